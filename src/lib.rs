@@ -1,0 +1,37 @@
+//! M3O Ingress: the single front door of an app platform.
+//!
+//! The house, from the ground up; a module imports only from floors below its own.
+//!
+//! - **Words**, no I/O, no clock: [`host`], [`id`], [`credentials`], [`destination`], [`hosts`],
+//!   [`units`], [`settings`].
+//! - **Parts**, each works alone: [`wire`], [`telemetry`], [`pool`], [`server`], [`mail`],
+//!   [`upstream`], [`resolve`].
+//! - **Handlers**, which never name each other: [`proxy`], [`admin`], [`platform`].
+//! - **Assembly**: [`config`], [`ingress`].
+//! - The binary, on top: `main.rs` and `cli/`.
+//!
+//! Four words are never mixed: the *client* talks to the *ingress*, which asks the *upstream* (the
+//! M3O API) and forwards to a *backend* (the server of an app or function).
+
+pub mod credentials;
+pub mod destination;
+pub mod host;
+pub mod hosts;
+pub mod id;
+pub mod settings;
+pub mod units;
+
+pub mod mail;
+pub mod pool;
+pub mod resolve;
+pub mod server;
+pub mod telemetry;
+pub mod upstream;
+pub mod wire;
+
+pub mod admin;
+pub mod platform;
+pub mod proxy;
+
+pub mod config;
+pub mod ingress;

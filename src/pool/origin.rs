@@ -1,0 +1,104 @@
+//! Scheme, host and port of a server we connect to.
+
+use std::fmt;
+
+use http::HeaderValue;
+
+use crate::wire::Scheme;
+
+/// Where connections lead: two requests with equal origins may share one.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Origin {
+    scheme: Scheme,
+    host: Box<str>,
+    port: u16,
+    authority: HeaderValue,
+}
+
+/// Why a URL names no server that we can connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadOrigin {
+    /// Neither `http` nor `https`.
+    #[error("the scheme is neither http nor https")]
+    Scheme,
+    /// No host.
+    #[error("the URL has no host")]
+    Host,
+    /// A user name or password in the URL.
+    #[error("the URL carries a user name or password")]
+    UserInfo,
+}
+
+impl Origin {
+    /// The origin of an absolute URL.
+    ///
+    /// # Errors
+    /// When it has another scheme, no host, or user information.
+    pub fn of(url: &url::Url) -> Result<Self, BadOrigin> {
+        let scheme = match url.scheme() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            _ => return Err(BadOrigin::Scheme),
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(BadOrigin::UserInfo);
+        }
+        let host = url
+            .host_str()
+            .filter(|host| !host.is_empty())
+            .ok_or(BadOrigin::Host)?;
+        let authority = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        Ok(Self {
+            scheme,
+            host: host.into(),
+            port: url.port().unwrap_or_else(|| scheme.default_port()),
+            authority: HeaderValue::try_from(authority).map_err(|_| BadOrigin::Host)?,
+        })
+    }
+
+    /// What is spoken there.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// Name or address; an IPv6 address in brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What its `Host` field says: the port only where it is unusual.
+    #[must_use]
+    pub fn authority(&self) -> &HeaderValue {
+        &self.authority
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "{}://{}:{}",
+            self.scheme.as_str(),
+            self.host,
+            self.port
+        )
+    }
+}

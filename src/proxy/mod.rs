@@ -1,0 +1,4 @@
+//! One request: route, handler, answer.
+
+pub mod index;
+pub mod verify;

@@ -1,0 +1,25 @@
+//! Listeners, workers and connections.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units;
+
+pub mod shutdown;
+
+/// `[listen]`: the addresses of this ingress.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Plain HTTP.
+    #[serde(with = "units::one_or_many")]
+    pub http: Vec<SocketAddr>,
+    /// HTTP over TLS.
+    #[serde(with = "units::one_or_many")]
+    pub https: Vec<SocketAddr>,
+    /// Health and metrics; never on a public listener.
+    pub admin: Option<SocketAddr>,
+    /// Threads that carry requests; 0: one a core that this process may run on.
+    pub workers: usize,
+}

@@ -1,0 +1,98 @@
+//! Limits and timeouts: what more than one part reads, each with its default.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units;
+
+/// `[timeouts]`: every phase of a request has one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// A request's head, in all; a TLS handshake likewise.
+    #[serde(with = "units::duration")]
+    pub header: Duration,
+    /// A request body that stops moving.
+    #[serde(with = "units::duration")]
+    pub body: Duration,
+    /// Keep-alive between requests; not a tunnel.
+    #[serde(with = "units::duration")]
+    pub idle: Duration,
+    /// Connecting to a backend or the upstream: name, TCP and TLS in all.
+    #[serde(with = "units::duration")]
+    pub connect: Duration,
+    /// From the request sent to the response head, and a response that stops moving.
+    #[serde(with = "units::duration")]
+    pub response: Duration,
+    /// An idle connection to a backend.
+    #[serde(with = "units::duration")]
+    pub pool: Duration,
+    /// A WebSocket that is quiet this long is closed; zero: never.
+    #[serde(with = "units::duration")]
+    pub tunnel: Duration,
+    /// After SIGTERM: not ready, but still accepting.
+    #[serde(with = "units::duration")]
+    pub drain_delay: Duration,
+    /// After that: what is in flight may finish.
+    #[serde(with = "units::duration")]
+    pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            header: seconds(10),
+            body: seconds(30),
+            idle: seconds(75),
+            connect: seconds(5),
+            response: seconds(60),
+            pool: seconds(60),
+            tunnel: seconds(0),
+            drain_delay: seconds(0),
+            drain: seconds(30),
+        }
+    }
+}
+
+/// `[limits]`: everything that a stranger can make larger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The whole head of a request, in bytes.
+    #[serde(with = "units::size")]
+    pub header: u64,
+    /// Fields in a head.
+    pub headers: usize,
+    /// The request target, in bytes.
+    #[serde(with = "units::size")]
+    pub uri: u64,
+    /// A streamed request body, in bytes; 0 is no limit.
+    #[serde(with = "units::size")]
+    pub body: u64,
+    /// A form that becomes JSON is read whole: at most this many bytes.
+    #[serde(with = "units::size")]
+    pub form: u64,
+    /// Connections of clients, in all.
+    pub connections: usize,
+    /// Connections of one address.
+    pub per_peer: usize,
+    /// Requests in flight to one app or function.
+    pub per_workload: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header: 32 << 10,
+            headers: 128,
+            uri: 16 << 10,
+            body: 1 << 30,
+            form: 1 << 20,
+            connections: 65_536,
+            per_peer: 1024,
+            per_workload: 512,
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Durations and sizes as the configuration writes them: `"250ms"`, `"64KiB"`.
+
+/// `"250ms"`, `"30s"`, `"10m"`, `"24h"`, `"7d"`; for `#[serde(with = "units::duration")]`.
+pub mod duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    /// Units, the largest first, in milliseconds.
+    const UNITS: [(&str, u64); 5] = [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+        ("ms", 1),
+    ];
+    /// Longer than this is a slip of the pen, and would overflow a clock somewhere.
+    const LONGEST: u64 = 10 * 365 * 86_400_000;
+
+    /// Reads one number and one unit.
+    ///
+    /// # Errors
+    /// A text that says what would be right.
+    pub fn parse(text: &str) -> Result<Duration, String> {
+        let wrong = || {
+            format!("`{text}` is no duration: write it like \"250ms\", \"30s\", \"10m\" or \"24h\"")
+        };
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let (_, scale) = UNITS
+            .into_iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or_else(wrong)?;
+        number
+            .checked_mul(scale)
+            .filter(|millis| *millis <= LONGEST)
+            .map(Duration::from_millis)
+            .ok_or_else(|| format!("`{text}` is longer than ten years"))
+    }
+
+    /// Writes it in the largest unit that keeps it whole.
+    #[must_use]
+    pub fn format(duration: Duration) -> String {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        if millis == 0 {
+            return "0s".to_owned();
+        }
+        let (unit, scale) = UNITS
+            .into_iter()
+            .find(|(_, scale)| millis.is_multiple_of(*scale))
+            .expect("every number is a multiple of one millisecond");
+        format!("{}{unit}", millis / scale)
+    }
+
+    /// # Errors
+    /// The serializer's own.
+    pub fn serialize<S: Serializer>(duration: &Duration, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&format(*duration))
+    }
+
+    /// # Errors
+    /// When it is no text, or no duration.
+    pub fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
+        parse(&String::deserialize(input)?).map_err(D::Error::custom)
+    }
+}
+
+/// `"64KiB"`, `"10MiB"` or a number of bytes; for `#[serde(with = "units::size")]`.
+pub mod size {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    /// Units, the largest first, in bytes. `KB` is a thousand, `KiB` is 1024 (IEC 80000-13).
+    const UNITS: [(&str, u64); 7] = [
+        ("GiB", 1 << 30),
+        ("GB", 1_000_000_000),
+        ("MiB", 1 << 20),
+        ("MB", 1_000_000),
+        ("KiB", 1 << 10),
+        ("KB", 1_000),
+        ("B", 1),
+    ];
+
+    #[derive(Deserialize)]
+    #[serde(
+        untagged,
+        expecting = "a size like \"64KiB\", \"10MiB\", or a number of bytes"
+    )]
+    enum Written {
+        Bytes(u64),
+        Text(String),
+    }
+
+    /// Reads one number and one unit.
+    ///
+    /// # Errors
+    /// A text that says what would be right.
+    pub fn parse(text: &str) -> Result<u64, String> {
+        let wrong = || {
+            format!("`{text}` is no size: write it like \"64KiB\", \"10MiB\", or a number of bytes")
+        };
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let scale = match unit {
+            "" => 1,
+            unit => {
+                UNITS
+                    .into_iter()
+                    .find(|(name, _)| *name == unit)
+                    .ok_or_else(wrong)?
+                    .1
+            }
+        };
+        number
+            .checked_mul(scale)
+            .filter(|bytes| *bytes <= u64::from(u32::MAX) << 20)
+            .ok_or_else(|| format!("`{text}` is larger than any limit can be"))
+    }
+
+    /// Writes it in the largest binary unit that keeps it whole.
+    #[must_use]
+    pub fn format(bytes: u64) -> String {
+        let (unit, scale) = UNITS
+            .into_iter()
+            .filter(|(unit, _)| unit.ends_with("iB") || *unit == "B")
+            .find(|(_, scale)| bytes.is_multiple_of(*scale) && bytes > 0)
+            .unwrap_or(("B", 1));
+        format!("{}{unit}", bytes / scale)
+    }
+
+    /// # Errors
+    /// The serializer's own.
+    pub fn serialize<S: Serializer>(bytes: &u64, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&format(*bytes))
+    }
+
+    /// # Errors
+    /// When it is neither a size nor a number of bytes.
+    pub fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
+        match Written::deserialize(input)? {
+            Written::Bytes(bytes) => Ok(bytes),
+            Written::Text(text) => parse(&text).map_err(D::Error::custom),
+        }
+    }
+}
+
+/// One value or a list of them; for `#[serde(with = "units::one_or_many")]`.
+pub mod one_or_many {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+
+    #[derive(Deserialize)]
+    #[serde(untagged, bound = "T: DeserializeOwned")]
+    enum Written<T> {
+        One(T),
+        Many(Vec<T>),
+    }
+
+    /// # Errors
+    /// The serializer's own.
+    pub fn serialize<T: Serialize, S: Serializer>(values: &[T], out: S) -> Result<S::Ok, S::Error> {
+        values.serialize(out)
+    }
+
+    /// # Errors
+    /// When it is neither.
+    pub fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+        input: D,
+    ) -> Result<Vec<T>, D::Error> {
+        Ok(match Written::deserialize(input)? {
+            Written::One(value) => vec![value],
+            Written::Many(values) => values,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{duration, size};
+
+    #[test]
+    fn a_duration_is_one_number_and_one_unit() {
+        let check = |text, millis| {
+            assert_eq!(
+                duration::parse(text),
+                Ok(Duration::from_millis(millis)),
+                "{text}"
+            );
+        };
+        check("250ms", 250);
+        check("30s", 30_000);
+        check("10m", 600_000);
+        check("24h", 86_400_000);
+        check("7d", 604_800_000);
+        check("0s", 0);
+        for text in [
+            "",
+            "s",
+            "10",
+            "-1s",
+            "1.5s",
+            "10 s",
+            "10sec",
+            "99999999999d",
+            "4000d",
+        ] {
+            assert!(duration::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_a_number_with_or_without_unit() {
+        let check = |text, bytes| assert_eq!(size::parse(text), Ok(bytes), "{text}");
+        check("0", 0);
+        check("4096", 4096);
+        check("64KiB", 65_536);
+        check("10MiB", 10 << 20);
+        check("1GiB", 1 << 30);
+        check("5MB", 5_000_000);
+        for text in [
+            "",
+            "KiB",
+            "-1",
+            "1.5KiB",
+            "10 MiB",
+            "10mib",
+            "99999999999GiB",
+        ] {
+            assert!(size::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_reads_back_the_same() {
+        for millis in [0, 1, 250, 1000, 90_000, 86_400_000] {
+            let span = Duration::from_millis(millis);
+            assert_eq!(duration::parse(&duration::format(span)), Ok(span));
+        }
+        for bytes in [0, 1, 1000, 1024, 10 << 20, (1 << 30) + 1] {
+            assert_eq!(size::parse(&size::format(bytes)), Ok(bytes));
+        }
+    }
+}

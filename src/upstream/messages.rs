@@ -1,0 +1,101 @@
+//! The JSON that the M3O API takes and gives, as far as the ingress knows it.
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+/// An error in the M3O shape: `{"id":"…","code":404,"detail":"…","status":"Not Found"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorMessage<'a> {
+    /// Who says so: `ingress.api`, `url.Resolve`.
+    pub id: Cow<'a, str>,
+    /// The HTTP status.
+    pub code: u16,
+    /// What happened, in words a user understands.
+    pub detail: Cow<'a, str>,
+    /// The reason phrase of the status.
+    pub status: Cow<'a, str>,
+}
+
+impl<'a> ErrorMessage<'a> {
+    /// An error from `id` with the reason phrase of its status.
+    #[must_use]
+    pub fn new(id: &'a str, status: StatusCode, detail: &'a str) -> Self {
+        Self {
+            id: id.into(),
+            code: status.as_u16(),
+            detail: detail.into(),
+            status: status.canonical_reason().unwrap_or("Error").into(),
+        }
+    }
+
+    /// The message as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("strings and a number always serialise")
+    }
+}
+
+/// `app/Resolve`, `function/Proxy` and `url/Resolve` by id.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ById<'a> {
+    /// The id.
+    pub id: Cow<'a, str>,
+}
+
+/// `url/Resolve` by the whole short link.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ByShortUrl<'a> {
+    /// The short link as a person would paste it.
+    #[serde(rename = "shortURL")]
+    pub short_url: Cow<'a, str>,
+}
+
+/// `user/VerifyEmail`.
+#[derive(Serialize, Deserialize)]
+pub struct ByToken<'a> {
+    /// The token of the mail.
+    pub token: Cow<'a, str>,
+}
+
+/// What `app/Resolve` and `function/Proxy` give.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// Where the backend is.
+    pub url: String,
+}
+
+/// What `url/Resolve` gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkResolved {
+    /// Where the short link leads.
+    #[serde(rename = "destinationURL")]
+    pub destination_url: String,
+}
+
+/// What `app/List` gives, as far as the index shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppList {
+    /// The apps.
+    #[serde(default)]
+    pub services: Vec<ListedApp>,
+}
+
+/// One app of [`AppList`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListedApp {
+    /// Its id, the label before the app host.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `running`, `paused`, …
+    pub status: String,
+}
+
+impl std::fmt::Debug for ByToken<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("ByToken([hidden])")
+    }
+}

@@ -1,0 +1,180 @@
+//! One coarse timer a connection, for every phase of every request on it.
+//!
+//! A phase asks for a [`Deadline`]; the task of the connection holds one sleep and looks after each
+//! poll whether a deadline has become earlier than that sleep. Nothing is armed or cancelled a request.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+/// The deadlines of one connection. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Timer(Arc<Shared>);
+
+// Atomics only because hyper wants an upgradable I/O type to be `Send`: one thread uses them.
+#[derive(Debug)]
+struct Shared {
+    started: Instant,
+    /// The earliest deadline that somebody waits for, in milliseconds since `started`.
+    wanted: AtomicU64,
+    /// The time when the sleep last fired, likewise.
+    fired: AtomicU64,
+}
+
+const NEVER: u64 = u64::MAX;
+
+/// A moment until which something must have happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline(u64);
+
+impl Timer {
+    /// A timer with no deadline.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(Shared {
+            started: Instant::now(),
+            wanted: AtomicU64::new(NEVER),
+            fired: AtomicU64::new(0),
+        }))
+    }
+
+    /// The deadline `limit` from now.
+    #[must_use]
+    pub fn after(&self, limit: Duration) -> Deadline {
+        // One more, because both times are rounded down: never early.
+        Deadline(self.now() + millis(limit) + 1)
+    }
+
+    /// Whether `deadline` has passed. Asks for a wake-up of the connection's task if not.
+    pub fn passed(&self, deadline: Deadline) -> bool {
+        if self.0.fired.load(Ordering::Relaxed) >= deadline.0 {
+            return true;
+        }
+        self.0.wanted.fetch_min(deadline.0, Ordering::Relaxed);
+        false
+    }
+
+    /// Runs `future` until `deadline`; `None` when that passed first.
+    ///
+    /// For futures that the connection's own task polls.
+    pub async fn until<T>(&self, deadline: Deadline, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = std::pin::pin!(future);
+        poll_fn(|context| match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if self.passed(deadline) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    fn now(&self) -> u64 {
+        millis(self.0.started.elapsed())
+    }
+}
+
+impl Default for Timer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The one sleep behind a [`Timer`], held by the task of its connection.
+#[derive(Debug)]
+pub struct Alarm {
+    timer: Timer,
+    sleep: Pin<Box<Sleep>>,
+    armed: u64,
+}
+
+impl Alarm {
+    /// An alarm that no deadline has armed yet.
+    #[must_use]
+    pub fn new(timer: Timer) -> Self {
+        Self {
+            timer,
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            armed: NEVER,
+        }
+    }
+
+    /// To be called after the connection was polled: ready when a deadline has passed, and then the
+    /// connection is to be polled again.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let shared = &self.timer.0;
+        let wanted = shared.wanted.load(Ordering::Relaxed);
+        if wanted < self.armed {
+            self.armed = wanted;
+            let moment = shared.started + Duration::from_millis(wanted);
+            self.sleep.as_mut().reset(moment);
+        }
+        if self.armed == NEVER || self.sleep.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        // Whoever still waits says so again when the connection is polled.
+        self.armed = NEVER;
+        shared.wanted.store(NEVER, Ordering::Relaxed);
+        shared.fired.store(self.timer.now(), Ordering::Relaxed);
+        Poll::Ready(())
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Polls `future` beside an alarm, as the task of a connection does.
+    async fn drive<T>(timer: &Timer, future: impl Future<Output = T>) -> T {
+        let mut alarm = Alarm::new(timer.clone());
+        let mut future = std::pin::pin!(future);
+        poll_fn(|context| {
+            loop {
+                if let Poll::Ready(output) = future.as_mut().poll(context) {
+                    return Poll::Ready(output);
+                }
+                std::task::ready!(alarm.poll(context));
+            }
+        })
+        .await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_ends_what_takes_longer() {
+        let timer = Timer::new();
+        let start = Instant::now();
+        let deadline = timer.after(Duration::from_secs(10));
+        let outcome = drive(&timer, timer.until(deadline, std::future::pending::<()>())).await;
+        assert_eq!(outcome, None);
+        let took = start.elapsed();
+        assert!(
+            (Duration::from_secs(10)..Duration::from_millis(10_010)).contains(&took),
+            "{took:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_deadline_shortens_the_sleep_and_a_later_one_is_not_forgotten() {
+        let timer = Timer::new();
+        let start = Instant::now();
+        drive(&timer, async {
+            let late = timer.after(Duration::from_secs(60));
+            let both = async {
+                let early = timer.after(Duration::from_secs(1));
+                assert_eq!(timer.until(early, std::future::pending::<()>()).await, None);
+                assert!(start.elapsed() < Duration::from_secs(2));
+                std::future::pending::<()>().await;
+            };
+            assert_eq!(timer.until(late, both).await, None);
+        })
+        .await;
+        assert!(start.elapsed() >= Duration::from_secs(60));
+    }
+}
