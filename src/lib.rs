@@ -2,7 +2,7 @@
 //!
 //! The house, from the ground up; a module imports only from floors below its own.
 //!
-//! - **Words**, no I/O, no clock: [`host`], [`id`], [`credentials`], [`destination`], [`hosts`],
+//! - **Words**, no I/O, no clock: [`address`], [`host`], [`id`], [`credentials`], [`destination`], [`hosts`],
 //!   [`units`], [`settings`].
 //! - **Parts**, each works alone: [`wire`], [`telemetry`], [`pool`], [`server`], [`mail`],
 //!   [`upstream`], [`resolve`].
@@ -13,6 +13,7 @@
 //! Four words are never mixed: the *client* talks to the *ingress*, which asks the *upstream* (the
 //! M3O API) and forwards to a *backend* (the server of an app or function).
 
+pub mod address;
 pub mod credentials;
 pub mod destination;
 pub mod host;

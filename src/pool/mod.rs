@@ -1,13 +1,30 @@
 //! Connections to backends and to the upstream: dialled, reused, bounded. One pool a worker.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use crate::telemetry::metrics::Metrics;
 use crate::units;
-use crate::wire::{Request, Response};
+use crate::wire::{Request, Response, body};
+use connection::{Connection, Unsent, body_error};
 
+mod connection;
+mod dial;
+mod guard;
 mod origin;
+mod stream;
 
-pub use origin::{BadOrigin, Origin};
+pub use dial::{BadAuthorities, DialError, Dialer};
+pub use guard::Guard;
+pub use origin::{BadOrigin, Origin, Reach};
 
 /// `[backends]`: where backends may live and how many connections are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,22 +55,181 @@ impl Default for Config {
     }
 }
 
-/// The connections of one worker.
+/// The connections of one worker, to be shared by its requests.
 #[derive(Debug)]
-pub struct Pool;
+pub struct Pool {
+    dialer: Dialer,
+    limits: PoolLimits,
+    metrics: Arc<Metrics>,
+    idle: RefCell<HashMap<Rc<Origin>, Vec<Rc<Connection>>>>,
+    idle_count: Cell<usize>,
+    sweeper: RefCell<Option<JoinHandle<()>>>,
+}
+
+/// What one pool may keep.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolLimits {
+    /// Idle connections in all.
+    pub connections: usize,
+    /// Idle connections to one origin.
+    pub per_backend: usize,
+    /// How long an idle connection is kept.
+    pub idle: Duration,
+}
 
 /// Why a request got no response.
 #[derive(Debug, thiserror::Error)]
-#[error("unreachable")]
-pub struct Error;
+#[non_exhaustive]
+pub enum Error {
+    /// There is no connection.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The body of the request ended before its end: the fault is the client's.
+    #[error("the request's body failed")]
+    RequestBody(#[source] hyper::Error),
+    /// The connection broke, or what came back was no response.
+    #[error("{origin} broke off or did not speak HTTP")]
+    Broken {
+        /// Where to.
+        origin: Origin,
+        /// What hyper says.
+        #[source]
+        source: hyper::Error,
+    },
+}
+
+impl Error {
+    /// What ended the request's body, where that is the reason.
+    #[must_use]
+    pub fn body_error(&self) -> Option<&body::Error> {
+        let Self::RequestBody(error) = self else {
+            return None;
+        };
+        body_error(error)
+    }
+}
 
 impl Pool {
+    /// An empty pool, on a local runtime whose thread it stays on.
+    #[must_use]
+    pub fn new(dialer: Dialer, limits: PoolLimits, metrics: Arc<Metrics>) -> Rc<Self> {
+        let pool = Rc::new(Self {
+            dialer,
+            limits,
+            metrics,
+            idle: RefCell::default(),
+            idle_count: Cell::new(0),
+            sweeper: RefCell::default(),
+        });
+        let sweeper = tokio::task::spawn_local(sweep(Rc::downgrade(&pool), limits.idle));
+        pool.sweeper.replace(Some(sweeper));
+        pool
+    }
+
     /// Sends a request whose target is in origin form and whose `Host` is set, and gives the
     /// response as soon as its head is here.
     ///
     /// # Errors
     /// When no connection could be made, or it broke before the head of the response was here.
-    pub async fn send(&self, _origin: &Origin, _request: Request) -> Result<Response, Error> {
-        Err(Error)
+    pub async fn send(
+        self: &Rc<Self>,
+        origin: &Origin,
+        request: Request,
+    ) -> Result<Response, Error> {
+        let mut request = request;
+        while let Some(connection) = self.take_idle(origin) {
+            self.metrics.pool_reused.inc();
+            match connection.send(request).await {
+                Ok(response) => return Ok(response),
+                // Closed before a byte was written: it may go over another one, whatever it asks.
+                Err(Unsent::Returned(unsent)) => request = *unsent,
+                Err(Unsent::Failed(error)) => return Err(error),
+            }
+        }
+        let connection = self.open(origin).await?;
+        connection
+            .send(request)
+            .await
+            .map_err(|unsent| match unsent {
+                Unsent::Failed(error) => error,
+                Unsent::Returned(_) => Error::Dial(DialError::Connect {
+                    origin: origin.clone(),
+                    source: io::ErrorKind::ConnectionAborted.into(),
+                }),
+            })
+    }
+
+    async fn open(self: &Rc<Self>, origin: &Origin) -> Result<Rc<Connection>, Error> {
+        let stream = self.dialer.dial(origin).await.inspect_err(|_| {
+            self.metrics.pool_failed.inc();
+        })?;
+        let connection = Connection::start(stream, origin, self).await?;
+        self.metrics.pool_opened.inc();
+        Ok(connection)
+    }
+
+    /// The connection used last: the others may then grow old and go.
+    fn take_idle(&self, origin: &Origin) -> Option<Rc<Connection>> {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.get_mut(origin)?;
+        while let Some(connection) = kept.pop() {
+            self.count_idle(-1);
+            if connection.is_ready() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn keep(&self, connection: Rc<Connection>) {
+        let mut idle = self.idle.borrow_mut();
+        let kept = match idle.get_mut(connection.origin()) {
+            Some(kept) => kept,
+            None => idle.entry(Rc::clone(connection.origin())).or_default(),
+        };
+        if kept.len() >= self.limits.per_backend || self.idle_count.get() >= self.limits.connections
+        {
+            return;
+        }
+        connection.idle_since.set(Instant::now());
+        kept.push(connection);
+        self.count_idle(1);
+    }
+
+    fn drop_old(&self) {
+        let mut dropped = 0;
+        self.idle.borrow_mut().retain(|_, kept| {
+            let before = kept.len();
+            kept.retain(|connection| {
+                connection.is_ready() && connection.idle_since.get().elapsed() < self.limits.idle
+            });
+            dropped += before - kept.len();
+            !kept.is_empty()
+        });
+        self.count_idle(-isize::try_from(dropped).unwrap_or(0));
+    }
+
+    fn count_idle(&self, change: isize) {
+        self.idle_count
+            .set(self.idle_count.get().saturating_add_signed(change));
+        self.metrics.pool_idle.add(change as i64);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Some(sweeper) = self.sweeper.take() {
+            sweeper.abort();
+        }
+    }
+}
+
+/// Drops what has been idle for too long or was closed by the other side.
+async fn sweep(pool: Weak<Pool>, idle: Duration) {
+    let pause = (idle / 4).clamp(Duration::from_millis(20), Duration::from_secs(15));
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(pool) = pool.upgrade() else { return };
+        pool.drop_old();
     }
 }

@@ -1,18 +1,29 @@
 //! Scheme, host and port of a server we connect to.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use http::HeaderValue;
 
 use crate::wire::Scheme;
 
 /// Where connections lead: two requests with equal origins may share one.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub struct Origin {
     scheme: Scheme,
     host: Box<str>,
     port: u16,
+    reach: Reach,
     authority: HeaderValue,
+}
+
+/// Who named an origin, and so which addresses it may lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// A tenant: the address guard applies.
+    Workload,
+    /// The configuration: anywhere.
+    Operator,
 }
 
 /// Why a URL names no server that we can connect to.
@@ -31,11 +42,11 @@ pub enum BadOrigin {
 }
 
 impl Origin {
-    /// The origin of an absolute URL.
+    /// The origin of an absolute URL that `reach` named.
     ///
     /// # Errors
     /// When it has another scheme, no host, or user information.
-    pub fn of(url: &url::Url) -> Result<Self, BadOrigin> {
+    pub fn of(url: &url::Url, reach: Reach) -> Result<Self, BadOrigin> {
         let scheme = match url.scheme() {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
@@ -56,6 +67,7 @@ impl Origin {
             scheme,
             host: host.into(),
             port: url.port().unwrap_or_else(|| scheme.default_port()),
+            reach,
             authority: HeaderValue::try_from(authority).map_err(|_| BadOrigin::Host)?,
         })
     }
@@ -78,10 +90,35 @@ impl Origin {
         self.port
     }
 
+    /// Who named it.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        self.reach
+    }
+
     /// What its `Host` field says: the port only where it is unusual.
     #[must_use]
     pub fn authority(&self) -> &HeaderValue {
         &self.authority
+    }
+}
+
+impl PartialEq for Origin {
+    fn eq(&self, other: &Self) -> bool {
+        self.port == other.port
+            && self.scheme == other.scheme
+            && self.reach == other.reach
+            && self.host == other.host
+    }
+}
+
+impl Eq for Origin {}
+
+impl Hash for Origin {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // The scheme and who named it hardly ever tell two origins apart.
+        self.port.hash(state);
+        self.host.hash(state);
     }
 }
 

@@ -6,7 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::units;
 
+pub mod connection;
+mod drain;
+pub mod listener;
+pub mod permits;
+mod refusal;
 pub mod shutdown;
+pub mod worker;
 
 /// `[listen]`: the addresses of this ingress.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,10 @@
 //! What the process says about itself: log lines and metrics.
 
+pub mod exchange;
+pub mod log;
+pub mod metrics;
+pub mod redact;
+
 use serde::{Deserialize, Serialize};
 
 /// `[log]`.

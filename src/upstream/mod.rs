@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
 
-use crate::pool::Pool;
+use crate::pool::{Origin, Pool, Reach};
 use crate::wire::{Request, Response};
 
 pub mod messages;
@@ -46,7 +46,7 @@ impl TryFrom<String> for ApiAddress {
             )
         };
         let url = url::Url::parse(&text).map_err(|error| wrong(&error.to_string()))?;
-        crate::pool::Origin::of(&url).map_err(|error| wrong(&error.to_string()))?;
+        Origin::of(&url, Reach::Operator).map_err(|error| wrong(&error.to_string()))?;
         if url.query().is_some() || url.fragment().is_some() {
             return Err(wrong("it has a query or a fragment"));
         }

@@ -196,6 +196,7 @@ impl Received {
                 other => return Poll::Ready(other),
             },
         };
+        self.stall.timer.touch();
         let length = frame.data_ref().map_or(0, Bytes::len) as u64;
         let Some(left) = self.left.checked_sub(length) else {
             return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
@@ -221,7 +222,7 @@ impl Received {
 /// A connection that a [`Leased`] body is read from.
 pub trait Lease {
     /// The body was read to its end: the connection is free.
-    fn finish(&self);
+    fn finish(self: Rc<Self>);
 }
 
 /// A response body on its way from a backend or the upstream.

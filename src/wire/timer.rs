@@ -24,13 +24,15 @@ struct Shared {
     wanted: AtomicU64,
     /// The time when the sleep last fired, likewise.
     fired: AtomicU64,
+    /// The time when a request body last moved, likewise.
+    touched: AtomicU64,
 }
 
 const NEVER: u64 = u64::MAX;
 
 /// A moment until which something must have happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deadline(u64);
+pub struct Deadline(pub(super) u64);
 
 impl Timer {
     /// A timer with no deadline.
@@ -40,6 +42,7 @@ impl Timer {
             started: Instant::now(),
             wanted: AtomicU64::new(NEVER),
             fired: AtomicU64::new(0),
+            touched: AtomicU64::new(0),
         }))
     }
 
@@ -59,15 +62,35 @@ impl Timer {
         false
     }
 
-    /// Runs `future` until `deadline`; `None` when that passed first.
+    /// A request body has moved: what waits [`while_moving`](Self::while_moving) may wait on.
+    pub fn touch(&self) {
+        self.0.touched.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Runs `future`, but for no longer than `limit` after the request's body last moved; `None`
+    /// when that time is over.
     ///
     /// For futures that the connection's own task polls.
-    pub async fn until<T>(&self, deadline: Deadline, future: impl Future<Output = T>) -> Option<T> {
+    pub async fn while_moving<T>(
+        &self,
+        limit: Duration,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
         let mut future = std::pin::pin!(future);
-        poll_fn(|context| match future.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if self.passed(deadline) => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+        let mut deadline = self.after(limit);
+        poll_fn(|context| {
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Poll::Ready(Some(output));
+            }
+            while self.passed(deadline) {
+                let touched = self.0.touched.load(Ordering::Relaxed);
+                let later = Deadline(touched + millis(limit) + 1);
+                if later.0 <= deadline.0 {
+                    return Poll::Ready(None);
+                }
+                deadline = later;
+            }
+            Poll::Pending
         })
         .await
     }
@@ -150,31 +173,45 @@ mod tests {
     async fn a_deadline_ends_what_takes_longer() {
         let timer = Timer::new();
         let start = Instant::now();
-        let deadline = timer.after(Duration::from_secs(10));
-        let outcome = drive(&timer, timer.until(deadline, std::future::pending::<()>())).await;
+        let never = std::future::pending::<()>();
+        let outcome = drive(&timer, timer.while_moving(Duration::from_secs(10), never)).await;
         assert_eq!(outcome, None);
-        let took = start.elapsed();
-        assert!(
-            (Duration::from_secs(10)..Duration::from_millis(10_010)).contains(&took),
-            "{took:?}"
-        );
+        let took = start.elapsed().as_millis();
+        assert!((10_000..10_010).contains(&took), "{took}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_earlier_deadline_shortens_the_sleep_and_a_later_one_is_not_forgotten() {
         let timer = Timer::new();
         let start = Instant::now();
-        drive(&timer, async {
-            let late = timer.after(Duration::from_secs(60));
-            let both = async {
-                let early = timer.after(Duration::from_secs(1));
-                assert_eq!(timer.until(early, std::future::pending::<()>()).await, None);
-                assert!(start.elapsed() < Duration::from_secs(2));
-                std::future::pending::<()>().await;
-            };
-            assert_eq!(timer.until(late, both).await, None);
-        })
-        .await;
-        assert!(start.elapsed() >= Duration::from_secs(60));
+        let second = Duration::from_secs(1);
+        let both = async {
+            let never = std::future::pending::<()>();
+            assert_eq!(timer.while_moving(second, never).await, None);
+            assert!(start.elapsed() < 2 * second);
+            std::future::pending::<()>().await;
+        };
+        assert_eq!(
+            drive(&timer, timer.while_moving(60 * second, both)).await,
+            None
+        );
+        assert!(start.elapsed() >= 60 * second);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_moves_slowly_keeps_its_request_alive() {
+        let timer = Timer::new();
+        let start = Instant::now();
+        let upload = async {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_secs(6)).await;
+                timer.touch();
+            }
+            std::future::pending::<()>().await;
+        };
+        let outcome = drive(&timer, timer.while_moving(Duration::from_secs(10), upload)).await;
+        assert_eq!(outcome, None);
+        let took = start.elapsed().as_secs();
+        assert_eq!(took, 70);
     }
 }

@@ -1,0 +1,259 @@
+//! Makes a connection: name, address guard, TCP, TLS. Keeps none.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio_rustls::TlsConnector;
+
+use super::guard::Guard;
+use super::origin::Origin;
+use super::stream::Stream;
+use crate::wire::Scheme;
+
+/// What every worker dials with: one name cache, one set of authorities.
+#[derive(Clone)]
+pub struct Dialer {
+    guard: Guard,
+    timeout: Duration,
+    tls: TlsConnector,
+    names: TokioResolver,
+    /// The runtime that carries look-ups of names: their sockets outlive the worker that asked.
+    runtime: Handle,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// The name has no address.
+    #[error("cannot resolve {origin}")]
+    Name {
+        /// Where to.
+        origin: Origin,
+        /// What the resolver says.
+        #[source]
+        source: Box<hickory_resolver::net::NetError>,
+    },
+    /// Every address is one that backends may not live on.
+    #[error("{origin} is at {address}, where backends may not live (backends.allow_private)")]
+    Forbidden {
+        /// Where to.
+        origin: Origin,
+        /// The last address that was refused.
+        address: IpAddr,
+    },
+    /// Nothing listens there, or TLS failed.
+    #[error("cannot connect to {origin}")]
+    Connect {
+        /// Where to.
+        origin: Origin,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// It took longer than `timeouts.connect`.
+    #[error("connecting to {origin} took too long")]
+    TimedOut {
+        /// Where to.
+        origin: Origin,
+    },
+}
+
+/// Authorities that cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("backends.ca: cannot read certificates from {path}: {reason}")]
+pub struct BadAuthorities {
+    path: PathBuf,
+    reason: String,
+}
+
+impl Dialer {
+    /// Trusts the system's authorities and those in `ca`; looks names up on `runtime`.
+    ///
+    /// # Errors
+    /// When `ca` names a file that holds no certificate.
+    pub fn new(
+        guard: Guard,
+        timeout: Duration,
+        ca: &str,
+        runtime: Handle,
+    ) -> Result<Self, BadAuthorities> {
+        let names = {
+            let _names_live_there = runtime.enter();
+            resolver()
+        };
+        Ok(Self {
+            guard,
+            timeout,
+            tls: TlsConnector::from(Arc::new(tls_config(ca)?)),
+            names,
+            runtime,
+        })
+    }
+
+    /// Connects to `origin` within `timeouts.connect`, name and TLS included.
+    ///
+    /// # Errors
+    /// When no permitted address of it can be connected to.
+    pub(super) async fn dial(&self, origin: &Origin) -> Result<Stream, DialError> {
+        tokio::time::timeout(self.timeout, self.connect(origin))
+            .await
+            .unwrap_or_else(|_| {
+                Err(DialError::TimedOut {
+                    origin: origin.clone(),
+                })
+            })
+    }
+
+    async fn connect(&self, origin: &Origin) -> Result<Stream, DialError> {
+        let connect_error = |source| DialError::Connect {
+            origin: origin.clone(),
+            source,
+        };
+        let tcp = self.connect_tcp(origin).await?;
+        tcp.set_nodelay(true).map_err(connect_error)?;
+        match origin.scheme() {
+            Scheme::Http => Ok(Stream::Plain(tcp)),
+            Scheme::Https => {
+                let name = origin.host().trim_start_matches('[').trim_end_matches(']');
+                let name = ServerName::try_from(name.to_owned())
+                    .map_err(|error| connect_error(io::Error::other(error)))?;
+                let tls = self.tls.connect(name, tcp).await.map_err(connect_error)?;
+                Ok(Stream::Tls(Box::new(tls)))
+            }
+        }
+    }
+
+    /// Tries each permitted address in turn.
+    async fn connect_tcp(&self, origin: &Origin) -> Result<TcpStream, DialError> {
+        let mut failure = DialError::Connect {
+            origin: origin.clone(),
+            source: io::ErrorKind::AddrNotAvailable.into(),
+        };
+        for ip in self.addresses(origin).await? {
+            let address = SocketAddr::new(ip, origin.port());
+            // What is checked is what is dialled: a name cannot change its mind in between.
+            if !self.guard.permits(address, origin.reach()) {
+                failure = DialError::Forbidden {
+                    origin: origin.clone(),
+                    address: ip,
+                };
+                continue;
+            }
+            match TcpStream::connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(source) => {
+                    failure = DialError::Connect {
+                        origin: origin.clone(),
+                        source,
+                    };
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    async fn addresses(&self, origin: &Origin) -> Result<Vec<IpAddr>, DialError> {
+        let host = origin.host();
+        let literal = host.trim_start_matches('[').trim_end_matches(']');
+        if let Ok(address) = literal.parse() {
+            return Ok(vec![address]);
+        }
+        let names = self.names.clone();
+        // A dot at the end keeps the search list of resolv.conf out of it.
+        let name = format!("{host}.");
+        let lookup = self
+            .runtime
+            .spawn(async move { names.lookup_ip(name).await })
+            .await
+            .map_err(|gone| DialError::Connect {
+                origin: origin.clone(),
+                source: io::Error::other(gone),
+            })?;
+        match lookup {
+            Ok(found) => Ok(found.iter().collect()),
+            Err(source) => Err(DialError::Name {
+                origin: origin.clone(),
+                source: Box::new(source),
+            }),
+        }
+    }
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Dialer")
+            .field("guard", &self.guard)
+            .finish_non_exhaustive()
+    }
+}
+
+/// As the system is configured; a machine without name servers still has its hosts file.
+fn resolver() -> TokioResolver {
+    let builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
+        tracing::warn!(%error, "no name servers are configured; only the hosts file is used");
+        TokioResolver::builder_with_config(
+            ResolverConfig::default(),
+            TokioRuntimeProvider::default(),
+        )
+    });
+    let mut builder = builder;
+    builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    builder.options_mut().cache_size = 4096;
+    builder
+        .build()
+        .expect("no option needs what is not built in")
+}
+
+fn tls_config(ca: &str) -> Result<ClientConfig, BadAuthorities> {
+    let mut roots = RootCertStore::empty();
+    let system = rustls_native_certs::load_native_certs();
+    let (_, unusable) = roots.add_parsable_certificates(system.certs);
+    if roots.is_empty() {
+        tracing::warn!(
+            unusable,
+            "the system has no certificate authorities; https backends need backends.ca"
+        );
+    }
+    if !ca.is_empty() {
+        for certificate in read_certificates(Path::new(ca))? {
+            roots
+                .add(certificate)
+                .map_err(|error| bad_authorities(Path::new(ca), &error))?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has suites for TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, BadAuthorities> {
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| bad_authorities(path, &error))?;
+    if certificates.is_empty() {
+        return Err(bad_authorities(path, &"it holds none"));
+    }
+    Ok(certificates)
+}
+
+fn bad_authorities(path: &Path, reason: &dyn std::fmt::Display) -> BadAuthorities {
+    BadAuthorities {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    }
+}

@@ -1,0 +1,73 @@
+//! Which addresses may be dialled: the address connected to is what counts, whatever name led there.
+
+use std::net::SocketAddr;
+
+use super::origin::Reach;
+use crate::address::is_public;
+
+/// Checks each address before it is dialled.
+#[derive(Debug, Clone, Default)]
+pub struct Guard {
+    allow_private: bool,
+    /// Our own listeners: a backend there would be a loop.
+    own: Vec<SocketAddr>,
+}
+
+impl Guard {
+    /// Private addresses only where allowed, and never one of `own`.
+    #[must_use]
+    pub fn new(allow_private: bool, own: Vec<SocketAddr>) -> Self {
+        Self { allow_private, own }
+    }
+
+    /// Whether `address` may be dialled.
+    #[must_use]
+    pub fn permits(&self, address: SocketAddr, reach: Reach) -> bool {
+        let ip = address.ip().to_canonical();
+        match reach {
+            Reach::Operator => true,
+            Reach::Workload => {
+                (self.allow_private || is_public(ip))
+                    && !self.is_own(SocketAddr::new(ip, address.port()))
+            }
+        }
+    }
+
+    fn is_own(&self, address: SocketAddr) -> bool {
+        self.own.iter().any(|own| {
+            let everywhere = own.ip().is_unspecified() && !is_public(address.ip());
+            own.port() == address.port() && (everywhere || own.ip() == address.ip())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_addresses_and_our_own_are_refused_to_workloads() {
+        let own = vec![
+            "127.0.0.1:8080".parse().unwrap(),
+            "0.0.0.0:9090".parse().unwrap(),
+        ];
+        let strict = Guard::new(false, own.clone());
+        let open = Guard::new(true, own);
+        let check = |guard: &Guard, address: &str, expected| {
+            let address = address.parse().unwrap();
+            assert_eq!(
+                guard.permits(address, Reach::Workload),
+                expected,
+                "{address}"
+            );
+            assert!(guard.permits(address, Reach::Operator));
+        };
+        check(&strict, "8.8.8.8:80", true);
+        check(&strict, "127.0.0.1:81", false);
+        check(&strict, "[::ffff:169.254.169.254]:80", false);
+        check(&open, "127.0.0.1:81", true);
+        check(&open, "127.0.0.1:8080", false);
+        check(&open, "[::ffff:127.0.0.1]:8080", false);
+        check(&open, "10.1.2.3:9090", false);
+    }
+}

@@ -1,0 +1,165 @@
+//! One connection of a client: hyper reads requests from it, a handler answers them.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::drain::Drained;
+use super::refusal::{self, Refusal};
+use crate::settings::{Limits, Timeouts};
+use crate::wire::body::Received;
+use crate::wire::io::{Io, Overdue, Phase, PhaseLimits};
+use crate::wire::timer::Alarm;
+use crate::wire::{Body, Handler, Peer, Request};
+
+/// What every connection of a listener is held to.
+#[derive(Debug, Clone)]
+pub struct ConnectionSettings {
+    phases: PhaseLimits,
+    body_stall: Duration,
+    body_limit: u64,
+    http1: http1::Builder,
+}
+
+impl ConnectionSettings {
+    /// From the configuration.
+    #[must_use]
+    pub fn new(timeouts: &Timeouts, limits: &Limits) -> Self {
+        let mut http1 = http1::Builder::new();
+        let head = usize::try_from(limits.header).unwrap_or(usize::MAX);
+        // hyper's own head timer starts with the previous response, so ours is used instead.
+        http1
+            .header_read_timeout(None)
+            .max_headers(limits.headers)
+            .max_header_size(head)
+            .max_buf_size(head.max(64 << 10));
+        Self {
+            phases: PhaseLimits {
+                idle: timeouts.idle,
+                header: timeouts.header,
+                response: timeouts.response,
+            },
+            body_stall: timeouts.body,
+            body_limit: limits.body,
+            http1,
+        }
+    }
+}
+
+/// Serves requests on `stream` until it ends, is overdue, or has drained.
+pub(super) async fn serve<S, P, H>(
+    stream: S,
+    permit: P,
+    peer: Peer,
+    handler: Rc<H>,
+    settings: &ConnectionSettings,
+    mut drained: Drained,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    P: Unpin + Send + 'static,
+    H: Handler + 'static,
+{
+    let timer = peer.timer.clone();
+    let phase = Phase::new(settings.phases, timer.clone());
+    let io = TokioIo::new(Io::new(stream, phase.clone(), permit));
+    let connected = Rc::new((handler, peer, phase.clone()));
+    let (body_limit, body_stall) = (settings.body_limit, settings.body_stall);
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let connected = Rc::clone(&connected);
+        async move {
+            let (handler, peer, phase) = &*connected;
+            phase.request_began();
+            let request = receive(request, body_limit, body_stall, peer);
+            let response = handler.handle(request, peer).await;
+            Ok::<_, Infallible>(response.map(|body| Tracked {
+                body,
+                phase: phase.clone(),
+            }))
+        }
+    });
+    let mut connection = settings.http1.serve_connection(io, service).with_upgrades();
+    let mut alarm = Alarm::new(timer);
+    let mut draining = false;
+
+    let overdue = poll_fn(|context| {
+        loop {
+            // How it ended is known to the exchange; a client that broke off needs no other word.
+            if Pin::new(&mut connection).poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            if !draining && drained.began(context) {
+                draining = true;
+                if phase.is_idle() {
+                    return Poll::Ready(None);
+                }
+                Pin::new(&mut connection).graceful_shutdown();
+                continue;
+            }
+            if let Some(overdue) = phase.overdue() {
+                return Poll::Ready(Some(overdue));
+            }
+            ready!(alarm.poll(context));
+        }
+    })
+    .await;
+
+    if overdue == Some(Overdue::Head)
+        && let Some(parts) = connection.into_parts()
+    {
+        // hyper waits for the rest of the head, so the answer is written past it.
+        refusal::write(parts.io.into_inner(), Refusal::HeadTimedOut).await;
+    }
+}
+
+/// Gives the request our own body type, within its limits.
+fn receive(request: http::Request<Incoming>, limit: u64, stall: Duration, peer: &Peer) -> Request {
+    request.map(|incoming| {
+        if incoming.is_end_stream() {
+            return Body::Empty;
+        }
+        Body::Received(Received::new(incoming, limit, peer.timer.clone(), stall))
+    })
+}
+
+/// A response body that tells its connection when it has ended.
+pub(super) struct Tracked<B> {
+    body: B,
+    phase: Phase,
+}
+
+impl<B> Drop for Tracked<B> {
+    fn drop(&mut self) {
+        self.phase.response_ended();
+    }
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Tracked<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,137 @@
+//! Listening sockets: one a worker on each address.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// The sockets of one address, one a worker, so that the kernel spreads connections over them.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The address really bound, also where port 0 was asked for.
+    pub address: SocketAddr,
+    /// One a worker.
+    pub sockets: Vec<TcpListener>,
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody else has it: perhaps a second copy of ourselves.
+    #[error(
+        "cannot listen on {address}: the port is taken by another program, or another copy of this one; stop it or choose another port"
+    )]
+    Taken {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Ports below 1024 need a capability.
+    #[error(
+        "cannot listen on {address}: no permission; ports below 1024 need CAP_NET_BIND_SERVICE"
+    )]
+    Denied {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Anything else.
+    #[error("cannot listen on {address}: {source}")]
+    Other {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// Binds `workers` sockets to `address`.
+///
+/// # Errors
+/// When the port is taken, not permitted, or the address is not ours.
+pub fn bind(address: SocketAddr, workers: usize) -> Result<Listeners, Error> {
+    bind_all(address, workers).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => Error::Taken { address },
+        io::ErrorKind::PermissionDenied => Error::Denied { address },
+        _ => Error::Other { address, source },
+    })
+}
+
+fn bind_all(address: SocketAddr, workers: usize) -> io::Result<Listeners> {
+    if address.port() != 0 {
+        // With `SO_REUSEPORT` alone a second copy of ourselves would share the port in silence.
+        drop(socket(address, Sharing::Alone)?);
+    }
+    let first = socket(address, Sharing::WithOwnWorkers)?;
+    // For port 0 the kernel picks a port that nobody has, so the others follow the first.
+    let address = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..workers {
+        sockets.push(socket(address, Sharing::WithOwnWorkers)?);
+    }
+    Ok(Listeners { address, sockets })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Alone,
+    WithOwnWorkers,
+}
+
+fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if sharing == Sharing::WithOwnWorkers {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        // `[::]` beside `0.0.0.0` is two listeners, whatever the system's default.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    if sharing == Sharing::WithOwnWorkers {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loopback(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn every_worker_has_a_socket_on_the_one_address() {
+        let listeners = bind(loopback(0), 3).unwrap();
+        assert_eq!(listeners.sockets.len(), 3);
+        for socket in &listeners.sockets {
+            assert_eq!(socket.local_addr().unwrap(), listeners.address);
+        }
+    }
+
+    #[test]
+    fn a_port_of_another_copy_of_ourselves_is_taken() {
+        let first = bind(loopback(0), 2).unwrap();
+        let second = bind(first.address, 2);
+        assert!(matches!(second, Err(Error::Taken { .. })), "{second:?}");
+    }
+
+    #[test]
+    fn a_port_of_another_program_is_taken() {
+        let other = TcpListener::bind(loopback(0)).unwrap();
+        let error = bind(other.local_addr().unwrap(), 1).unwrap_err();
+        assert!(
+            error.to_string().contains("taken by another program"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,118 @@
+//! How many connections there are, in all and from each address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Counts connections against their limits. Taken once a connection, never on the path of a request.
+#[derive(Debug)]
+pub struct Permits {
+    limit: usize,
+    per_peer: usize,
+    taken: AtomicUsize,
+    peers: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// Why a connection gets no permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// `limits.connections` is reached.
+    Full,
+    /// `limits.per_peer` is reached by this address.
+    PeerFull,
+}
+
+impl Permits {
+    /// At most `limit` connections in all and `per_peer` from one address.
+    #[must_use]
+    pub fn new(limit: usize, per_peer: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            per_peer,
+            taken: AtomicUsize::new(0),
+            peers: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// Takes a permit for a connection of `peer`.
+    ///
+    /// # Errors
+    /// When a limit is reached.
+    pub fn take(self: &Arc<Self>, peer: IpAddr) -> Result<Permit, Refused> {
+        // An IPv4 client of a dual-stack socket is the same client.
+        let peer = peer.to_canonical();
+        if self.taken.fetch_add(1, Ordering::Relaxed) >= self.limit {
+            self.taken.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::Full);
+        }
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = peers.entry(peer).or_insert(0);
+        if *count >= self.per_peer {
+            self.taken.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::PeerFull);
+        }
+        *count += 1;
+        Ok(Permit {
+            permits: Arc::clone(self),
+            peer,
+        })
+    }
+
+    /// Connections open right now.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+}
+
+/// The right to one connection; given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    permits: Arc<Permits>,
+    peer: IpAddr,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.permits.taken.fetch_sub(1, Ordering::Relaxed);
+        let mut peers = self
+            .permits
+            .peers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = peers.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                peers.remove(&self.peer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permits_are_counted_in_all_and_for_each_peer_and_given_back() {
+        let permits = Permits::new(3, 2);
+        let peer = |last| IpAddr::from([192, 0, 2, last]);
+        let first = permits.take(peer(1)).unwrap();
+        let _second = permits.take(peer(1)).unwrap();
+        assert_eq!(permits.take(peer(1)).unwrap_err(), Refused::PeerFull);
+        let _third = permits.take(peer(2)).unwrap();
+        assert_eq!(permits.take(peer(3)).unwrap_err(), Refused::Full);
+        drop(first);
+        assert_eq!(permits.open(), 2);
+        assert!(permits.take(peer(1)).is_ok());
+    }
+
+    #[test]
+    fn an_address_mapped_into_ipv6_is_the_same_peer() {
+        let permits = Permits::new(9, 1);
+        let _one = permits.take("192.0.2.1".parse().unwrap()).unwrap();
+        let mapped = permits.take("::ffff:192.0.2.1".parse().unwrap());
+        assert_eq!(mapped.unwrap_err(), Refused::PeerFull);
+    }
+}

@@ -1,0 +1,303 @@
+//! One request, observed: one log line and its metrics when it ends, also if it is dropped early.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, Uri, Version, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::log::{Log, Style};
+use super::metrics::{CacheResult, Metrics, RouteKind};
+use super::redact;
+use crate::id::{RequestId, WorkloadId};
+use crate::wire::{Peer, Request};
+
+/// What an exchange reports to.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// The series.
+    pub metrics: Arc<Metrics>,
+    /// The sink of the access log.
+    pub log: Log,
+    /// Whether there is an access log.
+    pub access: bool,
+}
+
+/// One request and its answer.
+#[derive(Debug)]
+pub struct Exchange {
+    telemetry: Arc<Telemetry>,
+    started: Instant,
+    id: RequestId,
+    line: Option<Line>,
+    /// Where the request went.
+    pub route: RouteKind,
+    /// The app or function, where it went to one.
+    pub workload: Option<WorkloadId>,
+    /// What the cache had.
+    pub cache: Option<CacheResult>,
+    /// The error token of `Proxy-Status`, where the answer is our own.
+    pub error: Option<&'static str>,
+    status: Option<StatusCode>,
+    sent: u64,
+    outcome: Outcome,
+}
+
+/// What only the access log needs. Clones of what the request holds anyway.
+#[derive(Debug)]
+struct Line {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    host: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    client: IpAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Complete,
+    ClientLeft,
+    Cut,
+}
+
+/// nginx's number for a client that left before its answer.
+const CLIENT_LEFT: u16 = 499;
+
+impl Exchange {
+    /// Begins with the head of `request`.
+    #[must_use]
+    pub fn begin(
+        telemetry: &Arc<Telemetry>,
+        request: &Request,
+        peer: &Peer,
+        id: RequestId,
+    ) -> Self {
+        telemetry.metrics.active_requests.inc();
+        let line = (telemetry.access && telemetry.log.is_on()).then(|| Line {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            host: request.headers().get(header::HOST).cloned(),
+            user_agent: request.headers().get(header::USER_AGENT).cloned(),
+            client: peer.address.ip(),
+        });
+        Self {
+            telemetry: Arc::clone(telemetry),
+            started: Instant::now(),
+            id,
+            line,
+            route: RouteKind::Unknown,
+            workload: None,
+            cache: None,
+            error: None,
+            status: None,
+            sent: 0,
+            outcome: Outcome::ClientLeft,
+        }
+    }
+
+    /// The id of the request.
+    #[must_use]
+    pub fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// Goes on with the body of the answer, and ends with it.
+    pub fn observe<B: HttpBody>(
+        mut self,
+        response: http::Response<B>,
+    ) -> http::Response<Observed<B>> {
+        self.status = Some(response.status());
+        response.map(|body| {
+            if body.is_end_stream() {
+                self.outcome = Outcome::Complete;
+            }
+            Observed {
+                body,
+                exchange: self,
+            }
+        })
+    }
+
+    fn write_line(&self, line: &Line, status: u16) {
+        let text = |value: &Option<HeaderValue>| {
+            value
+                .as_ref()
+                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        let host = match line.uri.authority() {
+            Some(authority) => Some(authority.as_str().to_owned()),
+            None => text(&line.host),
+        };
+        let path = redact::path(line.uri.path());
+        let path = if self.route == RouteKind::Verify && path != "/" {
+            format!("/{}", redact::HIDDEN).into()
+        } else {
+            path
+        };
+        let query = line.uri.query().map(redact::query);
+        let entry = Entry {
+            timestamp: jiff::Timestamp::now().to_string(),
+            kind: "access",
+            client: line.client,
+            method: line.method.as_str(),
+            host: host.as_deref(),
+            path: &path,
+            query: query.as_deref(),
+            version: version_text(line.version),
+            status,
+            duration_ms: self.started.elapsed().as_secs_f64() * 1e3,
+            response_bytes: self.sent,
+            route: self.route.as_str(),
+            app: self.workload.as_ref().map(WorkloadId::as_str),
+            cache: self.cache.map(CacheResult::as_str),
+            outcome: match self.outcome {
+                Outcome::Complete => "complete",
+                Outcome::ClientLeft => "client_left",
+                Outcome::Cut => "cut",
+            },
+            proxy_error: self.error,
+            user_agent: text(&line.user_agent),
+            request_id: self.id.as_str(),
+        };
+        let mut bytes = match self.telemetry.log.style() {
+            Style::Json => serde_json::to_vec(&entry).unwrap_or_default(),
+            Style::Human => entry.to_human().into_bytes(),
+        };
+        bytes.push(b'\n');
+        self.telemetry.log.write(bytes);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let metrics = &self.telemetry.metrics;
+        metrics.active_requests.dec();
+        let status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
+        metrics.request_ended(self.route, status, self.started.elapsed());
+        if let Some(line) = &self.line {
+            self.write_line(line, status);
+        }
+    }
+}
+
+/// One line of the access log, its fields named as OpenTelemetry names them.
+#[derive(Serialize)]
+struct Entry<'a> {
+    timestamp: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(rename = "client.address")]
+    client: IpAddr,
+    #[serde(rename = "http.request.method")]
+    method: &'a str,
+    #[serde(rename = "server.address", skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
+    #[serde(rename = "url.path")]
+    path: &'a str,
+    #[serde(rename = "url.query", skip_serializing_if = "Option::is_none")]
+    query: Option<&'a str>,
+    #[serde(rename = "network.protocol.version")]
+    version: &'static str,
+    #[serde(rename = "http.response.status_code")]
+    status: u16,
+    duration_ms: f64,
+    response_bytes: u64,
+    route: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<&'static str>,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy_error: Option<&'static str>,
+    #[serde(
+        rename = "user_agent.original",
+        skip_serializing_if = "Option::is_none"
+    )]
+    user_agent: Option<String>,
+    request_id: &'a str,
+}
+
+impl Entry<'_> {
+    fn to_human(&self) -> String {
+        let mut line = format!(
+            "{} {} {} {}{}",
+            self.timestamp,
+            self.status,
+            self.method,
+            self.host.unwrap_or("-").escape_debug(),
+            self.path.escape_debug(),
+        );
+        if let Some(query) = self.query {
+            line.push('?');
+            line.extend(query.escape_debug());
+        }
+        line.push_str(&format!(" {:.1} ms {}", self.duration_ms, self.route));
+        for word in [self.cache, self.proxy_error].into_iter().flatten() {
+            line.push(' ');
+            line.push_str(word);
+        }
+        if self.outcome != "complete" {
+            line.push(' ');
+            line.push_str(self.outcome);
+        }
+        line.push_str(&format!(" {} {}", self.client, self.request_id));
+        line
+    }
+}
+
+fn version_text(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        Version::HTTP_3 => "3",
+        _ => "1.1",
+    }
+}
+
+/// A response body whose exchange ends with it.
+#[derive(Debug)]
+pub struct Observed<B> {
+    body: B,
+    exchange: Exchange,
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Observed<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.exchange.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if this.body.is_end_stream() {
+                    this.exchange.outcome = Outcome::Complete;
+                }
+            }
+            Poll::Ready(Some(Err(_))) => this.exchange.outcome = Outcome::Cut,
+            Poll::Ready(None) => this.exchange.outcome = Outcome::Complete,
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

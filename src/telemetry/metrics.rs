@@ -1,0 +1,274 @@
+//! Every series of the process in one struct. Only this module knows prometheus.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
+};
+
+/// The kinds of route, as the label `http_route` and the log name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteKind {
+    /// `/api/…` and `/v1/…`.
+    Api,
+    /// `<id>.m3o.app`.
+    App,
+    /// `<id>.m3o.sh`.
+    Function,
+    /// Short links.
+    Link,
+    /// Verification links.
+    Verify,
+    /// The list of apps.
+    Index,
+    /// Everything that leads nowhere.
+    Unknown,
+}
+
+impl RouteKind {
+    const ALL: [Self; 7] = [
+        Self::Api,
+        Self::App,
+        Self::Function,
+        Self::Link,
+        Self::Verify,
+        Self::Index,
+        Self::Unknown,
+    ];
+
+    /// The label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::App => "app",
+            Self::Function => "function",
+            Self::Link => "link",
+            Self::Verify => "verify",
+            Self::Index => "index",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What the resolve cache had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheResult {
+    /// An entry that needs no asking.
+    Fresh,
+    /// An entry that is being refreshed in the background.
+    Stale,
+    /// An old entry, because the upstream does not answer.
+    Rescued,
+    /// "No such app", remembered.
+    Negative,
+    /// Nothing: the upstream was asked.
+    Miss,
+}
+
+impl CacheResult {
+    const ALL: [Self; 5] = [
+        Self::Fresh,
+        Self::Stale,
+        Self::Rescued,
+        Self::Negative,
+        Self::Miss,
+    ];
+
+    /// The label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Stale => "stale",
+            Self::Rescued => "rescued",
+            Self::Negative => "negative",
+            Self::Miss => "miss",
+        }
+    }
+}
+
+/// The series, each ready to be counted without a lookup.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    durations: Vec<Histogram>,
+    resolve_cache: Vec<IntCounter>,
+    /// Requests being answered right now.
+    pub active_requests: IntGauge,
+    /// Connections of clients.
+    pub connections: IntGauge,
+    /// Connections opened to backends and the upstream.
+    pub pool_opened: IntCounter,
+    /// Requests sent over a connection that was kept.
+    pub pool_reused: IntCounter,
+    /// Connections that could not be made.
+    pub pool_failed: IntCounter,
+    /// Connections kept idle.
+    pub pool_idle: IntGauge,
+    /// Requests refused because one app or function has too many in flight.
+    pub shed_workload: IntCounter,
+    /// Requests that ended in a panic.
+    pub panics: IntCounter,
+    /// Log lines that found the queue full.
+    pub log_lines_dropped: IntCounter,
+}
+
+/// The status classes, `1xx` to `5xx`.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The buckets that OpenTelemetry advises for request durations, in seconds.
+const BUCKETS: [f64; 14] = [
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+];
+
+impl Metrics {
+    /// All series at zero.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let registry = Registry::new();
+        let durations = HistogramVec::new(
+            HistogramOpts::new(
+                "http_server_request_duration_seconds",
+                "Time from a request's head to the end of its response",
+            )
+            .buckets(BUCKETS.to_vec()),
+            &["http_route", "http_response_status_class"],
+        )
+        .expect("static name and labels");
+        let cache = IntCounterVec::new(
+            Opts::new(
+                "m3o_ingress_resolve_cache_total",
+                "Lookups of backends, by what the cache had",
+            ),
+            &["result"],
+        )
+        .expect("static name and labels");
+        let pool = IntCounterVec::new(
+            Opts::new(
+                "m3o_ingress_pool_connections_total",
+                "Connections to backends and the upstream",
+            ),
+            &["result"],
+        )
+        .expect("static name and labels");
+        let shed = IntCounterVec::new(
+            Opts::new(
+                "m3o_ingress_shed_total",
+                "Requests refused for want of room",
+            ),
+            &["reason"],
+        )
+        .expect("static name and labels");
+        let build = prometheus::IntGaugeVec::new(
+            Opts::new(
+                "m3o_ingress_build_info",
+                "Always 1; the version is the label",
+            ),
+            &["version"],
+        )
+        .expect("static name and labels");
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+
+        let metrics = Self {
+            durations: RouteKind::ALL
+                .iter()
+                .flat_map(|route| CLASSES.map(|class| [route.as_str(), class]))
+                .map(|labels| durations.with_label_values(&labels))
+                .collect(),
+            resolve_cache: CacheResult::ALL
+                .iter()
+                .map(|result| cache.with_label_values(&[result.as_str()]))
+                .collect(),
+            active_requests: gauge("http_server_active_requests", "Requests being answered"),
+            connections: gauge("m3o_ingress_connections", "Connections of clients"),
+            pool_opened: pool.with_label_values(&["opened"]),
+            pool_reused: pool.with_label_values(&["reused"]),
+            pool_failed: pool.with_label_values(&["failed"]),
+            pool_idle: gauge("m3o_ingress_pool_idle", "Connections kept idle"),
+            shed_workload: shed.with_label_values(&["workload"]),
+            panics: counter("m3o_ingress_panics_total", "Requests that ended in a panic"),
+            log_lines_dropped: counter(
+                "m3o_ingress_log_lines_dropped_total",
+                "Log lines that found the queue full",
+            ),
+            registry,
+        };
+        let collectors: [Box<dyn prometheus::core::Collector>; 11] = [
+            Box::new(durations),
+            Box::new(cache),
+            Box::new(pool),
+            Box::new(shed),
+            Box::new(build),
+            Box::new(metrics.active_requests.clone()),
+            Box::new(metrics.connections.clone()),
+            Box::new(metrics.pool_idle.clone()),
+            Box::new(metrics.panics.clone()),
+            Box::new(metrics.log_lines_dropped.clone()),
+            Box::new(prometheus::process_collector::ProcessCollector::for_self()),
+        ];
+        for collector in collectors {
+            metrics
+                .registry
+                .register(collector)
+                .expect("every name is registered once");
+        }
+        Arc::new(metrics)
+    }
+
+    /// Counts one request that has ended.
+    pub fn request_ended(&self, route: RouteKind, status: u16, took: Duration) {
+        let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
+        let series = route as usize * CLASSES.len() + class;
+        self.durations[series].observe(took.as_secs_f64());
+    }
+
+    /// Counts one lookup of a backend.
+    pub fn resolved(&self, result: CacheResult) {
+        self.resolve_cache[result as usize].inc();
+    }
+
+    /// Everything in the text format of Prometheus.
+    #[must_use]
+    pub fn to_text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut text)
+            .expect("writing to memory does not fail");
+        text
+    }
+}
+
+/// The type of [`Metrics::to_text`].
+pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+fn gauge(name: &str, help: &str) -> IntGauge {
+    IntGauge::new(name, help).expect("static name")
+}
+
+fn counter(name: &str, help: &str) -> IntCounter {
+    IntCounter::new(name, help).expect("static name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_shown_under_its_labels() {
+        let metrics = Metrics::new();
+        metrics.request_ended(RouteKind::Verify, 302, Duration::from_millis(7));
+        metrics.resolved(CacheResult::Negative);
+        let text = String::from_utf8(metrics.to_text()).unwrap();
+        for line in [
+            r#"http_server_request_duration_seconds_count{http_response_status_class="3xx",http_route="verify"} 1"#,
+            r#"m3o_ingress_resolve_cache_total{result="negative"} 1"#,
+            r#"m3o_ingress_resolve_cache_total{result="miss"} 0"#,
+            "http_server_active_requests 0",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}
