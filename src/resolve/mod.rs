@@ -1,10 +1,88 @@
 //! From an app or function to its backend.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::WorkloadId;
 use crate::units;
+use crate::upstream::{self, Upstream};
+
+mod backend;
+pub mod cached;
+mod freshness;
+
+pub use backend::{Backend, BadBackend};
+pub use cached::{Cache, Cached};
+
+/// An app or a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Workload {
+    /// Which of the two.
+    pub kind: WorkloadKind,
+    /// Its id.
+    pub id: WorkloadId,
+}
+
+/// App or function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WorkloadKind {
+    /// An app.
+    App,
+    /// A function.
+    Function,
+}
+
+/// Why there is no backend.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API says that there is no such app or function.
+    #[error("no such app or function")]
+    Unknown,
+    /// The API gave no usable answer.
+    #[error(transparent)]
+    Upstream(#[from] upstream::Error),
+    /// The API gave a URL that is no backend.
+    #[error("the API gave a backend that cannot be used")]
+    BadBackend(#[from] BadBackend),
+    /// The thread that asked is gone.
+    #[error("the call ended without an answer")]
+    Abandoned,
+}
+
+/// Finds backends. The cache and its tests both need it.
+pub trait Resolve {
+    /// Rises with every write that can change an answer.
+    fn generation(&self) -> u64;
+
+    /// Asks for the backend of `workload`.
+    fn resolve(&self, workload: Workload) -> impl Future<Output = Result<Backend, Error>>;
+}
+
+impl Resolve for Upstream {
+    fn generation(&self) -> u64 {
+        self.generation()
+    }
+
+    async fn resolve(&self, workload: Workload) -> Result<Backend, Error> {
+        let url = match workload.kind {
+            WorkloadKind::App => self.resolve_app(&workload.id).await,
+            WorkloadKind::Function => self.resolve_function(&workload.id).await,
+        };
+        match url {
+            Ok(url) => Ok(Backend::parse(&url)?),
+            Err(
+                upstream::Error::NotFound
+                | upstream::Error::Rejected(http::StatusCode::BAD_REQUEST),
+            ) => Err(Error::Unknown),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// One answer, shared by all who waited for it.
+pub type Answer = Result<Arc<Backend>, Arc<Error>>;
 
 /// `[cache]`: how long resolved backends are believed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,12 +1,25 @@
-//! The M3O API, as typed calls and as pass-through.
+//! The M3O API, as typed calls and as pass-through. Nothing else knows how it is reached.
 
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, Uri, header};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
 
+use crate::credentials::{Credentials, Secret};
+use crate::id::{LinkId, WorkloadId};
 use crate::pool::{Origin, Pool, Reach};
-use crate::wire::{Request, Response};
+use crate::wire::{Body, Request, Response};
+use messages::{AppList, ById, ByShortUrl, ByToken, LinkResolved, ListedApp, Resolved};
 
+mod error;
 pub mod messages;
+
+pub use error::Error;
 
 /// `[api]`: a remote M3O API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,3 +101,256 @@ pub enum OwnCall {
     /// Looks a short link up without counting a hit.
     Uncounted,
 }
+
+/// How the API is reached: chosen once, at start.
+#[derive(Clone)]
+pub enum Via {
+    /// Over the network.
+    Remote(Arc<Remote>),
+    /// In this process.
+    Local(Arc<dyn LocalApi>),
+}
+
+/// A remote API, ready to be called.
+#[derive(Debug)]
+pub struct Remote {
+    origin: Origin,
+    /// The path of its address, without a slash at the end.
+    prefix: String,
+    /// Ours; sent with our own calls only.
+    token: Credentials,
+    timeout: Duration,
+}
+
+impl Remote {
+    /// A remote API that each of our own calls may take `timeout` to ask.
+    ///
+    /// # Errors
+    /// When the token cannot stand in a header.
+    pub fn new(config: &Config, token: &Secret, timeout: Duration) -> Result<Self, Error> {
+        let url = config.address.url();
+        Ok(Self {
+            origin: Origin::of(url, Reach::Operator).map_err(|_| Error::Misconfigured)?,
+            prefix: url.path().trim_end_matches('/').to_owned(),
+            token: Credentials::bearer(token.expose()).map_err(|_| Error::Misconfigured)?,
+            timeout,
+        })
+    }
+}
+
+/// The API, as one worker asks it.
+pub struct Upstream {
+    via: Via,
+    pool: Rc<Pool>,
+    tasks: TaskTracker,
+}
+
+/// A short link, as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShortLink {
+    /// `/u/<id>`.
+    Id(LinkId),
+    /// The whole URL, on a host of short links.
+    Url(String),
+}
+
+/// Whether looking a short link up is a visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hit {
+    /// It is.
+    Count,
+    /// It is only looked at (HEAD), where the platform can tell.
+    Peek,
+}
+
+/// The largest answer to one of our own calls that is read.
+const MAX_ANSWER: u64 = 8 << 20;
+
+impl Upstream {
+    /// The API behind `via`, over this worker's pool.
+    #[must_use]
+    pub fn new(via: Via, pool: Rc<Pool>, tasks: TaskTracker) -> Self {
+        Self { via, pool, tasks }
+    }
+
+    /// Rises with every write that can change what is resolved; always 0 for a remote API, which
+    /// does not say.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        match &self.via {
+            Via::Remote(_) => 0,
+            Via::Local(api) => api.generation(),
+        }
+    }
+
+    /// Where an app runs.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is no such app; any other where that is not known.
+    pub async fn resolve_app(&self, id: &WorkloadId) -> Result<String, Error> {
+        let id = ById {
+            id: id.as_str().into(),
+        };
+        let resolved: Resolved = self.call("app/Resolve", &id, OwnCall::Ordinary).await?;
+        Ok(resolved.url)
+    }
+
+    /// Where a function runs.
+    ///
+    /// # Errors
+    /// As [`Upstream::resolve_app`].
+    pub async fn resolve_function(&self, id: &WorkloadId) -> Result<String, Error> {
+        let id = ById {
+            id: id.as_str().into(),
+        };
+        let resolved: Resolved = self.call("function/Proxy", &id, OwnCall::Ordinary).await?;
+        Ok(resolved.url)
+    }
+
+    /// Where a short link leads.
+    ///
+    /// # Errors
+    /// As [`Upstream::resolve_app`].
+    pub async fn resolve_link(&self, link: &ShortLink, hit: Hit) -> Result<String, Error> {
+        let own = match hit {
+            Hit::Count => OwnCall::Ordinary,
+            Hit::Peek => OwnCall::Uncounted,
+        };
+        let resolved: LinkResolved = match link {
+            ShortLink::Id(id) => {
+                let id = ById {
+                    id: id.as_str().into(),
+                };
+                self.call("url/Resolve", &id, own).await?
+            }
+            ShortLink::Url(url) => {
+                let url = ByShortUrl {
+                    short_url: url.into(),
+                };
+                self.call("url/Resolve", &url, own).await?
+            }
+        };
+        Ok(resolved.destination_url)
+    }
+
+    /// Spends the token of a verification mail. Never repeated.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] or [`Error::NotFound`] where the token is not good; any other where that
+    /// is not known.
+    pub async fn verify_email(&self, token: &Secret) -> Result<(), Error> {
+        let token = ByToken {
+            token: token.expose().into(),
+        };
+        let _: serde::de::IgnoredAny = self
+            .call("user/VerifyEmail", &token, OwnCall::Ordinary)
+            .await?;
+        Ok(())
+    }
+
+    /// Every app.
+    ///
+    /// # Errors
+    /// Whatever the call met.
+    pub async fn list_apps(&self) -> Result<Vec<ListedApp>, Error> {
+        let list: AppList = self
+            .call("app/List", &serde_json::json!({}), OwnCall::Ordinary)
+            .await?;
+        Ok(list.services)
+    }
+
+    /// Passes a client's call on to `/v1/<endpoint>`, its query kept, and gives the response as soon
+    /// as its head is here.
+    ///
+    /// # Errors
+    /// When there is no response.
+    pub async fn pass(&self, endpoint: &str, mut request: Request) -> Result<Response, Error> {
+        let prefix = match &self.via {
+            Via::Remote(remote) => remote.prefix.as_str(),
+            Via::Local(_) => "",
+        };
+        let target = match request.uri().query() {
+            Some(query) if !query.is_empty() => format!("{prefix}/v1/{endpoint}?{query}"),
+            _ => format!("{prefix}/v1/{endpoint}"),
+        };
+        *request.uri_mut() = Uri::try_from(target).map_err(|_| Error::Misconfigured)?;
+        match &self.via {
+            Via::Remote(remote) => {
+                request
+                    .headers_mut()
+                    .insert(header::HOST, remote.origin.authority().clone());
+                Ok(self.pool.send(&remote.origin, request).await?)
+            }
+            Via::Local(api) => Ok(api.call(request, &self.pool, &self.tasks).await),
+        }
+    }
+
+    /// One of our own calls.
+    async fn call<A: DeserializeOwned>(
+        &self,
+        endpoint: &str,
+        question: &impl Serialize,
+        own: OwnCall,
+    ) -> Result<A, Error> {
+        let json = serde_json::to_vec(question).map_err(|_| Error::Misconfigured)?;
+        let mut request = Request::new(Body::from(json));
+        *request.method_mut() = Method::POST;
+        request.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        let answer = match &self.via {
+            Via::Remote(remote) => {
+                let headers = request.headers_mut();
+                headers.insert(header::AUTHORIZATION, remote.token.to_header());
+                headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+                tokio::time::timeout(remote.timeout, self.ask(endpoint, request))
+                    .await
+                    .map_err(|_| Error::TimedOut)??
+            }
+            Via::Local(_) => {
+                request.extensions_mut().insert(own);
+                self.ask(endpoint, request).await?
+            }
+        };
+        serde_json::from_slice(&answer).map_err(Error::Garbage)
+    }
+
+    /// Sends one of our own calls and reads the answer of a success.
+    async fn ask(&self, endpoint: &str, request: Request) -> Result<Bytes, Error> {
+        let (head, body) = self.pass(endpoint, request).await?.into_parts();
+        match head.status {
+            StatusCode::OK => Ok(body.collect(MAX_ANSWER).await?),
+            StatusCode::NOT_FOUND => Err(Error::NotFound),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Err(Error::TokenRefused(head.status))
+            }
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+                Err(Error::Unavailable(head.status))
+            }
+            status if status.is_client_error() => Err(Error::Rejected(status)),
+            status if status.is_server_error() => Err(Error::Unavailable(status)),
+            // Redirects among them: following one would carry our token elsewhere.
+            status => Err(Error::Unexpected(status)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Upstream")
+            .field("via", &self.via)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Via {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Remote(remote) => out.debug_tuple("Remote").field(remote).finish(),
+            Self::Local(_) => out.write_str("Local"),
+        }
+    }
+}
+
+const USER_AGENT: &str = concat!("m3o-ingress/", env!("CARGO_PKG_VERSION"));

@@ -1,0 +1,144 @@
+//! The server of an app or function: where requests go and how their targets are joined to it.
+
+use http::uri::{InvalidUri, PathAndQuery};
+use http::{HeaderValue, Uri};
+
+use crate::pool::{BadOrigin, Origin, Reach};
+
+/// Where an app or function runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    origin: Origin,
+    /// Without the slash at its end.
+    path: Box<str>,
+    query: Box<str>,
+}
+
+/// Why a URL is no backend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadBackend {
+    /// No absolute URL at all.
+    #[error("it is no absolute URL")]
+    Url(#[from] url::ParseError),
+    /// No server that we can connect to.
+    #[error(transparent)]
+    Origin(#[from] BadOrigin),
+}
+
+impl Backend {
+    /// Takes an absolute http(s) URL without user information. A fragment is dropped.
+    ///
+    /// # Errors
+    /// For every other text.
+    pub fn parse(url: &str) -> Result<Self, BadBackend> {
+        let url = url::Url::parse(url)?;
+        let path = url.path();
+        Ok(Self {
+            origin: Origin::of(&url, Reach::Workload)?,
+            path: path.strip_suffix('/').unwrap_or(path).into(),
+            query: url.query().unwrap_or_default().into(),
+        })
+    }
+
+    /// Where connections lead.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What its `Host` field says.
+    #[must_use]
+    pub fn authority(&self) -> &HeaderValue {
+        self.origin.authority()
+    }
+
+    /// The path that every target begins with, without the slash at its end.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The target of a request there: paths joined with exactly one slash, queries with `&`,
+    /// nothing else in them changed.
+    ///
+    /// # Errors
+    /// When the two together are no target, or too long for one.
+    pub fn target(&self, asked: &Uri) -> Result<PathAndQuery, InvalidUri> {
+        if self.path.is_empty()
+            && self.query.is_empty()
+            && let Some(target) = asked.path_and_query()
+        {
+            return Ok(target.clone());
+        }
+        let path = asked.path();
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        let query = asked.query().unwrap_or_default();
+        let mark = if self.query.is_empty() && asked.query().is_none() {
+            ""
+        } else {
+            "?"
+        };
+        let and = if self.query.is_empty() || query.is_empty() {
+            ""
+        } else {
+            "&"
+        };
+        let own = &self.path;
+        let own_query = &self.query;
+        PathAndQuery::try_from(format!("{own}{slash}{path}{mark}{own_query}{and}{query}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_joined_with_one_slash_and_one_ampersand_and_nothing_else_changes() {
+        let check = |backend: &str, asked: &str, expected: &str| {
+            let target = Backend::parse(backend)
+                .unwrap()
+                .target(&asked.parse().unwrap());
+            assert_eq!(target.unwrap().as_str(), expected, "{backend} {asked}");
+        };
+        check("http://b", "/", "/");
+        check(
+            "http://b/",
+            "/a/../b/./%2e%2E/c//d",
+            "/a/../b/./%2e%2E/c//d",
+        );
+        check("http://b/base", "/", "/base/");
+        check("http://b/base/", "/x?y", "/base/x?y");
+        check("http://b/base", "//x", "/base//x");
+        check("http://b/?k=v", "/x", "/x?k=v");
+        check("http://b/?k=v", "/x?a=b&a=%zz", "/x?k=v&a=b&a=%zz");
+        check("http://b", "/x?", "/x?");
+        check("http://b/p?k=v", "/x?", "/p/x?k=v");
+        check("http://b/p", "http://public.example/x", "/p/x");
+        check("http://b/p#fragment", "/x", "/p/x");
+    }
+
+    #[test]
+    fn only_absolute_web_urls_are_backends() {
+        for url in ["https://b:8443/x", "http://127.0.0.1:80", "http://[::1]:1/"] {
+            assert!(Backend::parse(url).is_ok(), "{url}");
+        }
+        for url in [
+            "",
+            "b",
+            "/x",
+            "//b/x",
+            "ftp://b",
+            "file:///etc/passwd",
+            "http://",
+            "http://u@b",
+            "http://u:p@b",
+            "unix:/x",
+            "javascript:x",
+            "http://b:99999",
+        ] {
+            assert!(Backend::parse(url).is_err(), "{url}");
+        }
+    }
+}

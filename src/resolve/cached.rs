@@ -1,0 +1,301 @@
+//! A cache before a resolver: fresh, stale while one revalidates, stale on error, negative, and
+//! one call for all who wait. moka stores; age is judged by tokio's clock.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::freshness::{Freshness, freshness};
+use super::{Answer, Backend, Config, Error, Resolve, Workload};
+use crate::telemetry::metrics::CacheResult;
+
+/// What is known about backends, shared by all workers.
+#[derive(Debug)]
+pub struct Cache {
+    config: Config,
+    known: moka::sync::Cache<Workload, Known>,
+    /// Apart, so that made-up names never push known ones out.
+    unknown: moka::sync::Cache<Workload, Unknown>,
+    /// Locked only where the cache has no answer.
+    flights: Mutex<HashMap<FlightKey, watch::Receiver<Option<Answer>>>>,
+}
+
+/// A flight is joined only by who would see the same writes.
+type FlightKey = (Workload, u64);
+
+#[derive(Debug, Clone)]
+struct Known {
+    backend: Arc<Backend>,
+    load: Arc<Load>,
+    read: Instant,
+    generation: u64,
+    /// When asking again last failed.
+    failed: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Unknown {
+    read: Instant,
+    generation: u64,
+}
+
+/// Requests in flight to one workload.
+#[derive(Debug, Default)]
+pub struct Load(AtomicUsize);
+
+/// One request in flight; counted down when dropped.
+#[derive(Debug)]
+pub struct InFlight(Arc<Load>);
+
+impl Load {
+    /// Counts one more, unless there are `limit` already.
+    pub fn enter(self: &Arc<Self>, limit: usize) -> Option<InFlight> {
+        if self.0.fetch_add(1, Ordering::Relaxed) >= limit {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(InFlight(Arc::clone(self)))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A workload's backend, and how the cache came by it.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Where it runs.
+    pub backend: Arc<Backend>,
+    /// Its requests in flight.
+    pub load: Arc<Load>,
+    /// What the cache had.
+    pub cache: CacheResult,
+}
+
+/// Names that do not exist are remembered for seconds: more than these are forgotten early.
+const MAX_UNKNOWN: u64 = 10_000;
+
+/// After asking failed, known backends are served this long before asking again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+impl Cache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new(config: Config) -> Arc<Self> {
+        Arc::new(Self {
+            known: moka::sync::Cache::new(config.capacity),
+            unknown: moka::sync::Cache::new(config.capacity.min(MAX_UNKNOWN)),
+            flights: Mutex::default(),
+            config,
+        })
+    }
+
+    fn flights(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<FlightKey, watch::Receiver<Option<Answer>>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_known_missing(&self, workload: &Workload, generation: u64) -> bool {
+        self.unknown.get(workload).is_some_and(|unknown| {
+            unknown.generation == generation && unknown.read.elapsed() < self.config.negative
+        })
+    }
+
+    fn store(&self, workload: Workload, generation: u64, asked: Instant, answer: &Answer) {
+        let before = self.known.get(&workload);
+        if before
+            .as_ref()
+            .is_some_and(|known| known.generation > generation)
+        {
+            return;
+        }
+        match answer {
+            Ok(backend) => {
+                let load = before.map_or_else(Arc::default, |known| known.load);
+                let known = Known {
+                    backend: Arc::clone(backend),
+                    load,
+                    read: asked,
+                    generation,
+                    failed: None,
+                };
+                self.known.insert(workload, known);
+                self.unknown.invalidate(&workload);
+            }
+            Err(error) if matches!(**error, Error::Unknown) => {
+                let unknown = Unknown {
+                    read: asked,
+                    generation,
+                };
+                self.known.invalidate(&workload);
+                self.unknown.insert(workload, unknown);
+            }
+            Err(_) => {
+                // An error is not an answer: what was known stays known.
+                if let Some(known) = before {
+                    let failed = Some(Instant::now());
+                    self.known.insert(workload, Known { failed, ..known });
+                }
+            }
+        }
+    }
+}
+
+/// A resolver behind the cache, on one worker.
+#[derive(Debug)]
+pub struct Cached<R> {
+    cache: Arc<Cache>,
+    resolver: Rc<R>,
+    tasks: TaskTracker,
+}
+
+impl<R: Resolve + 'static> Cached<R> {
+    /// Puts `cache` before `resolver`. Calls run as tasks of their own on `tasks`.
+    #[must_use]
+    pub fn new(cache: Arc<Cache>, resolver: Rc<R>, tasks: TaskTracker) -> Self {
+        Self {
+            cache,
+            resolver,
+            tasks,
+        }
+    }
+
+    /// The backend of `workload`: at once where it is known, else by the one call that all wait for.
+    ///
+    /// # Errors
+    /// Where there is no such workload, or that cannot be told; with what the cache had.
+    pub async fn resolve(&self, workload: Workload) -> Result<Found, (Arc<Error>, CacheResult)> {
+        // Read before anything else: an answer is never newer than the generation it carries.
+        let generation = self.resolver.generation();
+        let known = self.cache.known.get(&workload);
+        if let Some(known) = &known {
+            if let Some(cache) = self.servable(workload, known, generation) {
+                return Ok(known.found(cache));
+            }
+        } else if self.cache.is_known_missing(&workload, generation) {
+            return Err((Arc::new(Error::Unknown), CacheResult::Negative));
+        }
+        match self.fly(workload, generation).await {
+            Ok(backend) => {
+                let load = self.cache.known.get(&workload).map(|known| known.load);
+                Ok(Found {
+                    backend,
+                    load: load.unwrap_or_default(),
+                    cache: CacheResult::Miss,
+                })
+            }
+            Err(error) => match known {
+                Some(known)
+                    if !matches!(*error, Error::Unknown) && self.age(&known) != Freshness::Gone =>
+                {
+                    Ok(known.found(CacheResult::Rescued))
+                }
+                _ => Err((error, CacheResult::Miss)),
+            },
+        }
+    }
+
+    /// Whether `known` may be served without waiting, and as what. Starts the refresh it needs.
+    fn servable(&self, workload: Workload, known: &Known, generation: u64) -> Option<CacheResult> {
+        let failed = known.failed.map(|failed| failed.elapsed());
+        let result = match self.age(known) {
+            _ if known.generation != generation => return None,
+            Freshness::Fresh => return Some(CacheResult::Fresh),
+            Freshness::Stale => CacheResult::Stale,
+            // Nobody waits for an API that was down a moment ago.
+            Freshness::Expired if failed.is_some() => CacheResult::Rescued,
+            Freshness::Expired | Freshness::Gone => return None,
+        };
+        if failed.is_none_or(|failed| failed >= RETRY_PAUSE) {
+            drop(self.launch(workload, generation));
+        }
+        Some(result)
+    }
+
+    fn age(&self, known: &Known) -> Freshness {
+        freshness(known.read.elapsed(), &self.cache.config)
+    }
+
+    async fn fly(&self, workload: Workload, generation: u64) -> Answer {
+        let mut flight = self.launch(workload, generation);
+        match flight.wait_for(Option::is_some).await {
+            Ok(landed) => landed
+                .clone()
+                .unwrap_or_else(|| Err(Arc::new(Error::Abandoned))),
+            Err(_) => Err(Arc::new(Error::Abandoned)),
+        }
+    }
+
+    /// Joins the flight for `workload`, or starts it as a task that nobody's leaving ends.
+    fn launch(&self, workload: Workload, generation: u64) -> watch::Receiver<Option<Answer>> {
+        let key = (workload, generation);
+        let mut flights = self.cache.flights();
+        // One whose thread is gone without an answer is none.
+        if let Some(flight) = flights.get(&key)
+            && flight.has_changed().is_ok()
+        {
+            return flight.clone();
+        }
+        let (land, flight) = watch::channel(None);
+        flights.insert(key, flight.clone());
+        drop(flights);
+
+        let cache = Arc::clone(&self.cache);
+        let resolver = Rc::clone(&self.resolver);
+        self.tasks.spawn_local(async move {
+            let _lands_even_if_it_crashes = Landing { cache: &cache, key };
+            let asked = Instant::now();
+            let answer = resolver
+                .resolve(workload)
+                .await
+                .map(Arc::new)
+                .map_err(Arc::new);
+            cache.store(workload, generation, asked, &answer);
+            // First out of the list, then answered: who comes now finds the cache filled.
+            cache.flights().remove(&key);
+            land.send_replace(Some(answer));
+        });
+        flight
+    }
+}
+
+impl Known {
+    fn found(&self, cache: CacheResult) -> Found {
+        Found {
+            backend: Arc::clone(&self.backend),
+            load: Arc::clone(&self.load),
+            cache,
+        }
+    }
+}
+
+struct Landing<'a> {
+    cache: &'a Cache,
+    key: FlightKey,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        let mut flights = self.cache.flights();
+        // A newer flight under the same key may have begun after ours ended well.
+        if flights
+            .get(&self.key)
+            .is_some_and(|flight| flight.has_changed().is_err())
+        {
+            flights.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! Why the upstream gave no usable answer.
+
+use http::StatusCode;
+
+use crate::pool;
+use crate::wire::body;
+
+/// Why a call of the API failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It says that there is no such thing.
+    #[error("not found")]
+    NotFound,
+    /// It says that the question was wrong (400 and other 4xx).
+    #[error("the API refused the call with {0}")]
+    Rejected(StatusCode),
+    /// It refused the ingress's own token.
+    #[error(
+        "the API refused our own token with {0}; check the variable that `api.token_env` names"
+    )]
+    TokenRefused(StatusCode),
+    /// It cannot answer now (429, 5xx).
+    #[error("the API answered {0}")]
+    Unavailable(StatusCode),
+    /// A status that no API call has: a redirect, say, which is not followed.
+    #[error("the API answered {0}, which is no answer to a call")]
+    Unexpected(StatusCode),
+    /// The answer is not the JSON that it should be.
+    #[error("the API's answer is not what it should be")]
+    Garbage(#[source] serde_json::Error),
+    /// The answer broke off or is too large.
+    #[error("the API's answer could not be read")]
+    Unreadable(#[from] body::Error),
+    /// It took too long.
+    #[error("the API did not answer in time")]
+    TimedOut,
+    /// There is no connection to it, or it broke.
+    #[error(transparent)]
+    Unreachable(#[from] pool::Error),
+    /// Our own configuration makes no call possible.
+    #[error("the address or the token of the API cannot be used")]
+    Misconfigured,
+}
