@@ -1,4 +1,250 @@
-//! One request: route, handler, answer.
+//! One request: an exchange begins, the route decides, a handler answers, the exchange ends.
 
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderValue, Method, header};
+use http_body::Body as _;
+use ipnet::IpNet;
+use tokio_util::task::TaskTracker;
+
+use crate::hosts::Hosts;
+use crate::id::RequestId;
+use crate::pool::Pool;
+use crate::resolve::{Cache, Cached};
+use crate::settings::{Limits, Timeouts};
+use crate::telemetry::exchange::{Exchange, Observed, Telemetry};
+use crate::telemetry::metrics::RouteKind;
+use crate::upstream::Upstream;
+use crate::wire::{Body, Handler, Peer, Request, Response};
+use error::{Error, Form};
+use headers::Trust;
+use route::Route;
+
+mod api;
+mod authority;
+mod error;
+mod forward;
+mod headers;
 pub mod index;
+mod link;
+mod page;
+mod parameters;
+pub mod route;
+mod upgrade;
 pub mod verify;
+mod workload;
+
+/// What the proxy reads of the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Our public names.
+    pub hosts: Hosts,
+    /// A limit in time for every phase.
+    pub timeouts: Timeouts,
+    /// A limit in size for everything else.
+    pub limits: Limits,
+    /// Peers whose word about others is believed.
+    pub trusted: Vec<IpNet>,
+    /// Verification links.
+    pub user: verify::Config,
+    /// The list of apps.
+    pub index: index::Config,
+}
+
+/// The proxy of one worker.
+#[derive(Debug)]
+pub struct Proxy {
+    settings: Arc<Settings>,
+    telemetry: Arc<Telemetry>,
+    upstream: Rc<Upstream>,
+    resolver: Cached<Upstream>,
+    pool: Rc<Pool>,
+    tasks: TaskTracker,
+}
+
+impl Proxy {
+    /// A proxy over this worker's `pool` and `upstream`, and the `cache` of all workers.
+    #[must_use]
+    pub fn new(
+        settings: Arc<Settings>,
+        telemetry: Arc<Telemetry>,
+        cache: Arc<Cache>,
+        upstream: Upstream,
+        pool: Rc<Pool>,
+        tasks: TaskTracker,
+    ) -> Self {
+        let upstream = Rc::new(upstream);
+        Self {
+            settings,
+            telemetry,
+            resolver: Cached::new(cache, Rc::clone(&upstream), tasks.clone()),
+            upstream,
+            pool,
+            tasks,
+        }
+    }
+}
+
+/// Who sent a request, as handlers need it.
+struct Client<'a> {
+    peer: &'a Peer,
+    trust: Trust,
+    /// The authority that it was routed by, as the client wrote it.
+    authority: HeaderValue,
+    /// The id of the request.
+    id: HeaderValue,
+}
+
+impl Handler for Proxy {
+    type Body = Observed<Body>;
+
+    async fn handle(&self, request: Request, peer: &Peer) -> http::Response<Observed<Body>> {
+        let trust = self.trust(peer.address.ip());
+        let id = request_id(request.headers(), trust);
+        let mut exchange = Exchange::begin(&self.telemetry, &request, peer, id);
+        let form = Form::accepted_by(request.headers(), request.uri().path());
+
+        let answer = self.answer(request, peer, trust, form, &mut exchange);
+        // A panic is one request's misfortune: nothing it held is used again.
+        let mut response = match AssertUnwindSafe(answer).catch_unwind().await {
+            Ok(response) => response,
+            Err(_) => {
+                self.telemetry.metrics.panics.inc();
+                tell(&Error::Panicked, form, exchange.route, &mut exchange)
+            }
+        };
+        let id = exchange.id().to_header();
+        response.headers_mut().insert(headers::X_REQUEST_ID, id);
+        exchange.observe(response)
+    }
+}
+
+impl Proxy {
+    async fn answer(
+        &self,
+        request: Request,
+        peer: &Peer,
+        trust: Trust,
+        form: Form,
+        exchange: &mut Exchange,
+    ) -> Response {
+        match self.dispatch(request, peer, trust, exchange).await {
+            Ok(response) => response,
+            Err(error) => {
+                let mut response = tell(&error, form, exchange.route, exchange);
+                if exchange.route == RouteKind::Verify {
+                    verify::seal(&mut response);
+                }
+                response
+            }
+        }
+    }
+
+    async fn dispatch(
+        &self,
+        request: Request,
+        peer: &Peer,
+        trust: Trust,
+        exchange: &mut Exchange,
+    ) -> Result<Response, Error> {
+        let authority = authority::authority(&request)?;
+        let host = authority::host(&authority)?;
+        let uri = request.uri().clone();
+        let route = route::route(&host, uri.path(), &self.settings.hosts);
+        exchange.route = route.kind();
+        self.check(&request)?;
+        let client = Client {
+            peer,
+            trust,
+            id: exchange.id().to_header(),
+            authority: authority.clone(),
+        };
+        match route {
+            Route::Workload(workload) => self.workload(workload, request, &client, exchange).await,
+            Route::Api(endpoint) => Ok(self.api(endpoint, request, &client, exchange).await),
+            Route::Link(link) => self.link(&link, &request).await,
+            Route::Verify(id) => {
+                let mut response = self.verify(id, &request, &client).await?;
+                verify::seal(&mut response);
+                Ok(response)
+            }
+            Route::Index => self.index(&request, &client).await,
+            Route::Unknown => Err(Error::Unknown),
+        }
+    }
+
+    /// What no route takes, answered before any work is done.
+    fn check(&self, request: &Request) -> Result<(), Error> {
+        let limits = &self.settings.limits;
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+            return Err(Error::MethodUnknown);
+        }
+        let target = request
+            .uri()
+            .path_and_query()
+            .map_or(0, |target| target.as_str().len());
+        if target as u64 > limits.uri {
+            return Err(Error::UriTooLong);
+        }
+        if limits.body > 0 && request.body().size_hint().lower() > limits.body {
+            return Err(Error::BodyTooLarge);
+        }
+        let head: usize = request
+            .headers()
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 4)
+            .sum();
+        if head as u64 > limits.header || request.headers().len() > limits.headers {
+            return Err(Error::HeadTooLarge);
+        }
+        let expectation = request.headers().get(header::EXPECT);
+        if expectation.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        {
+            return Err(Error::Expectation);
+        }
+        Ok(())
+    }
+}
+
+/// The answer to an error, noted on its exchange.
+fn tell(error: &Error, form: Form, route: RouteKind, exchange: &mut Exchange) -> Response {
+    exchange.error = Some(error.kind());
+    if error.is_ours() {
+        exchange.cause = Some(error.cause());
+    }
+    error.to_response(form, route, exchange.id())
+}
+
+fn request_id(headers: &HeaderMap, trust: Trust) -> RequestId {
+    let sent = match trust {
+        Trust::Proxy => headers.get(headers::X_REQUEST_ID),
+        Trust::Stranger => None,
+    };
+    sent.and_then(RequestId::from_trusted).unwrap_or_default()
+}
+
+impl Form {
+    /// A page for browsers, JSON for everybody else and for whoever calls the API.
+    fn accepted_by(headers: &HeaderMap, path: &str) -> Self {
+        if path.starts_with("/api/") || path.starts_with("/v1/") {
+            return Self::Json;
+        }
+        let html = headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|range| {
+                let (kind, weight) = range.split_once(';').unwrap_or((range, ""));
+                kind.trim().eq_ignore_ascii_case("text/html")
+                    && !matches!(
+                        weight.replace(' ', "").as_str(),
+                        "q=0" | "q=0.0" | "q=0.00" | "q=0.000"
+                    )
+            });
+        if html { Self::Html } else { Self::Json }
+    }
+}

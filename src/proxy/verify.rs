@@ -1,9 +1,19 @@
-//! Verification links.
+//! Verification links: spends the token of a mail and sends its reader on.
 
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
+use super::error::Error;
+use super::link::redirect;
+use super::page::{self, ConfirmPage, Message};
+use super::{Client, Proxy};
+use crate::credentials::Secret;
+use crate::destination::Destination;
 use crate::hosts::HostName;
 use crate::units;
+use crate::upstream;
+use crate::wire::{Body, Request, Response};
 
 /// `[user]`: how verification links redirect.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,4 +37,252 @@ pub enum Confirm {
     Always,
     /// The page, unless a person clicked (`Sec-Fetch-User: ?1`).
     Auto,
+}
+
+/// What a verification link says.
+struct Asked {
+    token: Option<Secret>,
+    success: Option<Destination>,
+    failure: Option<Destination>,
+}
+
+/// What a method is here.
+enum Act {
+    /// Spends the token.
+    Spend,
+    /// Shows the button.
+    Ask,
+    /// HEAD and OPTIONS never spend one.
+    Look,
+}
+
+const ROBOTS: HeaderName = HeaderName::from_static("x-robots-tag");
+const SEC_FETCH_USER: HeaderName = HeaderName::from_static("sec-fetch-user");
+
+impl Proxy {
+    /// Answers a verification link; `id` is that of `/user/<id>`.
+    pub(super) async fn verify(
+        &self,
+        id: Option<&str>,
+        request: &Request,
+        client: &Client<'_>,
+    ) -> Result<Response, Error> {
+        let act = self.act(request)?;
+        if matches!(act, Act::Look) {
+            return Ok(looked_at(request.method()));
+        }
+        let asked = Asked::read(request.uri().query().unwrap_or_default(), id)?;
+        for (name, target) in [
+            ("redirectUrl", &asked.success),
+            ("failureRedirectUrl", &asked.failure),
+        ] {
+            if target
+                .as_ref()
+                .is_some_and(|target| !self.may_redirect_to(target))
+            {
+                return Err(Error::RedirectHost(name));
+            }
+        }
+        let token = asked.token.as_ref().ok_or(Error::NoToken)?;
+        if matches!(act, Act::Ask) {
+            return Ok(page::respond(StatusCode::OK, &ConfirmPage));
+        }
+        match self.upstream.verify_email(token).await {
+            Ok(()) => Ok(verified(&asked, client)),
+            Err(
+                error @ (upstream::Error::NotFound
+                | upstream::Error::Rejected(_)
+                | upstream::Error::TokenRefused(_)),
+            ) => {
+                if let upstream::Error::TokenRefused(status) = error {
+                    tracing::warn!(%status, "the API may have refused our own token, not the mail's");
+                }
+                Ok(self.failed(&asked, client))
+            }
+            Err(error) => Err(Error::Upstream(error)),
+        }
+    }
+
+    fn act(&self, request: &Request) -> Result<Act, Error> {
+        let confirm = self.settings.user.confirm;
+        let clicked = request
+            .headers()
+            .get(SEC_FETCH_USER)
+            .is_some_and(|user| user == "?1");
+        Ok(match (request.method().as_str(), confirm) {
+            ("HEAD" | "OPTIONS", _) => Act::Look,
+            ("GET", Confirm::Never) | ("POST", Confirm::Always | Confirm::Auto) => Act::Spend,
+            ("GET", Confirm::Auto) if clicked => Act::Spend,
+            ("GET", Confirm::Always | Confirm::Auto) => Act::Ask,
+            (_, Confirm::Never) => {
+                return Err(Error::Method {
+                    allow: "GET, HEAD, OPTIONS",
+                });
+            }
+            (_, Confirm::Always | Confirm::Auto) => {
+                return Err(Error::Method {
+                    allow: "GET, HEAD, POST, OPTIONS",
+                });
+            }
+        })
+    }
+
+    fn may_redirect_to(&self, target: &Destination) -> bool {
+        let allowed = &self.settings.user.redirect_hosts;
+        allowed.is_empty() || allowed.iter().any(|host| host.as_str() == target.host())
+    }
+
+    /// An unverified link must not be an open redirect: without a list of hosts its target is shown
+    /// to the reader, who decides.
+    fn failed(&self, asked: &Asked, client: &Client<'_>) -> Response {
+        if let Some(target) = &asked.failure
+            && !self.settings.user.redirect_hosts.is_empty()
+        {
+            return redirect(target);
+        }
+        let message = Message {
+            status: 400,
+            title: "This link is not valid any more",
+            text: match &asked.failure {
+                Some(_) => "It was used before, or it is too old. You can go on here:",
+                None => "It was used before, or it is too old. Ask for a new mail and try again.",
+            },
+            link: asked.failure.as_ref().map(Destination::as_str),
+            request_id: client.id.to_str().unwrap_or_default(),
+        };
+        page::respond(StatusCode::BAD_REQUEST, &message)
+    }
+}
+
+/// What every answer of a verification link carries: it must not be kept, indexed, or tell anyone.
+pub(super) fn seal(response: &mut Response) {
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (ROBOTS, "noindex"),
+    ] {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+}
+
+fn verified(asked: &Asked, client: &Client<'_>) -> Response {
+    if let Some(target) = &asked.success {
+        return redirect(target);
+    }
+    let message = Message {
+        status: 200,
+        title: "Your email address is verified",
+        text: "You can close this page.",
+        link: None,
+        request_id: client.id.to_str().unwrap_or_default(),
+    };
+    page::respond(StatusCode::OK, &message)
+}
+
+fn looked_at(method: &Method) -> Response {
+    let mut response = Response::new(Body::Empty);
+    if method == Method::OPTIONS {
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        let allow = HeaderValue::from_static("GET, HEAD, OPTIONS");
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
+impl Asked {
+    /// Reads a query; `id` stands for a missing token.
+    fn read(query: &str, id: Option<&str>) -> Result<Self, Error> {
+        let mut asked = Self {
+            token: None,
+            success: None,
+            failure: None,
+        };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if value.is_empty() {
+                continue;
+            }
+            match &*name {
+                "token" if asked.token.is_none() => asked.token = Some(Secret::new(value)),
+                "redirectUrl" if asked.success.is_none() => {
+                    asked.success = Some(target("redirectUrl", &value)?);
+                }
+                "failureRedirectUrl" if asked.failure.is_none() => {
+                    asked.failure = Some(target("failureRedirectUrl", &value)?);
+                }
+                _ => {}
+            }
+        }
+        if asked.token.is_none() {
+            asked.token = id.map(|id| Secret::new(percent_decode_str(id).decode_utf8_lossy()));
+        }
+        Ok(asked)
+    }
+}
+
+/// A redirect target, checked and then written anew by a URL parser, so that what is sent means the
+/// same to everybody.
+fn target(parameter: &'static str, url: &str) -> Result<Destination, Error> {
+    let wrong = |error| Error::Redirect(parameter, error);
+    let checked = Destination::encode(url).map_err(wrong)?;
+    let parsed = url::Url::parse(checked.as_str())
+        .map_err(|_| wrong(crate::destination::BadDestination::Host))?;
+    Destination::parse(parsed.as_str()).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &str, id: Option<&str>) -> (Option<String>, Option<String>, Option<String>) {
+        let asked = Asked::read(query, id).unwrap();
+        let url = |target: Option<Destination>| target.map(|target| target.as_str().to_owned());
+        (
+            asked.token.map(|token| token.expose().to_owned()),
+            url(asked.success),
+            url(asked.failure),
+        )
+    }
+
+    #[test]
+    fn a_link_says_its_token_and_its_targets() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            read(
+                "token=t%20k&redirectUrl=https%3A%2F%2Fa.example&failureRedirectUrl=http://b.example/x?y",
+                None
+            ),
+            (
+                some("t k"),
+                some("https://a.example/"),
+                some("http://b.example/x?y")
+            )
+        );
+        assert_eq!(read("", Some("i%64")), (some("id"), None, None));
+        assert_eq!(read("token=t", Some("id")), (some("t"), None, None));
+        assert_eq!(read("token=", Some("id")), (some("id"), None, None));
+        assert_eq!(read("token=one&token=two", None), (some("one"), None, None));
+        assert_eq!(read("redirectUrl=&x=y", None), (None, None, None));
+    }
+
+    #[test]
+    fn a_target_that_is_no_web_address_is_refused() {
+        for url in [
+            "javascript:alert(1)",
+            "//evil.example",
+            "/path",
+            "https://a@b.example",
+            "https:\\\\x",
+            "https://a.example/\u{1}",
+            "data:text/html,x",
+            " https://a.example",
+            "https://",
+        ] {
+            let query: String = form_urlencoded::Serializer::new(String::new())
+                .append_pair("redirectUrl", url)
+                .finish();
+            assert!(Asked::read(&query, None).is_err(), "{url}");
+        }
+    }
 }

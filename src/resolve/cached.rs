@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::freshness::{Freshness, freshness};
 use super::{Answer, Backend, Config, Error, Resolve, Workload};
+use crate::telemetry::load::Load;
 use crate::telemetry::metrics::CacheResult;
 
 /// What is known about backends, shared by all workers.
@@ -43,31 +43,6 @@ struct Known {
 struct Unknown {
     read: Instant,
     generation: u64,
-}
-
-/// Requests in flight to one workload.
-#[derive(Debug, Default)]
-pub struct Load(AtomicUsize);
-
-/// One request in flight; counted down when dropped.
-#[derive(Debug)]
-pub struct InFlight(Arc<Load>);
-
-impl Load {
-    /// Counts one more, unless there are `limit` already.
-    pub fn enter(self: &Arc<Self>, limit: usize) -> Option<InFlight> {
-        if self.0.fetch_add(1, Ordering::Relaxed) >= limit {
-            self.0.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(InFlight(Arc::clone(self)))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// A workload's backend, and how the cache came by it.

@@ -158,12 +158,7 @@ impl<H: Handler + 'static> Shared<H> {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let peer = Peer {
-            address,
-            server,
-            scheme: Scheme::Http,
-            timer: Timer::new(),
-        };
+        let peer = Peer::new(address, server, Scheme::Http, Timer::new());
         let shared = Rc::clone(self);
         let drained = self.drain.join();
         self.tasks.spawn_local(async move {

@@ -11,6 +11,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::load::InFlight;
 use super::log::{Log, Style};
 use super::metrics::{CacheResult, Metrics, RouteKind};
 use super::redact;
@@ -43,6 +44,10 @@ pub struct Exchange {
     pub cache: Option<CacheResult>,
     /// The error token of `Proxy-Status`, where the answer is our own.
     pub error: Option<&'static str>,
+    /// What really happened, for the log alone.
+    pub cause: Option<String>,
+    /// Its place among the requests of its workload, given up when it ends.
+    pub in_flight: Option<InFlight>,
     status: Option<StatusCode>,
     sent: u64,
     outcome: Outcome,
@@ -96,6 +101,8 @@ impl Exchange {
             workload: None,
             cache: None,
             error: None,
+            cause: None,
+            in_flight: None,
             status: None,
             sent: 0,
             outcome: Outcome::ClientLeft,
@@ -163,6 +170,7 @@ impl Exchange {
                 Outcome::Cut => "cut",
             },
             proxy_error: self.error,
+            cause: self.cause.as_deref(),
             user_agent: text(&line.user_agent),
             request_id: self.id.as_str(),
         };
@@ -217,6 +225,8 @@ struct Entry<'a> {
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     proxy_error: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'a str>,
     #[serde(
         rename = "user_agent.original",
         skip_serializing_if = "Option::is_none"
@@ -249,6 +259,11 @@ impl Entry<'_> {
             line.push_str(self.outcome);
         }
         line.push_str(&format!(" {} {}", self.client, self.request_id));
+        if let Some(cause) = self.cause {
+            line.push_str(" (");
+            line.extend(cause.escape_debug());
+            line.push(')');
+        }
         line
     }
 }

@@ -1,6 +1,7 @@
 //! What the process says about itself: log lines and metrics.
 
 pub mod exchange;
+pub mod load;
 pub mod log;
 pub mod metrics;
 pub mod redact;

@@ -46,6 +46,14 @@ pub enum Error {
 }
 
 impl Body {
+    /// Ends the body with [`Error::Stalled`] when a backend or the upstream stops sending it for
+    /// `limit`. For a body that the task of `timer` reads.
+    pub fn watch(&mut self, timer: &Timer, limit: Duration) {
+        if let Self::Leased(leased) = self {
+            leased.stall = Some(Stall::new(timer.clone(), limit));
+        }
+    }
+
     /// Reads the body whole.
     ///
     /// # Errors
@@ -179,10 +187,20 @@ impl Received {
         }
     }
 
-    /// Puts data back that was read from this body: it is the first to be read again.
-    pub fn put_back(&mut self, data: Bytes) {
-        self.left = self.left.saturating_add(data.len() as u64);
-        self.ahead = Some(data);
+    /// The first byte that is still to be read; it stays to be read. `None` where there is none.
+    ///
+    /// # Errors
+    /// What reading it met.
+    pub async fn peek(&mut self) -> Result<Option<u8>, Error> {
+        while self.ahead.is_none() {
+            let frame =
+                std::future::poll_fn(|context| self.stall.poll_frame(&mut self.incoming, context));
+            let Some(frame) = frame.await.transpose()? else {
+                return Ok(None);
+            };
+            self.ahead = frame.into_data().ok().filter(|data| !data.is_empty());
+        }
+        Ok(self.ahead.as_ref().and_then(|data| data.first().copied()))
     }
 
     fn poll_frame(
@@ -257,12 +275,6 @@ impl Leased {
             leased.finish();
         }
         leased
-    }
-
-    /// Ends the body with [`Error::Stalled`] when it stops moving for `limit`. For a body that the
-    /// task of `timer` reads.
-    pub fn watch(&mut self, timer: Timer, limit: Duration) {
-        self.stall = Some(Stall::new(timer, limit));
     }
 
     fn poll_frame(

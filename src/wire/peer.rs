@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use http::HeaderValue;
+
 use super::timer::Timer;
 
 /// The scheme a client used, as `X-Forwarded-Proto` names it.
@@ -44,4 +46,28 @@ pub struct Peer {
     pub scheme: Scheme,
     /// The timer of its connection.
     pub timer: Timer,
+    /// Made once a connection, so that no request has to.
+    address_value: HeaderValue,
+}
+
+impl Peer {
+    /// A client at `address` that connected to `server`.
+    #[must_use]
+    pub fn new(address: SocketAddr, server: SocketAddr, scheme: Scheme, timer: Timer) -> Self {
+        // An IPv4 client of a dual-stack socket is an IPv4 client.
+        let ip = address.ip().to_canonical().to_string();
+        Self {
+            address: SocketAddr::new(address.ip().to_canonical(), address.port()),
+            server,
+            scheme,
+            timer,
+            address_value: HeaderValue::try_from(ip).expect("an address is visible ASCII"),
+        }
+    }
+
+    /// The IP address as a field value.
+    #[must_use]
+    pub fn address_value(&self) -> &HeaderValue {
+        &self.address_value
+    }
 }

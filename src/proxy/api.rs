@@ -1,0 +1,399 @@
+//! The M3O API for browsers, query parameters and official clients.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http_body::Body as _;
+
+use super::error::{Error, Form, of_upstream};
+use super::headers;
+use super::parameters::{Parameters, without_key};
+use super::upgrade::Upgrade;
+use super::{Client, Proxy};
+use crate::credentials::{Credentials, Secret};
+use crate::telemetry::exchange::Exchange;
+use crate::telemetry::metrics::RouteKind;
+use crate::wire::{Body, Request, Response};
+
+const ALLOWED: &str = "GET, HEAD, POST, OPTIONS";
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What the content type of a request makes of its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Json,
+    Urlencoded,
+    Multipart,
+    Other,
+}
+
+impl Proxy {
+    /// Answers a call of `endpoint`, errors included: a browser reads those too, so they need CORS.
+    pub(super) async fn api(
+        &self,
+        endpoint: &str,
+        mut request: Request,
+        client: &Client<'_>,
+        exchange: &mut Exchange,
+    ) -> Response {
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        let in_url = take_key_from_url(&mut request);
+        let keyed_url = in_url.is_some();
+        let answered = match *request.method() {
+            Method::OPTIONS => Ok(preflight(request.headers())),
+            Method::GET | Method::HEAD | Method::POST => {
+                self.call(endpoint, request, in_url.flatten(), client).await
+            }
+            _ => Err(Error::Method { allow: ALLOWED }),
+        };
+        let mut response = answered
+            .unwrap_or_else(|error| super::tell(&error, Form::Json, RouteKind::Api, exchange));
+        let headers = response.headers_mut();
+        if keyed_url {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            let no_referrer = HeaderValue::from_static("no-referrer");
+            headers.insert(header::REFERRER_POLICY, no_referrer);
+        }
+        allow_origin(headers, origin);
+        response
+    }
+
+    async fn call(
+        &self,
+        endpoint: &str,
+        mut request: Request,
+        key: Option<Secret>,
+        client: &Client<'_>,
+    ) -> Result<Response, Error> {
+        if request
+            .headers()
+            .get_all(header::AUTHORIZATION)
+            .iter()
+            .count()
+            > 1
+        {
+            return Err(Error::Malformed(
+                "the request has more than one Authorization field",
+            ));
+        }
+        let upgrade = Upgrade::asked_by(&request).filter(Upgrade::is_websocket);
+        client.prepare(&mut request);
+        // The page that calls may have the key in its own address.
+        request.headers_mut().remove(header::REFERER);
+        request.headers_mut().remove(header::COOKIE);
+        if let Some(upgrade) = upgrade {
+            return self
+                .websocket(endpoint, request, key, upgrade, client)
+                .await;
+        }
+        let key = self.to_json(&mut request, key).await?;
+        authorize(request.headers_mut(), key)?;
+        *request.method_mut() = Method::POST;
+        let mut response = self.ask(endpoint, request, client).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Error::BackendUpgrade);
+        }
+        clean(response.headers_mut());
+        self.pass_back(&mut response, client);
+        Ok(response)
+    }
+
+    async fn ask(
+        &self,
+        endpoint: &str,
+        request: Request,
+        client: &Client<'_>,
+    ) -> Result<Response, Error> {
+        let limit = self.settings.timeouts.response;
+        client
+            .peer
+            .timer
+            .while_moving(limit, self.upstream.pass(endpoint, request))
+            .await
+            .ok_or(Error::UpstreamTimedOut)?
+            .map_err(of_upstream)
+    }
+
+    /// A stream: the handshake goes upstream, and then the two ends speak to each other.
+    async fn websocket(
+        &self,
+        endpoint: &str,
+        mut request: Request,
+        key: Option<Secret>,
+        upgrade: Upgrade,
+        client: &Client<'_>,
+    ) -> Result<Response, Error> {
+        let headers = request.headers_mut();
+        let given = headers.contains_key(header::AUTHORIZATION) || key.is_some();
+        // A browser cannot set Authorization on a WebSocket: its token comes as a subprotocol,
+        // which the answer must then name (RFC 6455, 4.2.2).
+        let subprotocol = if given {
+            None
+        } else {
+            take_subprotocol(headers)
+        };
+        let key = key.or_else(|| subprotocol.as_ref().map(|(token, _)| token.clone()));
+        authorize(headers, key)?;
+        upgrade.write_to(headers);
+        let mut response = self.ask(endpoint, request, client).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            clean(response.headers_mut());
+            self.pass_back(&mut response, client);
+            return Ok(response);
+        }
+        if !upgrade.is_granted_by(&response) {
+            return Err(Error::BackendUpgrade);
+        }
+        clean(response.headers_mut());
+        upgrade.write_to(response.headers_mut());
+        if let Some((_, value)) = subprotocol {
+            let headers = response.headers_mut();
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+        }
+        upgrade.join(&mut response, &self.tasks, self.settings.timeouts.tunnel);
+        Ok(response)
+    }
+
+    /// Turns a form, or a request without a body, into one JSON object; leaves every other body as
+    /// it is. Gives the key, which a form may hold too.
+    async fn to_json(
+        &self,
+        request: &mut Request,
+        key: Option<Secret>,
+    ) -> Result<Option<Secret>, Error> {
+        if request.body().is_end_stream() {
+            let parameters = Parameters::parse(query_of(request));
+            become_json(request, &parameters)?;
+            return Ok(key);
+        }
+        let kind = kind_of(request.headers());
+        if !matches!(kind, Kind::Urlencoded | Kind::Multipart) {
+            return Ok(key);
+        }
+        if is_compressed(request.headers()) {
+            return Err(Error::CompressedForm);
+        }
+        if kind == Kind::Urlencoded && self.is_json_in_disguise(request).await? {
+            request.headers_mut().insert(header::CONTENT_TYPE, JSON);
+            return Ok(key);
+        }
+        let body = std::mem::take(request.body_mut());
+        let body = body
+            .collect(self.settings.limits.form)
+            .await
+            .map_err(|error| match error {
+                crate::wire::body::Error::TooLarge { .. } => Error::BodyTooLarge,
+                error => Error::ClientBody(error),
+            })?;
+        let form = match kind {
+            Kind::Multipart => {
+                let content_type = request.headers().get(header::CONTENT_TYPE);
+                let content_type = content_type.and_then(|value| value.to_str().ok());
+                Parameters::parse_multipart(content_type.unwrap_or_default(), body).await?
+            }
+            Kind::Urlencoded | Kind::Json | Kind::Other => Parameters::parse(&body),
+        };
+        let mut parameters = Parameters::parse(query_of(request)).overlaid_with(form);
+        let in_form = parameters.take_key();
+        become_json(request, &parameters)?;
+        Ok(key.or(in_form))
+    }
+
+    /// Whether an urlencoded body is JSON that somebody sent with curl's default content type.
+    async fn is_json_in_disguise(&self, request: &mut Request) -> Result<bool, Error> {
+        let Body::Received(received) = request.body_mut() else {
+            return Ok(false);
+        };
+        let first = received.peek().await.map_err(Error::ClientBody)?;
+        Ok(first == Some(b'{'))
+    }
+}
+
+fn query_of(request: &Request) -> &[u8] {
+    request.uri().query().unwrap_or_default().as_bytes()
+}
+
+/// Takes `api_key` out of the query: the outer option says that it was there, the inner one that it
+/// had a value.
+fn take_key_from_url(request: &mut Request) -> Option<Option<Secret>> {
+    let query = request.uri().query()?;
+    let (rest, had_key) = without_key(query);
+    if !had_key {
+        return None;
+    }
+    let key = Parameters::parse(query.as_bytes()).take_key();
+    let path = request.uri().path();
+    let target = if rest.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{rest}")
+    };
+    // A part of a target that was valid is valid.
+    *request.uri_mut() = Uri::try_from(target).unwrap_or_default();
+    Some(key)
+}
+
+fn authorize(headers: &mut HeaderMap, key: Option<Secret>) -> Result<(), Error> {
+    if let Some(given) = headers.remove(header::AUTHORIZATION) {
+        headers.insert(
+            header::AUTHORIZATION,
+            Credentials::from_header(given).to_header(),
+        );
+        return Ok(());
+    }
+    let key = key.ok_or(Error::NoKey)?;
+    let credentials = Credentials::bearer(key.expose()).map_err(|_| Error::BadKey)?;
+    headers.insert(header::AUTHORIZATION, credentials.to_header());
+    Ok(())
+}
+
+/// The first subprotocol that the client offers, as a token and as it stood.
+fn take_subprotocol(headers: &mut HeaderMap) -> Option<(Secret, HeaderValue)> {
+    let offered = headers.remove(header::SEC_WEBSOCKET_PROTOCOL)?;
+    let first = offered.to_str().ok()?.split(',').next()?.trim();
+    let value = HeaderValue::from_str(first)
+        .ok()
+        .filter(|_| !first.is_empty())?;
+    Some((Secret::new(first), value))
+}
+
+fn become_json(request: &mut Request, parameters: &Parameters) -> Result<(), Error> {
+    let json = parameters.to_json();
+    let headers = request.headers_mut();
+    headers.insert(header::CONTENT_TYPE, JSON);
+    headers.insert(header::CONTENT_LENGTH, json.len().into());
+    headers.remove(header::TRANSFER_ENCODING);
+    headers.remove(header::CONTENT_ENCODING);
+    *request.body_mut() = Body::from(json);
+    *request.uri_mut() = Uri::try_from(request.uri().path()).map_err(|_| Error::Target)?;
+    Ok(())
+}
+
+fn kind_of(headers: &HeaderMap) -> Kind {
+    let Some(Ok(content_type)) = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str) else {
+        return Kind::Other;
+    };
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let essence = essence.to_ascii_lowercase();
+    match essence.as_str() {
+        "application/json" => Kind::Json,
+        "application/x-www-form-urlencoded" => Kind::Urlencoded,
+        "multipart/form-data" => Kind::Multipart,
+        other if other.ends_with("+json") => Kind::Json,
+        _ => Kind::Other,
+    }
+}
+
+fn is_compressed(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .any(|coding| {
+            !coding
+                .as_bytes()
+                .trim_ascii()
+                .eq_ignore_ascii_case(b"identity")
+        })
+}
+
+/// The answer to a preflight (Fetch, 3.3.3), or to somebody who asks for the methods.
+fn preflight(asked: &HeaderMap) -> Response {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(header::ALLOW, HeaderValue::from_static(ALLOWED));
+    if asked.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("GET, HEAD, POST"),
+        );
+        let wanted = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
+        let allowed = wanted
+            .cloned()
+            .unwrap_or_else(|| HeaderValue::from_static("authorization, content-type"));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+        headers.insert(
+            header::ACCESS_CONTROL_MAX_AGE,
+            HeaderValue::from_static("86400"),
+        );
+        headers.append(
+            header::VARY,
+            HeaderValue::from_static("Access-Control-Request-Headers"),
+        );
+    }
+    response
+}
+
+/// Lets the page that called read the answer; without its cookies, which we neither take nor give.
+fn allow_origin(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    let Some(origin) = origin else { return };
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("X-Request-Id, Retry-After"),
+    );
+}
+
+/// Removes from the API's answer what is ours to say, and its cookies.
+fn clean(headers: &mut HeaderMap) {
+    headers::remove_hop_by_hop(headers);
+    headers.remove(header::SET_COOKIE);
+    let cors: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("access-control-"))
+        .cloned()
+        .collect();
+    for name in cors {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_content_type_decides_what_a_body_is() {
+        let check = |content_type: &'static str, expected| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+            assert_eq!(kind_of(&headers), expected, "{content_type}");
+        };
+        check("application/json", Kind::Json);
+        check("Application/JSON; charset=utf-8", Kind::Json);
+        check("application/problem+json", Kind::Json);
+        check(
+            "application/x-www-form-urlencoded;charset=UTF-8",
+            Kind::Urlencoded,
+        );
+        check("multipart/form-data; boundary=x", Kind::Multipart);
+        check("text/plain", Kind::Other);
+        check("application/jsonp", Kind::Other);
+        assert_eq!(kind_of(&HeaderMap::new()), Kind::Other);
+    }
+
+    #[test]
+    fn the_key_leaves_the_target_and_the_rest_stays_to_the_byte() {
+        let take = |target: &'static str| {
+            let mut request = Request::new(Body::Empty);
+            *request.uri_mut() = Uri::from_static(target);
+            let key = take_key_from_url(&mut request);
+            let key = key.map(|key| key.map(|key| key.expose().to_owned()));
+            (request.uri().to_string(), key)
+        };
+        let some = |key: &str| Some(Some(key.to_owned()));
+        assert_eq!(
+            take("/api/a/b?x=%zz&api_key=k&y=+"),
+            ("/api/a/b?x=%zz&y=+".into(), some("k"))
+        );
+        assert_eq!(
+            take("/api/a/b?api_key=k%20"),
+            ("/api/a/b".into(), some("k "))
+        );
+        assert_eq!(take("/api/a/b?api_key="), ("/api/a/b".into(), Some(None)));
+        assert_eq!(take("/api/a/b?x=y"), ("/api/a/b?x=y".into(), None));
+        assert_eq!(
+            take("http://h/api/a/b?api_key=k&x=1"),
+            ("/api/a/b?x=1".into(), some("k"))
+        );
+    }
+}

@@ -1,0 +1,47 @@
+//! The one authority of a request: what it is routed by, forwarded as, and logged under.
+
+use http::{HeaderValue, header};
+
+use crate::host::{BadHost, Host};
+use crate::wire::Request;
+
+/// The authority as the client wrote it.
+///
+/// RFC 9112, 3.2: an absolute target wins over `Host`; a missing, double or invalid `Host` is a 400.
+///
+/// # Errors
+/// When there is no authority, or two.
+pub(super) fn authority(request: &Request) -> Result<HeaderValue, BadAuthority> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(BadAuthority::Double);
+    }
+    if let Some(authority) = request.uri().authority() {
+        return HeaderValue::from_str(authority.as_str())
+            .map_err(|_| BadAuthority::Invalid(BadHost::Character));
+    }
+    host.cloned().ok_or(BadAuthority::Missing)
+}
+
+/// The host in an authority.
+///
+/// # Errors
+/// When it is none.
+pub(super) fn host(authority: &HeaderValue) -> Result<Host<'_>, BadAuthority> {
+    let text = authority
+        .to_str()
+        .map_err(|_| BadAuthority::Invalid(BadHost::Character))?;
+    Host::parse(text).map_err(BadAuthority::Invalid)
+}
+
+/// Why a request has no authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadAuthority {
+    #[error("the request names no host")]
+    Missing,
+    #[error("the request has more than one Host field")]
+    Double,
+    #[error("the request's host is not valid: {0}")]
+    Invalid(BadHost),
+}

@@ -1,0 +1,453 @@
+//! The one table from an error to an answer. Nothing else in the proxy gives an error a status.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
+
+use super::authority::BadAuthority;
+use super::page;
+use super::parameters::BadForm;
+use crate::destination::BadDestination;
+use crate::id::RequestId;
+use crate::pool::{self, DialError};
+use crate::resolve::{self, WorkloadKind};
+use crate::telemetry::metrics::RouteKind;
+use crate::upstream;
+use crate::upstream::messages::ErrorMessage;
+use crate::wire::{Body, Response, body};
+
+/// Why a request is answered by the ingress itself, and not well.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Authority(#[from] BadAuthority),
+    #[error("the target of the request cannot be used")]
+    Target,
+    #[error("the request is malformed")]
+    Malformed(&'static str),
+    #[error("no route")]
+    Unknown,
+    #[error("no such short link")]
+    NoSuchLink,
+    #[error("the method is not allowed here")]
+    Method { allow: &'static str },
+    #[error("the method is not supported")]
+    MethodUnknown,
+    #[error("no key")]
+    NoKey,
+    #[error("the key cannot stand in a header")]
+    BadKey,
+    #[error("the URI is longer than the limit")]
+    UriTooLong,
+    #[error("the head is larger than the limit")]
+    HeadTooLarge,
+    #[error("the body is larger than the limit")]
+    BodyTooLarge,
+    #[error("a form with a content coding")]
+    CompressedForm,
+    #[error("the form cannot be read")]
+    Form(#[from] BadForm),
+    #[error("the client's body failed")]
+    ClientBody(#[source] body::Error),
+    #[error("an expectation that is not 100-continue")]
+    Expectation,
+    #[error("the request has been here too often")]
+    Loop,
+    #[error("too many requests in flight to one workload")]
+    Busy,
+    #[error("cannot find the backend")]
+    Resolve(WorkloadKind, #[source] Arc<resolve::Error>),
+    #[error("the upstream gave no answer")]
+    Upstream(#[source] upstream::Error),
+    #[error("the upstream did not answer in time")]
+    UpstreamTimedOut,
+    #[error("the upstream gave a destination that cannot be redirected to")]
+    Destination(#[source] BadDestination),
+    #[error("a redirect target that cannot be redirected to")]
+    Redirect(&'static str, #[source] BadDestination),
+    #[error("a redirect target on a host that is not allowed")]
+    RedirectHost(&'static str),
+    #[error("no token")]
+    NoToken,
+    #[error("the backend gave no response")]
+    Backend(#[source] pool::Error),
+    #[error("the backend did not answer in time")]
+    BackendTimedOut,
+    #[error("the backend switched protocols without being asked")]
+    BackendUpgrade,
+    #[error("the task panicked")]
+    Panicked,
+}
+
+/// An error as it is told.
+struct Told {
+    status: StatusCode,
+    /// The error type of `Proxy-Status` (RFC 9209, 2.3).
+    kind: &'static str,
+    text: String,
+}
+
+/// How whoever asked reads best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The M3O shape.
+    Json,
+    /// A small page.
+    Html,
+}
+
+/// What is put into `Retry-After`, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+impl Error {
+    /// The answer, in the words of `form`.
+    pub(super) fn to_response(&self, form: Form, route: RouteKind, id: &RequestId) -> Response {
+        let told = self.told();
+        let mut response = match form {
+            Form::Json => json(&told, route),
+            Form::Html => page::respond(
+                told.status,
+                &page::Message {
+                    status: told.status.as_u16(),
+                    title: told.status.canonical_reason().unwrap_or("Error"),
+                    text: &told.text,
+                    link: None,
+                    request_id: id.as_str(),
+                },
+            ),
+        };
+        let headers = response.headers_mut();
+        headers.insert(PROXY_STATUS, proxy_status(told.kind));
+        if told.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        if let Self::Method { allow } = self {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Self::NoKey = self {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.leaves_body_unread() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// The error type of `Proxy-Status`, which the log names too.
+    pub(super) fn kind(&self) -> &'static str {
+        self.told().kind
+    }
+
+    /// What happened, for the log alone: addresses and the words of the system.
+    pub(super) fn cause(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = self.source();
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        text
+    }
+
+    /// Whether what went wrong is worth a cause in the log: not what clients do wrong every day.
+    pub(super) fn is_ours(&self) -> bool {
+        self.told().status.is_server_error()
+    }
+
+    fn leaves_body_unread(&self) -> bool {
+        matches!(
+            self,
+            Self::BodyTooLarge | Self::ClientBody(_) | Self::HeadTooLarge
+        )
+    }
+
+    fn told(&self) -> Told {
+        let told = |status, kind, text: &str| Told {
+            status,
+            kind,
+            text: text.to_owned(),
+        };
+        let bad = |text: &str| told(StatusCode::BAD_REQUEST, "http_request_error", text);
+        match self {
+            Self::Authority(error) => bad(&error.to_string()),
+            Self::Target => bad("the target of the request cannot be used"),
+            Self::Malformed(what) => bad(what),
+            Self::Unknown => not_found("there is nothing here"),
+            Self::NoSuchLink => not_found("there is no such short link"),
+            Self::Method { allow } => told(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "http_request_error",
+                &format!("use one of {allow}"),
+            ),
+            Self::MethodUnknown => told(
+                StatusCode::NOT_IMPLEMENTED,
+                "http_request_error",
+                "this method is not supported",
+            ),
+            Self::NoKey => told(
+                StatusCode::UNAUTHORIZED,
+                "http_request_denied",
+                "an API key is needed: send it as `Authorization: Bearer KEY` or as the parameter api_key",
+            ),
+            Self::BadKey => bad("the API key has characters that no key has"),
+            Self::UriTooLong => told(
+                StatusCode::URI_TOO_LONG,
+                "http_request_error",
+                "the URI is longer than this server takes",
+            ),
+            Self::HeadTooLarge => told(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "http_request_error",
+                "the header fields are larger than this server takes",
+            ),
+            Self::BodyTooLarge => told(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "http_request_error",
+                "the body is larger than this server takes",
+            ),
+            Self::CompressedForm => told(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "http_request_error",
+                "a form must not be compressed: send it without Content-Encoding",
+            ),
+            Self::Form(error) => bad(&error.to_string()),
+            Self::ClientBody(error) => client_body(error),
+            Self::Expectation => told(
+                StatusCode::EXPECTATION_FAILED,
+                "http_request_error",
+                "the only expectation that is met is 100-continue",
+            ),
+            Self::Loop => told(
+                StatusCode::LOOP_DETECTED,
+                "proxy_loop_detected",
+                "this request came back to where it started",
+            ),
+            Self::Busy => told(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "connection_limit_reached",
+                "too many requests at once; try again in a moment",
+            ),
+            Self::Resolve(kind, error) => resolve_error(*kind, error),
+            Self::Upstream(error) => upstream_error(error),
+            Self::UpstreamTimedOut => told(
+                StatusCode::GATEWAY_TIMEOUT,
+                "http_response_timeout",
+                "the API did not answer in time",
+            ),
+            Self::Destination(_) => told(
+                StatusCode::BAD_GATEWAY,
+                "http_response_incomplete",
+                "this short link leads to something that is no web address",
+            ),
+            Self::Redirect(parameter, error) => bad(&format!("{parameter}: {error}")),
+            Self::RedirectHost(parameter) => bad(&format!(
+                "{parameter}: redirects to this host are not allowed"
+            )),
+            Self::NoToken => bad("the link has no token; open the link of the mail as it is"),
+            Self::Backend(error) => backend_error(error),
+            Self::BackendTimedOut => told(
+                StatusCode::GATEWAY_TIMEOUT,
+                "http_response_timeout",
+                "the app did not answer in time",
+            ),
+            Self::BackendUpgrade => told(
+                StatusCode::BAD_GATEWAY,
+                "http_upgrade_failed",
+                "the app gave an answer that makes no sense",
+            ),
+            Self::Panicked => told(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "proxy_internal_error",
+                "something went wrong here, and was noted",
+            ),
+        }
+    }
+}
+
+fn not_found(text: &str) -> Told {
+    Told {
+        status: StatusCode::NOT_FOUND,
+        kind: "destination_not_found",
+        text: text.to_owned(),
+    }
+}
+
+fn client_body(error: &body::Error) -> Told {
+    let (status, text) = match error {
+        body::Error::TooLarge { .. } => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is larger than this server takes",
+        ),
+        body::Error::Stalled => (
+            StatusCode::REQUEST_TIMEOUT,
+            "the body of the request did not arrive in time",
+        ),
+        body::Error::Broken(_) => (
+            StatusCode::BAD_REQUEST,
+            "the body of the request is malformed or was cut off",
+        ),
+    };
+    Told {
+        status,
+        kind: "http_request_error",
+        text: text.to_owned(),
+    }
+}
+
+fn resolve_error(kind: WorkloadKind, error: &resolve::Error) -> Told {
+    let name = match kind {
+        WorkloadKind::App => "app",
+        WorkloadKind::Function => "function",
+    };
+    match error {
+        resolve::Error::Unknown => not_found(&format!("there is no such {name}")),
+        // Whoever waits for an app is told to try again, not that the API was slow.
+        resolve::Error::Upstream(
+            upstream::Error::Unavailable(_)
+            | upstream::Error::Unreachable(_)
+            | upstream::Error::TimedOut
+            | upstream::Error::Unreadable(_),
+        )
+        | resolve::Error::Abandoned => Told {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            kind: "destination_unavailable",
+            text: format!("the {name} cannot be found right now; try again in a moment"),
+        },
+        resolve::Error::Upstream(
+            upstream::Error::NotFound
+            | upstream::Error::Rejected(_)
+            | upstream::Error::TokenRefused(_)
+            | upstream::Error::Unexpected(_)
+            | upstream::Error::Garbage(_)
+            | upstream::Error::Misconfigured,
+        )
+        | resolve::Error::BadBackend(_) => Told {
+            status: StatusCode::BAD_GATEWAY,
+            kind: "destination_unavailable",
+            text: format!("the {name} cannot be reached"),
+        },
+    }
+}
+
+fn upstream_error(error: &upstream::Error) -> Told {
+    let (status, kind, text) = match error {
+        upstream::Error::NotFound => return not_found("the API knows no such thing"),
+        upstream::Error::Unavailable(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "destination_unavailable",
+            "the API cannot answer right now; try again in a moment",
+        ),
+        upstream::Error::Unreachable(pool::Error::RequestBody(_)) => (
+            StatusCode::BAD_REQUEST,
+            "http_request_error",
+            "the body of the request is malformed or was cut off",
+        ),
+        upstream::Error::Unreachable(_) | upstream::Error::Unreadable(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "destination_unavailable",
+            "the API cannot be reached right now; try again in a moment",
+        ),
+        upstream::Error::TimedOut => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "http_response_timeout",
+            "the API did not answer in time; try again in a moment",
+        ),
+        upstream::Error::Rejected(_)
+        | upstream::Error::TokenRefused(_)
+        | upstream::Error::Unexpected(_)
+        | upstream::Error::Garbage(_)
+        | upstream::Error::Misconfigured => (
+            StatusCode::BAD_GATEWAY,
+            "http_protocol_error",
+            "the API gave an answer that makes no sense",
+        ),
+    };
+    Told {
+        status,
+        kind,
+        text: text.to_owned(),
+    }
+}
+
+fn backend_error(error: &pool::Error) -> Told {
+    let (status, kind, text) = match error {
+        pool::Error::Dial(DialError::TimedOut { .. }) => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "connection_timeout",
+            "the app did not answer in time",
+        ),
+        pool::Error::Dial(DialError::Name { .. }) => (
+            StatusCode::BAD_GATEWAY,
+            "dns_error",
+            "the app cannot be reached",
+        ),
+        pool::Error::Dial(DialError::Forbidden { .. }) => (
+            StatusCode::BAD_GATEWAY,
+            "destination_ip_prohibited",
+            "the app cannot be reached",
+        ),
+        pool::Error::Dial(DialError::Connect { .. }) => (
+            StatusCode::BAD_GATEWAY,
+            "connection_refused",
+            "the app cannot be reached",
+        ),
+        pool::Error::RequestBody(_) => (
+            StatusCode::BAD_REQUEST,
+            "http_request_error",
+            "the body of the request is malformed or was cut off",
+        ),
+        pool::Error::Broken { .. } => (
+            StatusCode::BAD_GATEWAY,
+            "http_protocol_error",
+            "the app broke off or gave an answer that makes no sense",
+        ),
+    };
+    Told {
+        status,
+        kind,
+        text: text.to_owned(),
+    }
+}
+
+fn json(told: &Told, route: RouteKind) -> Response {
+    let id = match route {
+        RouteKind::Unknown => "ingress".to_owned(),
+        kind => format!("ingress.{}", kind.as_str()),
+    };
+    let message = ErrorMessage::new(&id, told.status, &told.text).to_json();
+    let mut response = Response::new(Body::from(message));
+    *response.status_mut() = told.status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+fn proxy_status(kind: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("{}; error={kind}", super::headers::OUR_NAME))
+        .expect("error types are tokens")
+}
+
+/// An error of the pool, told apart by whose fault it is.
+pub(super) fn of_backend(error: pool::Error) -> Error {
+    match error.body_error() {
+        Some(body::Error::TooLarge { .. }) => Error::BodyTooLarge,
+        Some(body::Error::Stalled) => Error::ClientBody(body::Error::Stalled),
+        Some(body::Error::Broken(_)) | None => Error::Backend(error),
+    }
+}
+
+/// An error of the upstream while a client's body was on its way there.
+pub(super) fn of_upstream(error: upstream::Error) -> Error {
+    if let upstream::Error::Unreachable(error) = &error {
+        match error.body_error() {
+            Some(body::Error::TooLarge { .. }) => return Error::BodyTooLarge,
+            Some(body::Error::Stalled) => return Error::ClientBody(body::Error::Stalled),
+            Some(body::Error::Broken(_)) | None => {}
+        }
+    }
+    Error::Upstream(error)
+}

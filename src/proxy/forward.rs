@@ -1,0 +1,111 @@
+//! Sends a request to its backend and gives the response, both streamed.
+
+use http::{HeaderValue, StatusCode, Uri, Version, header};
+use http_body::Body as _;
+
+use super::error::{Error, of_backend};
+use super::headers::{self, Trust};
+use super::upgrade::Upgrade;
+use super::{Client, Proxy};
+use crate::resolve::Backend;
+use crate::wire::{Body, Request, Response};
+
+impl Proxy {
+    /// Forwards `request` to `backend` as `client` sent it.
+    ///
+    /// # Errors
+    /// When there is no response to pass on.
+    pub(super) async fn forward(
+        &self,
+        backend: &Backend,
+        mut request: Request,
+        client: &Client<'_>,
+    ) -> Result<Response, Error> {
+        if headers::loops(request.headers()) {
+            return Err(Error::Loop);
+        }
+        let upgrade = Upgrade::asked_by(&request);
+        let target = backend
+            .target(request.uri())
+            .map_err(|_| Error::UriTooLong)?;
+        client.prepare(&mut request);
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, backend.authority().clone());
+        if let Some(upgrade) = &upgrade {
+            upgrade.write_to(headers);
+        }
+        *request.uri_mut() = Uri::from(target);
+
+        let timeouts = &self.settings.timeouts;
+        let timer = &client.peer.timer;
+        let mut response = timer
+            .while_moving(timeouts.response, self.pool.send(backend.origin(), request))
+            .await
+            .ok_or(Error::BackendTimedOut)?
+            .map_err(of_backend)?;
+
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let upgrade = upgrade
+                .filter(|upgrade| upgrade.is_granted_by(&response))
+                .ok_or(Error::BackendUpgrade)?;
+            headers::remove_hop_by_hop(response.headers_mut());
+            upgrade.write_to(response.headers_mut());
+            upgrade.join(&mut response, &self.tasks, timeouts.tunnel);
+            return Ok(response);
+        }
+        headers::remove_hop_by_hop(response.headers_mut());
+        headers::map_to_public(
+            response.headers_mut(),
+            backend,
+            client.peer.scheme,
+            &client.authority,
+        );
+        self.pass_back(&mut response, client);
+        Ok(response)
+    }
+
+    /// What every response that is passed back has in common.
+    pub(super) fn pass_back(&self, response: &mut Response, client: &Client<'_>) {
+        *response.version_mut() = Version::HTTP_11;
+        let limit = self.settings.timeouts.response;
+        response.body_mut().watch(&client.peer.timer, limit);
+    }
+
+    /// Whether `client` is a proxy that the configuration trusts.
+    pub(super) fn trust(&self, address: std::net::IpAddr) -> Trust {
+        let trusted = self
+            .settings
+            .trusted
+            .iter()
+            .any(|net| net.contains(&address));
+        if trusted {
+            Trust::Proxy
+        } else {
+            Trust::Stranger
+        }
+    }
+}
+
+impl Client<'_> {
+    /// Makes a client's request one of ours, whoever it goes to.
+    pub(super) fn prepare(&self, request: &mut Request) {
+        let version = request.version();
+        let headers = request.headers_mut();
+        headers::prepare(headers, version, self.peer, self.trust, &self.authority);
+        headers.insert(headers::X_REQUEST_ID, self.id.clone());
+        *request.version_mut() = Version::HTTP_11;
+        frame(request);
+    }
+}
+
+/// Says how the body is framed: hyper takes a GET without either field for one without a body.
+fn frame(request: &mut Request) {
+    let length = request.body().size_hint().exact();
+    if matches!(request.body(), Body::Received(_)) && length.is_none() {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().remove(header::CONTENT_LENGTH);
+        request
+            .headers_mut()
+            .insert(header::TRANSFER_ENCODING, chunked);
+    }
+}

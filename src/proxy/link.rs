@@ -1,0 +1,58 @@
+//! Short links: where one leads, as a redirect.
+
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+
+use super::Proxy;
+use super::error::Error;
+use crate::destination::Destination;
+use crate::upstream::{self, Hit, ShortLink};
+use crate::wire::{Body, Request, Response};
+
+const ROBOTS: HeaderName = HeaderName::from_static("x-robots-tag");
+
+impl Proxy {
+    /// Redirects to where `link` leads.
+    pub(super) async fn link(
+        &self,
+        link: &ShortLink,
+        request: &Request,
+    ) -> Result<Response, Error> {
+        let hit = match *request.method() {
+            Method::GET => Hit::Count,
+            Method::HEAD => Hit::Peek,
+            _ => return Err(Error::Method { allow: "GET, HEAD" }),
+        };
+        let url = self
+            .upstream
+            .resolve_link(link, hit)
+            .await
+            .map_err(|error| match error {
+                upstream::Error::NotFound
+                | upstream::Error::Rejected(StatusCode::BAD_REQUEST | StatusCode::GONE) => {
+                    Error::NoSuchLink
+                }
+                error => Error::Upstream(error),
+            })?;
+        // Checked when it was written, and again here: what is sent is what we answer for.
+        let destination = Destination::parse(&url).map_err(Error::Destination)?;
+        let mut response = redirect(&destination);
+        let headers = response.headers_mut();
+        // Each visit is counted, so nobody may remember it for the next one.
+        headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("private, no-cache"),
+        );
+        headers.insert(ROBOTS, HeaderValue::from_static("noindex"));
+        Ok(response)
+    }
+}
+
+/// A `302` to `destination`, to the byte.
+pub(super) fn redirect(destination: &Destination) -> Response {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::FOUND;
+    let location =
+        HeaderValue::from_str(destination.as_str()).expect("a destination is visible ASCII");
+    response.headers_mut().insert(header::LOCATION, location);
+    response
+}

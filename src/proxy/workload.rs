@@ -1,0 +1,35 @@
+//! Apps and functions: from the id to the backend, and on to it.
+
+use super::error::Error;
+use super::{Client, Proxy};
+use crate::resolve::Workload;
+use crate::telemetry::exchange::Exchange;
+use crate::wire::{Request, Response};
+
+impl Proxy {
+    /// Forwards `request` to where `workload` runs.
+    pub(super) async fn workload(
+        &self,
+        workload: Workload,
+        request: Request,
+        client: &Client<'_>,
+        exchange: &mut Exchange,
+    ) -> Result<Response, Error> {
+        let found = self.resolver.resolve(workload).await;
+        let cache = match &found {
+            Ok(found) => found.cache,
+            Err((_, cache)) => *cache,
+        };
+        exchange.cache = Some(cache);
+        self.telemetry.metrics.resolved(cache);
+        let found = found.map_err(|(error, _)| Error::Resolve(workload.kind, error))?;
+        // Only what exists is named in the log: made-up names would fill it.
+        exchange.workload = Some(workload.id);
+        let Some(place) = found.load.enter(self.settings.limits.per_workload) else {
+            self.telemetry.metrics.shed_workload.inc();
+            return Err(Error::Busy);
+        };
+        exchange.in_flight = Some(place);
+        self.forward(&found.backend, request, client).await
+    }
+}
