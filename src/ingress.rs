@@ -1,10 +1,34 @@
 //! Builds the house from its configuration, wires it and drains it. Decides nothing per request.
 
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
+use tokio::runtime::{Handle, LocalOptions};
+use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{Admin, Readiness};
 use crate::config::Config;
 use crate::credentials::Secret;
-use crate::server::shutdown::Stop;
+use crate::mail::Mailbox;
+use crate::platform::demo::{DemoApp, DemoFunction};
+use crate::platform::{self, Platform};
+use crate::pool::{self, Dialer, Guard, Pool, PoolLimits};
+use crate::proxy::{Proxy, Settings};
+use crate::resolve::Cache;
+use crate::server::connection::ConnectionSettings;
+use crate::server::listener::{self, Listeners};
+use crate::server::permits::Permits;
+use crate::server::shutdown::{Stage, Stop, Stopper, stop_signal};
+use crate::server::worker::Worker;
+use crate::telemetry::exchange::Telemetry;
+use crate::telemetry::log::Log;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::{self, Remote, Upstream, Via};
+use crate::wire::Handler;
 
 /// What the configuration names but does not hold.
 #[derive(Debug, Clone, Default)]
@@ -18,7 +42,7 @@ pub struct Secrets {
 }
 
 /// Where a bound [`Ingress`] listens.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Addresses {
     /// Plain HTTP.
     pub http: Vec<SocketAddr>,
@@ -28,33 +52,385 @@ pub struct Addresses {
 
 /// Why an ingress could not be built, or stopped on its own.
 #[derive(Debug, thiserror::Error)]
-#[error("not built yet")]
-pub struct Error;
+#[non_exhaustive]
+pub enum Error {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] listener::Error),
+    /// The embedded platform cannot be opened.
+    #[error(transparent)]
+    Platform(#[from] platform::OpenError),
+    /// The remote API cannot be called.
+    #[error("[api]: {0}")]
+    Api(#[from] upstream::Error),
+    /// A file that the configuration names is no good.
+    #[error(transparent)]
+    Authorities(#[from] pool::BadAuthorities),
+    /// Neither a remote API nor the embedded platform is configured.
+    #[error("neither [api] nor [platform] is configured")]
+    NoApi,
+    /// The system refuses a thread, a socket or a runtime.
+    #[error("the system refuses what is needed to run: {0}")]
+    System(#[from] io::Error),
+    /// A worker ended on its own.
+    #[error("a worker ended on its own: {0}")]
+    Worker(String),
+}
 
 /// A whole ingress, its listeners bound, not yet serving.
 #[derive(Debug)]
-pub struct Ingress;
+pub struct Ingress {
+    config: Config,
+    workers: usize,
+    listeners: Vec<Listeners>,
+    admin: Option<Listeners>,
+    demo: Option<Demo>,
+    api: Api,
+    metrics: Arc<Metrics>,
+    log: Log,
+    mailbox: Option<Mailbox>,
+}
+
+/// The backends of `dev`, served by this process.
+#[derive(Debug)]
+struct Demo {
+    app: Listeners,
+    function: Listeners,
+}
+
+#[derive(Debug, Clone)]
+enum Api {
+    Remote(Arc<Remote>),
+    Local(Arc<Platform>),
+}
 
 impl Ingress {
-    /// Opens the store, binds every listener, and checks what can be checked.
+    /// Opens the store, binds every listener, and checks what can be checked. Log lines go to `log`.
     ///
     /// # Errors
     /// When a port is taken, the store cannot be opened, or a secret is missing.
-    pub fn bind(_config: Config, _secrets: Secrets) -> Result<Self, Error> {
-        Err(Error)
+    pub fn bind(mut config: Config, secrets: Secrets, log: Log) -> Result<Self, Error> {
+        let workers = worker_count(config.listen.workers);
+        let listeners = config
+            .listen
+            .http
+            .iter()
+            .map(|address| listener::bind(*address, workers))
+            .collect::<Result<Vec<_>, _>>()?;
+        let admin = config
+            .listen
+            .admin
+            .map(|address| listener::bind(address, 1))
+            .transpose()?;
+        let demo = if config.dev { Some(Demo::bind()?) } else { None };
+        let mailbox = config.dev.then(Mailbox::default);
+        if config.dev
+            && let (Some(platform), Some(first)) = (&mut config.platform, listeners.first())
+        {
+            // Port 0 is known only now.
+            platform.public.port = Some(first.address.port());
+        }
+        Ok(Self {
+            api: Api::open(&config, secrets, mailbox.clone())?,
+            workers,
+            listeners,
+            admin,
+            demo,
+            metrics: log.metrics(),
+            log,
+            mailbox,
+            config,
+        })
     }
 
     /// The addresses really bound, also where the configuration said port 0.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
-        Addresses::default()
+        Addresses {
+            http: self.listeners.iter().map(|bound| bound.address).collect(),
+            admin: self.admin.as_ref().map(|bound| bound.address),
+        }
     }
 
-    /// Serves until `stop` says so, then drains. Blocks the calling thread.
+    /// Serves until `stop` says so, then drains. Blocks the calling thread, which becomes the
+    /// control thread: admin, mail, names, and the order of the shutdown.
     ///
     /// # Errors
     /// When it cannot go on.
-    pub fn run(self, _stop: Stop) -> Result<(), Error> {
-        Err(Error)
+    pub fn run(self, stop: Stop) -> Result<(), Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())?;
+        runtime.block_on(self.serve(stop))
     }
+
+    async fn serve(mut self, mut stop: Stop) -> Result<(), Error> {
+        let readiness = Arc::new(Readiness::default());
+        let limit = descriptor_limit(self.config.limits.connections);
+        let permits = Permits::new(limit, self.config.limits.per_peer);
+        let (stopper, worker_stop) = stop_signal();
+        let (side_stopper, side_stop) = stop_signal();
+
+        let mut side = JoinSet::new();
+        let (drain_delay, drain) = (self.config.timeouts.drain_delay, self.config.timeouts.drain);
+        let addresses = self.addresses();
+        self.register_demo().await?;
+        let workers = self.start_workers(&permits, &worker_stop)?;
+        self.start_side(&mut side, &permits, &readiness, &side_stop);
+        readiness.set(true);
+        tracing::info!(addresses = ?addresses.http, workers = workers.len(), "serving");
+
+        let mut ended = tokio::task::spawn_blocking(move || join_all(workers));
+        let early = tokio::select! {
+            outcome = &mut ended => Some(outcome),
+            () = drained(&mut stop, &stopper, &readiness, drain_delay) => None,
+        };
+        let outcome = match early {
+            Some(outcome) => outcome,
+            None => {
+                tracing::info!("draining: no new connections, what is in flight may finish");
+                tokio::select! {
+                    outcome = &mut ended => outcome,
+                    () = stop.reached(Stage::Stopping) => {
+                        stopper.advance(Stage::Stopping);
+                        ended.await
+                    }
+                }
+            }
+        };
+        side_stopper.advance(Stage::Draining);
+        // Hits and mail that are only in memory are written now; a full disk must not hold us.
+        let _late = tokio::time::timeout(drain.max(Duration::from_secs(1)), side.join_all()).await;
+        tracing::info!("stopped");
+        outcome.map_err(|gone| Error::Worker(gone.to_string()))?
+    }
+
+    /// In `dev`, the store names the demo backends wherever they listen this time.
+    async fn register_demo(&self) -> Result<(), Error> {
+        if let (Some(demo), Api::Local(platform)) = (&self.demo, &self.api) {
+            let url = |bound: &Listeners| format!("http://{}", bound.address);
+            platform.register_demo(&url(&demo.app), &url(&demo.function)).await?;
+        }
+        Ok(())
+    }
+
+    fn start_workers(
+        &mut self,
+        permits: &Arc<Permits>,
+        stop: &Stop,
+    ) -> Result<Vec<JoinHandle<io::Result<()>>>, Error> {
+        let mut bound = std::mem::take(&mut self.listeners);
+        let own = bound.iter().chain(&self.admin).map(|bound| bound.address).collect();
+        let config = &self.config;
+        let guard = Guard::new(config.backends.allow_private, own);
+        let connect = config.timeouts.connect;
+        let dialer = Dialer::new(guard, connect, &config.backends.ca, Handle::current())?;
+        let parts = Parts {
+            settings: Arc::new(Settings {
+                hosts: config.hosts.clone(),
+                timeouts: config.timeouts.clone(),
+                limits: config.limits.clone(),
+                trusted: config.backends.trusted_proxies.clone(),
+                user: config.user.clone(),
+                index: config.index.clone(),
+            }),
+            telemetry: Arc::new(Telemetry {
+                metrics: Arc::clone(&self.metrics),
+                log: self.log.clone(),
+                access: config.log.access,
+            }),
+            cache: Cache::new(config.cache.clone()),
+            dialer,
+            pool: PoolLimits {
+                connections: config.backends.connections.div_ceil(self.workers),
+                per_backend: config.backends.per_backend.div_ceil(self.workers),
+                idle: config.timeouts.pool,
+            },
+            api: self.api.clone(),
+        };
+        (0..self.workers)
+            .map(|index| {
+                let worker = Worker {
+                    name: format!("worker-{index}"),
+                    // Moved, not shared: a worker that stops accepting closes its sockets.
+                    listeners: bound.iter_mut().filter_map(|bound| bound.sockets.pop()).collect(),
+                    settings: ConnectionSettings::new(&config.timeouts, &config.limits),
+                    permits: Arc::clone(permits),
+                    drain: config.timeouts.drain,
+                };
+                let parts = parts.clone();
+                Ok(worker.spawn(move |tasks| parts.build(tasks), stop.clone())?)
+            })
+            .collect()
+    }
+
+    /// What goes on beside the workers, on this thread.
+    fn start_side(
+        &mut self,
+        side: &mut JoinSet<()>,
+        permits: &Arc<Permits>,
+        readiness: &Arc<Readiness>,
+        stop: &Stop,
+    ) {
+        if let Some(listeners) = self.admin.take() {
+            let admin = Admin::new(
+                Arc::clone(&self.metrics),
+                Arc::clone(permits),
+                Arc::clone(readiness),
+                self.mailbox.clone(),
+            );
+            self.serve_beside(side, "admin", listeners, admin, stop);
+        }
+        if let Some(demo) = self.demo.take() {
+            self.serve_beside(side, "demo app", demo.app, DemoApp, stop);
+            self.serve_beside(side, "demo function", demo.function, DemoFunction, stop);
+        }
+        if let Api::Local(platform) = &self.api {
+            let platform = Arc::clone(platform);
+            let stop = stop.clone();
+            side.spawn_local(async move { platform.run_background(stop).await });
+        }
+    }
+
+    fn serve_beside<H: Handler + 'static>(
+        &self,
+        side: &mut JoinSet<()>,
+        name: &'static str,
+        listeners: Listeners,
+        handler: H,
+        stop: &Stop,
+    ) {
+        let settings = ConnectionSettings::new(&self.config.timeouts, &self.config.limits);
+        let stop = stop.clone();
+        side.spawn_local(async move {
+            let worker = Worker {
+                name: name.to_owned(),
+                listeners: listeners.sockets,
+                settings,
+                // Its own: whoever fills the front door must not shut out the operator.
+                permits: Permits::new(SIDE_CONNECTIONS, SIDE_CONNECTIONS),
+                drain: SIDE_DRAIN,
+            };
+            if let Err(error) = worker.serve(|_: &TaskTracker| handler, stop).await {
+                tracing::error!(%error, name, "a side listener ended");
+            }
+        });
+    }
+}
+
+/// Connections to the admin address, and to each demo backend.
+const SIDE_CONNECTIONS: usize = 1024;
+
+/// How long the admin address may take to finish: a scrape, not a stream.
+const SIDE_DRAIN: Duration = Duration::from_secs(1);
+
+/// What every worker builds its own proxy from.
+#[derive(Debug, Clone)]
+struct Parts {
+    settings: Arc<Settings>,
+    telemetry: Arc<Telemetry>,
+    cache: Arc<Cache>,
+    dialer: Dialer,
+    pool: PoolLimits,
+    api: Api,
+}
+
+impl Parts {
+    /// On the worker's own thread.
+    fn build(self, tasks: &TaskTracker) -> Proxy {
+        let metrics = Arc::clone(&self.telemetry.metrics);
+        let pool = Pool::new(self.dialer, self.pool, metrics);
+        let via = match self.api {
+            Api::Remote(remote) => Via::Remote(remote),
+            Api::Local(platform) => Via::Local(platform),
+        };
+        let upstream = Upstream::new(via, pool.clone(), tasks.clone());
+        Proxy::new(self.settings, self.telemetry, self.cache, upstream, pool, tasks.clone())
+    }
+}
+
+impl Demo {
+    fn bind() -> Result<Self, Error> {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        Ok(Self {
+            app: listener::bind(loopback, 1)?,
+            function: listener::bind(loopback, 1)?,
+        })
+    }
+}
+
+impl Api {
+    fn open(config: &Config, secrets: Secrets, mailbox: Option<Mailbox>) -> Result<Self, Error> {
+        if let Some(api) = &config.api {
+            let token = secrets.api_token.ok_or(upstream::Error::Misconfigured)?;
+            let timeout = config.timeouts.connect + config.timeouts.response;
+            return Ok(Self::Remote(Arc::new(Remote::new(api, &token, timeout)?)));
+        }
+        let platform = config.platform.as_ref().ok_or(Error::NoApi)?;
+        let extras = platform::Extras {
+            key: secrets.platform_key,
+            smtp_url: secrets.smtp_url,
+            mailbox,
+        };
+        Ok(Self::Local(Arc::new(Platform::open(platform, &config.hosts, extras)?)))
+    }
+}
+
+/// Follows the signal: not ready at once, draining after `delay`, or at once when told to hurry.
+async fn drained(stop: &mut Stop, workers: &Stopper, readiness: &Readiness, delay: Duration) {
+    stop.reached(Stage::Draining).await;
+    readiness.set(false);
+    tokio::select! {
+        () = tokio::time::sleep(delay) => workers.advance(Stage::Draining),
+        () = stop.reached(Stage::Stopping) => workers.advance(Stage::Stopping),
+    }
+}
+
+fn join_all(workers: Vec<JoinHandle<io::Result<()>>>) -> Result<(), Error> {
+    for worker in workers {
+        let name = worker.thread().name().unwrap_or("worker").to_owned();
+        worker
+            .join()
+            .map_err(|_| Error::Worker(format!("{name} panicked")))??;
+    }
+    Ok(())
+}
+
+/// As many as configured, else one a core that this process may run on.
+fn worker_count(configured: usize) -> usize {
+    match configured {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        count => count,
+    }
+}
+
+/// Descriptors that are kept for everything but clients: files, sockets to backends.
+const RESERVED_DESCRIPTORS: usize = 256;
+
+/// Raises the soft descriptor limit to the hard one, and gives how many connections fit: one for
+/// the client and one for its backend.
+fn descriptor_limit(connections: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let available = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let Some(available) = available.and_then(|limit| usize::try_from(limit).ok()) else {
+        return connections;
+    };
+    let fitting = (available.saturating_sub(RESERVED_DESCRIPTORS) / 2).max(1);
+    if fitting < connections {
+        tracing::warn!(
+            configured = connections,
+            lowered_to = fitting,
+            descriptors = available,
+            "limits.connections is lowered to what the descriptor limit allows"
+        );
+    }
+    fitting.min(connections)
 }

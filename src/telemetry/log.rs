@@ -79,6 +79,12 @@ impl Log {
         Ok(Writer { log, thread })
     }
 
+    /// The series that lost lines are counted in.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
     /// Whether anything that is written is kept.
     #[must_use]
     pub fn is_on(&self) -> bool {

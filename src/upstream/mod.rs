@@ -82,7 +82,7 @@ pub trait LocalApi: Send + Sync {
     fn call<'a>(
         &'a self,
         request: Request,
-        pool: &'a Pool,
+        pool: &'a Rc<Pool>,
         tasks: &'a TaskTracker,
     ) -> LocalAnswer<'a>;
 
