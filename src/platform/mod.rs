@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::hosts::PublicScheme;
 use crate::mail;
 
+mod store;
+
 /// `[platform]`: the embedded platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
