@@ -35,6 +35,12 @@ pub trait Transport {
     fn send(&self, message: &Message) -> impl Future<Output = Result<(), SendError>>;
 }
 
+impl<T: Transport> Transport for &T {
+    async fn send(&self, message: &Message) -> Result<(), SendError> {
+        T::send(self, message).await
+    }
+}
+
 /// Why a mail did not leave. Says nothing of whom it was for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {

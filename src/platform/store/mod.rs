@@ -120,6 +120,32 @@ impl Store {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        self.queue(work)?
+            .await
+            .unwrap_or_else(|_| Err(Error::Unavailable.into()))
+    }
+
+    /// As [`Store::write`], for the start of the process: it blocks.
+    pub(crate) fn write_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let answer = self.queue(work)?;
+        // On a thread of its own, since a thread with a runtime must not wait like this.
+        let waited = std::thread::scope(|scope| scope.spawn(|| answer.blocking_recv()).join());
+        waited
+            .map_err(|_| Error::Panicked)?
+            .map_err(|_| Error::Unavailable)?
+    }
+
+    fn queue<T, E>(
+        &self,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T, E>>, Error>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
         let job = Box::new(Work {
             work: Some(work),
@@ -128,7 +154,7 @@ impl Store {
         });
         let jobs = self.jobs.as_ref().ok_or(Error::Unavailable)?;
         jobs.try_send(job).map_err(|_| Error::Busy)?;
-        answer.await.map_err(|_| Error::Unavailable)?
+        Ok(answer)
     }
 
     /// Rises with every write to the apps or functions, before that write is answered.
