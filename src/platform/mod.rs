@@ -1,17 +1,52 @@
-//! The embedded platform: the M3O API, from one store.
+//! The embedded platform: the M3O API, from one store. Routes nothing but `/v1/…`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use http::{HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio_util::task::TaskTracker;
 
-use crate::hosts::PublicScheme;
-use crate::mail;
+use crate::credentials::Secret;
+use crate::hosts::{Hosts, PublicLinks, PublicScheme};
+use crate::id::WorkloadId;
+use crate::mail::{self, Mailbox, Smtp};
+use crate::pool::Pool;
+use crate::server::shutdown::{Stage, Stop};
+use crate::upstream::{LocalAnswer, LocalApi, OwnCall};
+use crate::wire::{Body, Request, Response};
+
+mod apps;
+pub mod demo;
+mod error;
+mod fields;
+mod functions;
+mod helloworld;
+mod hits;
+mod keys;
+mod mailing;
+mod passwords;
+mod random;
+mod sessions;
+mod store;
+mod urls;
+mod users;
+mod verification;
+mod workload;
+
+use error::Error;
+use fields::Fields;
+use mailing::Mail;
+use store::Store;
+
+pub use store::FileError;
 
 /// `[platform]`: the embedded platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The file of the store.
+    /// The file of the store; `memory` keeps nothing.
     pub store: PathBuf,
     /// The environment variable that holds the first API key.
     #[serde(default = "default_key_env")]
@@ -27,3 +62,274 @@ pub struct Config {
 fn default_key_env() -> String {
     "M3O_PLATFORM_KEY".to_owned()
 }
+
+/// What the configuration names but does not hold.
+#[derive(Debug, Clone, Default)]
+pub struct Extras {
+    /// A key that may call. One that the store does not know yet is added to those it knows.
+    pub key: Option<Secret>,
+    /// Where mail leaves, with its password.
+    pub smtp_url: Option<Secret>,
+    /// Takes all mail in place of a server: for `dev`.
+    pub mailbox: Option<Mailbox>,
+}
+
+/// Why the platform could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The file of the store.
+    #[error("platform.store: {0}")]
+    Store(#[from] FileError),
+    /// The store is open but cannot be read or written.
+    #[error("platform.store: {0}")]
+    Unusable(String),
+    /// Nobody could call.
+    #[error(
+        "platform.key_env: the environment variable {env} is not set and the store has no API key yet: set {env} to the first one"
+    )]
+    NoKey {
+        /// The variable.
+        env: String,
+    },
+    /// Mail is configured, but not where it leaves.
+    #[error(
+        "platform.mail.smtp_url_env: the environment variable {env} is not set: set it to the URL of the mail server, `smtps://user:password@host:465`"
+    )]
+    NoSmtpUrl {
+        /// The variable.
+        env: String,
+    },
+    /// Mail could never leave.
+    #[error("platform.mail: {0}")]
+    Smtp(#[from] mail::BadSmtp),
+}
+
+/// The platform. Shared by all threads.
+#[derive(Debug)]
+pub struct Platform {
+    store: Store,
+    links: PublicLinks,
+    mail: Mail,
+    passwords: passwords::Passwords,
+    hits: hits::Hits,
+}
+
+impl Platform {
+    /// Opens the store and everything around it. Blocks for as long as the disk needs.
+    ///
+    /// # Errors
+    /// When the store cannot be opened, nobody could call, or mail could never leave.
+    pub fn open(config: &Config, hosts: &Hosts, extras: &Extras) -> Result<Self, OpenError> {
+        let mail = open_mail(config, extras)?;
+        let store = Store::open(&config.store)?;
+        let unusable = |error: store::Error| OpenError::Unusable(error.to_string());
+        if let Some(key) = &extras.key {
+            keys::add(&store, key).map_err(unusable)?;
+        } else if !keys::any(&store).map_err(unusable)? {
+            let env = config.key_env.clone();
+            return Err(OpenError::NoKey { env });
+        }
+        Ok(Self {
+            store,
+            links: PublicLinks::new(config.public, hosts.clone()),
+            mail,
+            passwords: passwords::Passwords::new(),
+            hits: hits::Hits::default(),
+        })
+    }
+
+    /// Adds the demo app and the demo function, both named `helloworld`, or leads them elsewhere.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn register_demo(
+        &self,
+        app_backend: &str,
+        function_backend: &str,
+    ) -> Result<(), OpenError> {
+        let name = WorkloadId::parse("helloworld").expect("a label");
+        let registered = async {
+            apps::upsert(self, name, app_backend).await?;
+            functions::upsert(self, name, function_backend).await
+        };
+        registered
+            .await
+            .map_err(|error| OpenError::Unusable(error.to_string()))
+    }
+
+    /// What goes on beside the calls, until the drain begins: writes hits each second, sends mail,
+    /// removes what has expired. Runs once, on the control thread.
+    pub async fn run_background(&self, mut stop: Stop) {
+        tokio::select! {
+            () = stop.reached(Stage::Draining) => {}
+            () = self.mail.run(&self.store) => {}
+            () = self.write_hits() => {}
+            () = self.sweep() => {}
+        }
+        self.flush().await;
+    }
+
+    /// Writes the hits that are not written yet. Called once more when no request is left.
+    pub async fn flush(&self) {
+        if let Err(error) = self.hits.flush(&self.store).await {
+            // They are kept for the next time.
+            tracing::warn!(%error, "hits of short links wait: {error}");
+        }
+    }
+
+    async fn write_hits(&self) {
+        loop {
+            tokio::time::sleep(FLUSH_EVERY).await;
+            self.flush().await;
+        }
+    }
+
+    async fn sweep(&self) {
+        loop {
+            let swept = self.store.write(|tx| {
+                sessions::sweep(tx)?;
+                verification::sweep(tx)
+            });
+            if let Err(error) = swept.await {
+                tracing::warn!(%error, "expired sessions and tokens stay for now: {error}");
+            }
+            tokio::time::sleep(SWEEP_EVERY).await;
+        }
+    }
+
+    async fn answer(&self, request: Request, pool: &Pool, tasks: &TaskTracker) -> Response {
+        let Some(endpoint) = Endpoint::of(request.uri().path()) else {
+            return Error::NoEndpoint.to_response("platform");
+        };
+        match self.dispatch(&endpoint, request, pool, tasks).await {
+            Ok(response) => response,
+            Err(error) => error.to_response(&endpoint.id()),
+        }
+    }
+
+    async fn dispatch(
+        &self,
+        endpoint: &Endpoint,
+        request: Request,
+        pool: &Pool,
+        tasks: &TaskTracker,
+    ) -> Result<Response, Error> {
+        let own = request.extensions().get::<OwnCall>().copied();
+        if own.is_none() {
+            keys::admit(&self.store, request.headers())?;
+        }
+        let streams = endpoint.service == "helloworld" && endpoint.name == "Stream";
+        if streams && helloworld::wants_web_socket(&request) {
+            return helloworld::web_socket(request, tasks);
+        }
+        if request.method() != Method::POST {
+            return Err(Error::Method);
+        }
+        let fields = Fields::read(request.into_body()).await?;
+        let name = endpoint.name.as_str();
+        let result = match endpoint.service.as_str() {
+            "helloworld" if streams => return helloworld::stream(&fields, tasks),
+            "helloworld" => helloworld::call(name, &fields),
+            "app" => apps::call(self, name, &fields).await,
+            "function" => functions::call(self, name, &fields, pool).await,
+            "url" => urls::call(self, name, &fields, own).await,
+            "user" => users::call(self, name, &fields).await,
+            _ => Err(Error::NoEndpoint),
+        };
+        Ok(json_response(&result?))
+    }
+}
+
+impl LocalApi for Platform {
+    fn call<'a>(
+        &'a self,
+        request: Request,
+        pool: &'a Pool,
+        tasks: &'a TaskTracker,
+    ) -> LocalAnswer<'a> {
+        Box::pin(self.answer(request, pool, tasks))
+    }
+
+    fn generation(&self) -> u64 {
+        self.store.generation()
+    }
+}
+
+/// The two names of a call, in the case that M3O writes them.
+#[derive(Debug, PartialEq, Eq)]
+struct Endpoint {
+    service: String,
+    name: String,
+}
+
+impl Endpoint {
+    /// Reads `/v1/<service>/<endpoint>`, or `/v1/<service>/<Service>/<endpoint>`.
+    fn of(path: &str) -> Option<Self> {
+        let mut segments = path.strip_prefix("/v1/")?.split('/');
+        let service = with_first(segments.next()?, char::to_ascii_lowercase)?;
+        let mut name = segments.next()?;
+        if let Some(last) = segments.next() {
+            if with_first(name, char::to_ascii_lowercase)? != service {
+                return None;
+            }
+            name = last;
+        }
+        let name = with_first(name, char::to_ascii_uppercase)?;
+        segments.next().is_none().then_some(Self { service, name })
+    }
+
+    /// As errors name it: `app.Run`.
+    fn id(&self) -> String {
+        format!("{}.{}", self.service, self.name)
+    }
+}
+
+/// A clean segment with another first letter.
+fn with_first(segment: &str, change: fn(&char) -> char) -> Option<String> {
+    let clean = segment.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let first = segment.chars().next().filter(|_| clean)?;
+    Some(format!("{}{}", change(&first), &segment[1..]))
+}
+
+/// `200` with JSON.
+fn json_response(value: &Value) -> Response {
+    let mut response = Response::new(Body::from(value.to_string()));
+    *response.status_mut() = StatusCode::OK;
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, error::JSON);
+    // Sessions and accounts are nobody else's business.
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn open_mail(config: &Config, extras: &Extras) -> Result<Mail, OpenError> {
+    if let Some(mailbox) = &extras.mailbox {
+        return Ok(Mail::Mailbox(mailbox.clone()));
+    }
+    let Some(config) = &config.mail else {
+        return Ok(Mail::Nowhere);
+    };
+    let Some(url) = &extras.smtp_url else {
+        let env = config.smtp_url_env.clone();
+        return Err(OpenError::NoSmtpUrl { env });
+    };
+    Ok(Mail::Server {
+        smtp: Box::new(Smtp::new(config, url)?),
+        bell: tokio::sync::Notify::new(),
+    })
+}
+
+/// The limit of a scan that wants all there is.
+const EVERYTHING: usize = usize::MAX;
+
+/// As much of the hits as a kill may lose.
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod testing;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,329 @@
+//! `app`: the apps, and where each of them runs.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::error::Error;
+use super::fields::Fields;
+use super::store::{Read, Table};
+use super::{EVERYTHING, Platform, workload};
+use crate::id::WorkloadId;
+
+/// An app as it is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct App {
+    backend: String,
+    repo: String,
+    branch: String,
+    region: String,
+    port: u16,
+    env_vars: BTreeMap<String, String>,
+    created: Timestamp,
+    updated: Timestamp,
+}
+
+/// Answers `app.<endpoint>`.
+pub(super) async fn call(
+    platform: &Platform,
+    endpoint: &str,
+    fields: &Fields,
+) -> Result<Value, Error> {
+    match endpoint {
+        "Run" => run(platform, fields).await,
+        "Get" | "Status" => get(platform, fields),
+        "Update" => update(platform, fields).await,
+        "Delete" => delete(platform, fields).await,
+        "List" => list(platform),
+        "Resolve" => resolve(platform, fields),
+        "Regions" => Ok(workload::regions()),
+        "Logs" => get(platform, fields).map(|_| json!({ "logs": "" })),
+        "Reserve" => Err(Error::NotBuilt),
+        _ => Err(Error::NoEndpoint),
+    }
+}
+
+/// Adds the app `name`, or leads it elsewhere.
+pub(super) async fn upsert(
+    platform: &Platform,
+    name: WorkloadId,
+    backend: &str,
+) -> Result<(), Error> {
+    let app = App::new(backend.to_owned());
+    let write = platform.store.write(move |tx| {
+        let known: Option<App> = tx.get(Table::Apps, name.as_str())?;
+        if known.is_none_or(|known| known.backend != app.backend) {
+            tx.put(Table::Apps, name.as_str(), &app);
+        }
+        Ok(())
+    });
+    write.await
+}
+
+async fn run(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
+    let name = workload::new_name(fields)?;
+    let mut app = App::new(workload::new_backend(fields)?);
+    Changed::of(fields)?.apply(&mut app);
+    let write = platform.store.write(move |tx| {
+        if tx.get::<App>(Table::Apps, name.as_str())?.is_some() {
+            return Err(Error::Taken("app name"));
+        }
+        tx.put(Table::Apps, name.as_str(), &app);
+        Ok(app)
+    });
+    let app = write.await?;
+    Ok(json!({ "service": app.to_json(platform, &name) }))
+}
+
+fn get(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
+    let name = workload::known_name(fields, "name", KIND)?;
+    let app = find(platform, &name)?;
+    Ok(json!({ "service": app.to_json(platform, &name) }))
+}
+
+async fn update(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
+    let name = workload::known_name(fields, "name", KIND)?;
+    // Checked here, applied in the transaction: what others changed meanwhile stays.
+    let changed = Changed::of(fields)?;
+    let write = platform.store.write(move |tx| {
+        let known: Option<App> = tx.get(Table::Apps, name.as_str())?;
+        let mut app = known.ok_or(Error::NotFound(KIND))?;
+        changed.apply(&mut app);
+        app.updated = Timestamp::now();
+        tx.put(Table::Apps, name.as_str(), &app);
+        Ok(())
+    });
+    write.await.map(|()| json!({}))
+}
+
+async fn delete(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
+    let name = workload::known_name(fields, "name", KIND)?;
+    let write = platform.store.write(move |tx| {
+        let known: Option<App> = tx.get(Table::Apps, name.as_str())?;
+        known.ok_or(Error::NotFound(KIND))?;
+        tx.delete(Table::Apps, name.as_str());
+        Ok(())
+    });
+    write.await.map(|()| json!({}))
+}
+
+fn list(platform: &Platform) -> Result<Value, Error> {
+    let apps: Vec<(String, App)> = platform.store.read()?.scan(Table::Apps, "", EVERYTHING)?;
+    let services: Vec<Value> = apps
+        .into_iter()
+        .filter_map(|(name, app)| Some(app.to_json(platform, &WorkloadId::parse(&name).ok()?)))
+        .collect();
+    Ok(json!({ "services": services }))
+}
+
+fn resolve(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
+    let id = workload::known_name(fields, "id", KIND)?;
+    Ok(json!({ "url": find(platform, &id)?.backend }))
+}
+
+fn find(platform: &Platform, name: &WorkloadId) -> Result<App, Error> {
+    let app: Option<App> = platform.store.read()?.get(Table::Apps, name.as_str())?;
+    app.ok_or(Error::NotFound(KIND))
+}
+
+/// The fields of a call that change an app; what is absent stays.
+#[derive(Default)]
+struct Changed {
+    backend: Option<String>,
+    repo: Option<String>,
+    branch: Option<String>,
+    region: Option<String>,
+    port: Option<u16>,
+    env_vars: Option<BTreeMap<String, String>>,
+}
+
+impl Changed {
+    fn of(fields: &Fields) -> Result<Self, Error> {
+        fields.refuse("custom_domains", "custom domains are not built yet")?;
+        Ok(Self {
+            backend: workload::backend(fields)?,
+            repo: fields.text("repo")?,
+            branch: fields.text("branch")?,
+            region: fields.text("region")?,
+            port: workload::port(fields)?,
+            env_vars: fields.texts("env_vars")?,
+        })
+    }
+
+    fn apply(self, app: &mut App) {
+        let set = |slot: &mut String, value: Option<String>| {
+            if let Some(value) = value {
+                *slot = value;
+            }
+        };
+        set(&mut app.backend, self.backend);
+        set(&mut app.repo, self.repo);
+        set(&mut app.branch, self.branch);
+        set(&mut app.region, self.region);
+        app.port = self.port.unwrap_or(app.port);
+        if let Some(env_vars) = self.env_vars {
+            app.env_vars = env_vars;
+        }
+    }
+}
+
+impl App {
+    fn new(backend: String) -> Self {
+        let now = Timestamp::now();
+        Self {
+            backend,
+            repo: String::new(),
+            branch: String::new(),
+            region: "local".to_owned(),
+            port: 0,
+            env_vars: BTreeMap::new(),
+            created: now,
+            updated: now,
+        }
+    }
+
+    fn to_json(&self, platform: &Platform, name: &WorkloadId) -> Value {
+        json!({
+            "id": name.as_str(),
+            "name": name.as_str(),
+            "repo": self.repo,
+            "branch": self.branch,
+            "region": self.region,
+            "port": self.port,
+            "status": "running",
+            "url": platform.links.app(name),
+            "backend": self.backend,
+            "created": self.created.to_string(),
+            "updated": self.updated.to_string(),
+            "env_vars": self.env_vars,
+            "custom_domains": [],
+        })
+    }
+}
+
+const KIND: &str = "app";
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{TestPlatform, check};
+    use super::*;
+
+    const BACKEND: &str = "http://127.0.0.1:3000/base";
+
+    #[tokio::test]
+    async fn an_app_lives_from_run_to_delete() {
+        let platform = TestPlatform::new();
+        let call = |endpoint: &'static str, body| platform.call(endpoint, body);
+        let run = json!({"name": "blog", "backend": BACKEND, "port": "80", "envVars": {"A": "1"}});
+        let (status, ran) = call("app/run", run.clone()).await;
+        assert_eq!(status, 200, "{ran}");
+        let service = &ran["service"];
+        assert_eq!(service["url"], "https://blog.m3o.app");
+        assert_eq!(service["port"], 80);
+        assert_eq!(service["env_vars"], json!({"A": "1"}));
+        assert_eq!(service["status"], "running");
+        assert!(service["created"].as_str().unwrap().ends_with('Z'));
+        assert_eq!(platform.generation(), 1);
+
+        let (status, taken) = call("app/Run", run).await;
+        assert_eq!((status, &taken["id"]), (409, &json!("app.Run")));
+        let by_name = || json!({"name": "blog"});
+        check(call("app/Get", by_name()), 200, ran.clone()).await;
+        check(call("app/Status", by_name()), 200, ran.clone()).await;
+        check(call("app/Logs", by_name()), 200, json!({"logs": ""})).await;
+        check(
+            call("app/List", json!({})),
+            200,
+            json!({"services": [service]}),
+        )
+        .await;
+        let resolve = || call("app/Resolve", json!({"id": "blog"}));
+        check(resolve(), 200, json!({"url": BACKEND})).await;
+
+        let moved = json!({"name": "blog", "backend": "https://b.example"});
+        check(call("app/Update", moved), 200, json!({})).await;
+        check(resolve(), 200, json!({"url": "https://b.example"})).await;
+        let (_, got) = call("app/Get", by_name()).await;
+        assert_eq!(got["service"]["env_vars"], json!({"A": "1"}), "kept");
+        assert_eq!(got["service"]["created"], service["created"]);
+
+        check(call("app/Delete", by_name()), 200, json!({})).await;
+        assert_eq!(platform.generation(), 3);
+        for endpoint in [
+            "app/Get",
+            "app/Status",
+            "app/Logs",
+            "app/Update",
+            "app/Delete",
+        ] {
+            let (status, error) = call(endpoint, by_name()).await;
+            assert_eq!((status, &error["detail"]), (404, &json!("no such app")));
+        }
+        assert_eq!(resolve().await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn an_app_that_could_not_run_is_refused_with_the_reason() {
+        let platform = TestPlatform::new();
+        let refused = async |body: Value, detail: &str| {
+            let (status, error) = platform.call("app/Run", body).await;
+            assert_eq!(status, 400, "{error}");
+            let said = error["detail"].as_str().unwrap();
+            assert!(said.starts_with(detail), "{said}");
+        };
+        refused(json!({}), "name: is missing").await;
+        refused(
+            json!({"name": "A_b", "backend": BACKEND}),
+            "name: an id has",
+        )
+        .await;
+        refused(
+            json!({"name": "a", "repo": "https://git.example/a"}),
+            "backend: is missing: this platform runs no builds",
+        )
+        .await;
+        refused(
+            json!({"name": "a", "backend": "a.example"}),
+            "backend: must be",
+        )
+        .await;
+        refused(
+            json!({"name": "a", "backend": BACKEND, "port": 70_000}),
+            "port: ",
+        )
+        .await;
+        refused(
+            json!({"name": "a", "backend": BACKEND, "custom_domains": ["a.example"]}),
+            "custom_domains: ",
+        )
+        .await;
+        check(
+            platform.call("app/List", json!({})),
+            200,
+            json!({"services": []}),
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn the_demo_app_follows_its_backend() {
+        let platform = TestPlatform::new();
+        for backend in [
+            "http://127.0.0.1:1",
+            "http://127.0.0.1:2",
+            "http://127.0.0.1:2",
+        ] {
+            platform
+                .register_demo(backend, "http://127.0.0.1:3")
+                .await
+                .unwrap();
+            let resolved = platform.call("app/Resolve", json!({"id": "helloworld"}));
+            check(resolved, 200, json!({"url": backend})).await;
+        }
+        assert_eq!(platform.generation(), 3, "nothing is written twice");
+        let proxied = platform.call("function/Proxy", json!({"id": "helloworld"}));
+        check(proxied, 200, json!({"url": "http://127.0.0.1:3"})).await;
+    }
+}

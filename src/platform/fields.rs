@@ -1,0 +1,194 @@
+//! The fields of a call: one JSON object, read leniently where clients differ.
+//!
+//! A name may be in camelCase or `snake_case`, a number may be a string (query parameters are), an
+//! unknown field is passed over. A field of another type is an error that names it.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::error::Error;
+use crate::wire::{Body, body};
+
+/// The object that a call came with.
+#[derive(Debug, Default)]
+pub(super) struct Fields(BTreeMap<String, Value>);
+
+impl Fields {
+    /// Reads the body of a call: an object of at most 1 MiB, or nothing.
+    pub(super) async fn read(body: Body) -> Result<Self, Error> {
+        let bytes = body.collect(MAX_BODY).await.map_err(|error| match error {
+            body::Error::TooLarge { .. } => Error::TooLarge,
+            body::Error::Stalled | body::Error::Broken(_) => Error::Body("it was cut off".into()),
+        })?;
+        Self::parse(&bytes)
+    }
+
+    /// Takes an object, or nothing at all.
+    pub(super) fn parse(json: &[u8]) -> Result<Self, Error> {
+        if json.trim_ascii().is_empty() {
+            return Ok(Self::default());
+        }
+        let object: Map<String, Value> =
+            serde_json::from_slice(json).map_err(|error| Error::Body(error.to_string().into()))?;
+        let fields = object.into_iter().filter(|(_, value)| !value.is_null());
+        Ok(Self(
+            fields.map(|(name, value)| (folded(&name), value)).collect(),
+        ))
+    }
+
+    /// A text, if it is there.
+    pub(super) fn text(&self, name: &'static str) -> Result<Option<String>, Error> {
+        self.value(name)
+            .map(|value| match value {
+                Value::String(text) => Ok(text.clone()),
+                _ => Err(Error::field(name, "must be a string")),
+            })
+            .transpose()
+    }
+
+    /// A text that must be there and not be empty.
+    pub(super) fn required(&self, name: &'static str) -> Result<String, Error> {
+        self.text(name)?
+            .filter(|text| !text.is_empty())
+            .ok_or_else(|| Error::field(name, "is missing"))
+    }
+
+    /// A text, if it is there and not empty: forms send every field.
+    pub(super) fn filled(&self, name: &'static str) -> Result<Option<String>, Error> {
+        Ok(self.text(name)?.filter(|text| !text.is_empty()))
+    }
+
+    /// A whole number, if it is there.
+    pub(super) fn integer(&self, name: &'static str) -> Result<Option<i64>, Error> {
+        self.value(name)
+            .map(|value| match value {
+                Value::String(text) => text.trim().parse().ok(),
+                value => value.as_i64(),
+            })
+            .map(|number| number.ok_or_else(|| Error::field(name, "must be a whole number")))
+            .transpose()
+    }
+
+    /// An object, if it is there; a string may hold it as JSON.
+    pub(super) fn object(&self, name: &'static str) -> Result<Option<Map<String, Value>>, Error> {
+        self.value(name)
+            .map(|value| match value {
+                Value::Object(object) => Some(object.clone()),
+                Value::String(text) => serde_json::from_str(text).ok(),
+                _ => None,
+            })
+            .map(|object| object.ok_or_else(|| Error::field(name, "must be an object")))
+            .transpose()
+    }
+
+    /// An object of strings, if it is there.
+    pub(super) fn texts(
+        &self,
+        name: &'static str,
+    ) -> Result<Option<BTreeMap<String, String>>, Error> {
+        let Some(object) = self.object(name)? else {
+            return Ok(None);
+        };
+        let text = |(key, value)| match value {
+            Value::String(value) => Ok((key, value)),
+            _ => Err(Error::field(name, "must be an object of strings")),
+        };
+        object
+            .into_iter()
+            .map(text)
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    /// Refuses a field that would be passed over without a word otherwise.
+    pub(super) fn refuse(&self, name: &'static str, why: &'static str) -> Result<(), Error> {
+        match self.value(name) {
+            None => Ok(()),
+            Some(Value::Array(values)) if values.is_empty() => Ok(()),
+            Some(Value::String(text)) if text.is_empty() => Ok(()),
+            Some(_) => Err(Error::field(name, why)),
+        }
+    }
+
+    fn value(&self, name: &str) -> Option<&Value> {
+        self.0.get(&folded(name))
+    }
+}
+
+/// `destinationURL`, `destination_url` and `destinationUrl` are one name.
+fn folded(name: &str) -> String {
+    let mut folded = name.to_ascii_lowercase();
+    folded.retain(|character| character != '_');
+    folded
+}
+
+const MAX_BODY: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(json: &str) -> Fields {
+        Fields::parse(json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_name_may_be_written_in_either_case() {
+        for json in [
+            r#"{"destinationURL":"x"}"#,
+            r#"{"destination_url":"x"}"#,
+            r#"{"destinationUrl":"x","unknown":[1]}"#,
+        ] {
+            let text = fields(json).required("destinationURL").unwrap();
+            assert_eq!(text, "x");
+        }
+    }
+
+    #[test]
+    fn a_number_may_be_a_string() {
+        let number = |json: &str| fields(json).integer("port");
+        assert_eq!(number(r#"{"port":80}"#).unwrap(), Some(80));
+        assert_eq!(number(r#"{"port":"80"}"#).unwrap(), Some(80));
+        assert_eq!(number(r#"{"port":null}"#).unwrap(), None);
+        for json in [r#"{"port":"x"}"#, r#"{"port":1.5}"#, r#"{"port":[]}"#] {
+            let error = number(json).unwrap_err().to_string();
+            assert_eq!(error, "port: must be a whole number");
+        }
+    }
+
+    #[test]
+    fn a_field_of_another_type_is_named() {
+        let error = |outcome: Result<(), Error>| outcome.unwrap_err().to_string();
+        let wrong = fields(r#"{"name":5,"env_vars":{"A":1},"request":[]}"#);
+        assert_eq!(
+            error(wrong.text("name").map(drop)),
+            "name: must be a string"
+        );
+        assert_eq!(
+            error(wrong.texts("env_vars").map(drop)),
+            "env_vars: must be an object of strings"
+        );
+        assert_eq!(
+            error(wrong.object("request").map(drop)),
+            "request: must be an object"
+        );
+        assert_eq!(error(wrong.required("id").map(drop)), "id: is missing");
+    }
+
+    #[test]
+    fn the_body_is_an_object_or_nothing() {
+        assert!(Fields::parse(b"").is_ok());
+        assert!(Fields::parse(b" \n").is_ok());
+        for json in ["[]", "5", "{", "null", "{} {}", "name=Alice"] {
+            let error = Fields::parse(json.as_bytes()).unwrap_err();
+            assert!(matches!(error, Error::Body(_)), "{json}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_has_a_limit() {
+        let body = Body::from(vec![b' '; (1 << 20) + 1]);
+        assert!(matches!(Fields::read(body).await, Err(Error::TooLarge)));
+    }
+}

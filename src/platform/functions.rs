@@ -1,0 +1,311 @@
+//! `function`: the functions, where each of them runs, and calling them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::{Method, Uri, header};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::error::{Error, JSON};
+use super::fields::Fields;
+use super::store::{Read, Table};
+use super::{EVERYTHING, Platform, workload};
+use crate::id::WorkloadId;
+use crate::pool::{Origin, Pool};
+use crate::wire::{Body, Request};
+
+/// A function as it is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Function {
+    backend: String,
+    details: BTreeMap<String, String>,
+    env_vars: BTreeMap<String, String>,
+    created: Timestamp,
+    updated: Timestamp,
+}
+
+/// What is kept as it was said, and changes nothing here.
+const DETAILS: [&str; 7] = [
+    "repo",
+    "branch",
+    "region",
+    "runtime",
+    "entrypoint",
+    "subfolder",
+    "source",
+];
+
+/// Answers `function.<endpoint>`.
+pub(super) async fn call(
+    platform: &Platform,
+    endpoint: &str,
+    fields: &Fields,
+    pool: &Pool,
+) -> Result<Value, Error> {
+    match endpoint {
+        "Deploy" => deploy(platform, fields).await,
+        "Call" => call_function(platform, fields, pool).await,
+        "Describe" => describe(platform, fields),
+        "Update" => update(platform, fields).await,
+        "Delete" => delete(platform, fields).await,
+        "List" => list(platform),
+        "Proxy" => proxy(platform, fields),
+        "Regions" => Ok(workload::regions()),
+        // Nothing is built or started here: whatever its backend runs on, it is not ours.
+        "Runtimes" => Ok(json!({ "runtimes": ["external"] })),
+        "Logs" => describe(platform, fields).map(|_| json!({ "logs": "" })),
+        "Reserve" => Err(Error::NotBuilt),
+        _ => Err(Error::NoEndpoint),
+    }
+}
+
+/// Adds the function `name`, or leads it elsewhere.
+pub(super) async fn upsert(
+    platform: &Platform,
+    name: WorkloadId,
+    backend: &str,
+) -> Result<(), Error> {
+    let function = Function::new(backend.to_owned());
+    let write = platform.store.write(move |tx| {
+        let known: Option<Function> = tx.get(Table::Functions, name.as_str())?;
+        if known.is_none_or(|known| known.backend != function.backend) {
+            tx.put(Table::Functions, name.as_str(), &function);
+        }
+        Ok(())
+    });
+    write.await
+}
+
+async fn deploy(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
+    let name = workload::new_name(fields)?;
+    let mut function = Function::new(workload::new_backend(fields)?);
+    Changed::of(fields)?.apply(&mut function);
+    let write = platform.store.write(move |tx| {
+        let known: Option<Function> = tx.get(Table::Functions, name.as_str())?;
+        if known.is_some() {
+            return Err(Error::Taken("function name"));
+        }
+        tx.put(Table::Functions, name.as_str(), &function);
+        Ok(function)
+    });
+    let function = write.await?;
+    Ok(json!({ "function": function.to_json(platform, &name) }))
+}
+
+async fn call_function(platform: &Platform, fields: &Fields, pool: &Pool) -> Result<Value, Error> {
+    let name = workload::known_name(fields, "name", KIND)?;
+    let argument = fields.object("request")?.unwrap_or_default();
+    let function = find(platform, &name)?;
+    let exchange = exchange(&function.backend, argument, pool);
+    let answer = tokio::time::timeout(PATIENCE, exchange).await;
+    let response = answer.map_err(|_| Error::TimedOut)??;
+    Ok(json!({ "response": response }))
+}
+
+/// Sends `argument` to the backend and reads the object that it answers.
+async fn exchange(
+    backend: &str,
+    argument: Map<String, Value>,
+    pool: &Pool,
+) -> Result<Map<String, Value>, Error> {
+    let url = workload::check_backend(backend).map_err(|_| Error::Unreachable)?;
+    let origin = Origin::of(&url).map_err(|_| Error::Unreachable)?;
+    let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
+    let target: Uri = target.parse().map_err(|_| Error::Unreachable)?;
+
+    let mut request = Request::new(Body::from(Value::Object(argument).to_string()));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = target;
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, origin.authority().clone());
+    headers.insert(header::CONTENT_TYPE, JSON);
+    headers.insert(header::ACCEPT, JSON);
+
+    let response = pool.send(&origin, request).await.map_err(|error| {
+        tracing::warn!(backend = %origin, %error, "a function is not reachable: {error}");
+        Error::Unreachable
+    })?;
+    let status = response.status();
+    if !status.is_success() {
+        return Err(Error::Failed(status.as_u16()));
+    }
+    let body = response.into_body().collect(MAX_ANSWER).await;
+    let body = body.map_err(|_| Error::BadAnswer)?;
+    serde_json::from_slice(&body).map_err(|_| Error::BadAnswer)
+}
+
+fn describe(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
+    let name = workload::known_name(fields, "name", KIND)?;
+    let function = find(platform, &name)?;
+    Ok(json!({ "function": function.to_json(platform, &name) }))
+}
+
+async fn update(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
+    let name = workload::known_name(fields, "name", KIND)?;
+    let changed = Changed::of(fields)?;
+    let write = platform.store.write(move |tx| {
+        let known: Option<Function> = tx.get(Table::Functions, name.as_str())?;
+        let mut function = known.ok_or(Error::NotFound(KIND))?;
+        changed.apply(&mut function);
+        function.updated = Timestamp::now();
+        tx.put(Table::Functions, name.as_str(), &function);
+        Ok(())
+    });
+    write.await.map(|()| json!({}))
+}
+
+async fn delete(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
+    let name = workload::known_name(fields, "name", KIND)?;
+    let write = platform.store.write(move |tx| {
+        let known: Option<Function> = tx.get(Table::Functions, name.as_str())?;
+        known.ok_or(Error::NotFound(KIND))?;
+        tx.delete(Table::Functions, name.as_str());
+        Ok(())
+    });
+    write.await.map(|()| json!({}))
+}
+
+fn list(platform: &Platform) -> Result<Value, Error> {
+    let view = platform.store.read()?;
+    let functions: Vec<(String, Function)> = view.scan(Table::Functions, "", EVERYTHING)?;
+    let functions: Vec<Value> = functions
+        .into_iter()
+        .filter_map(|(name, of)| Some(of.to_json(platform, &WorkloadId::parse(&name).ok()?)))
+        .collect();
+    Ok(json!({ "functions": functions }))
+}
+
+fn proxy(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
+    let id = workload::known_name(fields, "id", KIND)?;
+    Ok(json!({ "url": find(platform, &id)?.backend }))
+}
+
+fn find(platform: &Platform, name: &WorkloadId) -> Result<Function, Error> {
+    let view = platform.store.read()?;
+    let function: Option<Function> = view.get(Table::Functions, name.as_str())?;
+    function.ok_or(Error::NotFound(KIND))
+}
+
+/// The fields of a call that change a function; what is absent stays.
+struct Changed {
+    backend: Option<String>,
+    details: BTreeMap<String, String>,
+    env_vars: Option<BTreeMap<String, String>>,
+}
+
+impl Changed {
+    fn of(fields: &Fields) -> Result<Self, Error> {
+        let mut details = BTreeMap::new();
+        for name in DETAILS {
+            if let Some(value) = fields.text(name)? {
+                details.insert(name.to_owned(), value);
+            }
+        }
+        Ok(Self {
+            backend: workload::backend(fields)?,
+            details,
+            env_vars: fields.texts("env_vars")?,
+        })
+    }
+
+    fn apply(self, function: &mut Function) {
+        if let Some(backend) = self.backend {
+            function.backend = backend;
+        }
+        function.details.extend(self.details);
+        if let Some(env_vars) = self.env_vars {
+            function.env_vars = env_vars;
+        }
+    }
+}
+
+impl Function {
+    fn new(backend: String) -> Self {
+        let now = Timestamp::now();
+        Self {
+            backend,
+            details: BTreeMap::from([("region".to_owned(), "local".to_owned())]),
+            env_vars: BTreeMap::new(),
+            created: now,
+            updated: now,
+        }
+    }
+
+    fn to_json(&self, platform: &Platform, name: &WorkloadId) -> Value {
+        let mut json = json!({
+            "id": name.as_str(),
+            "name": name.as_str(),
+            "status": "Deployed",
+            "url": platform.links.function(name),
+            "backend": self.backend,
+            "created": self.created.to_string(),
+            "updated": self.updated.to_string(),
+            "env_vars": self.env_vars,
+        });
+        for detail in DETAILS {
+            json[detail] = self.details.get(detail).map_or("", String::as_str).into();
+        }
+        json
+    }
+}
+
+const KIND: &str = "function";
+
+/// For the whole of a call.
+const PATIENCE: Duration = Duration::from_secs(60);
+const MAX_ANSWER: u64 = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{TestPlatform, check};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_function_lives_from_deploy_to_delete() {
+        let platform = TestPlatform::new();
+        let call = |endpoint: &'static str, body| platform.call(endpoint, body);
+        let deploy = json!({"name": "greet", "backend": "http://b.example/f", "runtime": "go116"});
+        let (status, deployed) = call("function/Deploy", deploy.clone()).await;
+        assert_eq!(status, 200, "{deployed}");
+        let function = &deployed["function"];
+        assert_eq!(function["url"], "https://greet.m3o.sh");
+        assert_eq!(function["runtime"], "go116");
+        assert_eq!(function["source"], "");
+        assert_eq!(call("function/Deploy", deploy).await.0, 409);
+
+        let by_name = || json!({"name": "greet"});
+        check(call("function/Describe", by_name()), 200, deployed.clone()).await;
+        let all = json!({"functions": [function]});
+        check(call("function/List", json!({})), 200, all).await;
+        let proxy = || call("function/Proxy", json!({"id": "greet"}));
+        check(proxy(), 200, json!({"url": "http://b.example/f"})).await;
+        let moved = json!({"name": "greet", "backend": "https://c.example/"});
+        check(call("function/Update", moved), 200, json!({})).await;
+        check(proxy(), 200, json!({"url": "https://c.example/"})).await;
+        check(call("function/Delete", by_name()), 200, json!({})).await;
+        assert_eq!(platform.generation(), 3);
+        for endpoint in ["Describe", "Update", "Delete", "Logs", "Call"] {
+            let (status, error) = platform
+                .call(&format!("function/{endpoint}"), by_name())
+                .await;
+            assert_eq!(
+                (status, &error["detail"]),
+                (404, &json!("no such function"))
+            );
+        }
+        assert_eq!(proxy().await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn a_function_without_a_backend_is_refused() {
+        let platform = TestPlatform::new();
+        let (status, error) = platform
+            .call("function/Deploy", json!({"name": "a", "source": "x"}))
+            .await;
+        assert_eq!(status, 400);
+        let detail = error["detail"].as_str().unwrap();
+        assert!(detail.starts_with("backend: is missing: "), "{detail}");
+    }
+}

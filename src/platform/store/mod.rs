@@ -1,0 +1,238 @@
+//! The store of the platform: records under keys, read on the calling thread, written by one.
+//!
+//! Reads run on a snapshot. Writes are closures that one thread runs, several a commit, and that
+//! are answered when they are durable; one that fails leaves nothing behind.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+
+mod engine;
+mod memory;
+mod record;
+mod redb;
+mod writer;
+
+use engine::{Engine, Fault, Snapshot};
+use writer::{Job, Work};
+
+pub(crate) use engine::Table;
+pub use redb::FileError;
+pub(crate) use writer::Transaction;
+
+/// Why a record could not be read or written. Nothing changed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Error {
+    /// The file or the disk failed, and the store is being opened again.
+    #[error("the store is not available")]
+    Unavailable,
+    /// More writes wait than the queue holds.
+    #[error("too many writes wait")]
+    Busy,
+    /// A record is not what was written.
+    #[error("the record {table}/{key} in {place} is damaged")]
+    Damaged {
+        /// The file.
+        place: String,
+        /// The table.
+        table: &'static str,
+        /// The key.
+        key: String,
+    },
+    /// The job itself panicked.
+    #[error("a write panicked")]
+    Panicked,
+}
+
+/// The store.
+pub(crate) struct Store {
+    engine: Arc<dyn Engine>,
+    place: String,
+    generation: Arc<AtomicU64>,
+    /// Absent only while the store is dropped.
+    jobs: Option<SyncSender<Box<dyn Job>>>,
+    /// Joined when the store is dropped, after the last job that was taken.
+    writer: Option<JoinHandle<()>>,
+}
+
+/// What reading needs: of a snapshot, or of a write under way.
+pub(crate) trait Read {
+    /// The record under a key.
+    fn get<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>, Error>;
+
+    /// The first `limit` records whose key starts with `prefix`, in the order of their keys.
+    fn scan<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, T)>, Error>;
+}
+
+impl Store {
+    /// Opens the file at `path`, or one in memory where that is just `memory`.
+    pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
+        if path == Path::new("memory") {
+            return Ok(Self::on(Arc::new(memory::Memory::default())));
+        }
+        Ok(Self::on(Arc::new(redb::Redb::open(path)?)))
+    }
+
+    fn on(engine: Arc<dyn Engine>) -> Self {
+        let generation = Arc::<AtomicU64>::default();
+        let (jobs, queue) = sync_channel(QUEUE);
+        let writer = std::thread::Builder::new().name("store".to_owned()).spawn({
+            let engine = Arc::clone(&engine);
+            let generation = Arc::clone(&generation);
+            move || writer::run(&engine, &queue, &generation)
+        });
+        Self {
+            place: engine.place(),
+            engine,
+            generation,
+            jobs: Some(jobs),
+            writer: Some(writer.expect("a process that starts can start a thread")),
+        }
+    }
+
+    /// A view of the store as it is now.
+    pub(crate) fn read(&self) -> Result<View<'_>, Error> {
+        Ok(View {
+            place: &self.place,
+            snapshot: self.engine.snapshot().map_err(unavailable)?,
+        })
+    }
+
+    /// Runs `work` on the writer's thread and answers when what it changed is durable.
+    ///
+    /// # Errors
+    /// Its own, or that of the store; nothing is changed then.
+    pub(crate) async fn write<T, E>(
+        &self,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.queue(work)?
+            .await
+            .unwrap_or_else(|_| Err(Error::Unavailable.into()))
+    }
+
+    /// As [`Store::write`], for the start of the process: it blocks.
+    pub(crate) fn write_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let answer = self.queue(work)?;
+        // On a thread of its own, since a thread with a runtime must not wait like this.
+        let waited = std::thread::scope(|scope| scope.spawn(|| answer.blocking_recv()).join());
+        waited
+            .map_err(|_| Error::Panicked)?
+            .map_err(|_| Error::Unavailable)?
+    }
+
+    fn queue<T, E>(
+        &self,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T, E>>, Error>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(Work {
+            work: Some(work),
+            outcome: None,
+            reply,
+        });
+        let jobs = self.jobs.as_ref().ok_or(Error::Unavailable)?;
+        jobs.try_send(job).map_err(|_| Error::Busy)?;
+        Ok(answer)
+    }
+
+    /// Rises with every write to the apps or functions, before that write is answered.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(writer) = self.writer.take() {
+            // It panics nowhere that is not caught; if it did, there is nobody left to tell.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_tuple("Store").field(&self.place).finish()
+    }
+}
+
+/// One state of the store.
+pub(crate) struct View<'a> {
+    place: &'a str,
+    snapshot: Box<dyn Snapshot>,
+}
+
+impl Read for View<'_> {
+    fn get<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>, Error> {
+        let bytes = self.snapshot.get(table, key).map_err(unavailable)?;
+        bytes
+            .map(|bytes| open(self.place, table, key, &bytes))
+            .transpose()
+    }
+
+    fn scan<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, T)>, Error> {
+        let pairs = self.snapshot.scan(table, prefix, limit);
+        let open_pair = |(key, bytes): (String, Vec<u8>)| {
+            let value = open(self.place, table, &key, &bytes)?;
+            Ok((key, value))
+        };
+        pairs
+            .map_err(unavailable)?
+            .into_iter()
+            .map(open_pair)
+            .collect()
+    }
+}
+
+fn open<T: DeserializeOwned>(
+    place: &str,
+    table: Table,
+    key: &str,
+    bytes: &[u8],
+) -> Result<T, Error> {
+    record::open(table, key, bytes).map_err(|record::Damaged| Error::Damaged {
+        place: place.to_owned(),
+        table: table.name(),
+        key: key.to_owned(),
+    })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "fits `map_err`")]
+fn unavailable(fault: Fault) -> Error {
+    tracing::error!(error = %fault, "the store cannot be read: {fault}");
+    Error::Unavailable
+}
+
+/// Writes that may wait.
+const QUEUE: usize = 1024;
+
+#[cfg(test)]
+mod tests;

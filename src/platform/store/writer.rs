@@ -1,0 +1,205 @@
+//! The one thread that writes: several jobs a commit, each answered when it is durable.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+
+use super::engine::{Changes, Engine, Snapshot, Table};
+use super::{Error, Read, record, unavailable};
+
+/// What a job sees and changes: its own view, kept only if it succeeds.
+pub(crate) struct Transaction<'a> {
+    place: &'a str,
+    snapshot: &'a dyn Snapshot,
+    /// What earlier jobs of the same commit changed.
+    earlier: &'a Changes,
+    own: Changes,
+}
+
+impl Transaction<'_> {
+    /// Keeps `value` under `key`.
+    pub(crate) fn put(&mut self, table: Table, key: &str, value: &impl Serialize) {
+        let bytes = record::seal(table, key, value);
+        self.own.insert((table, key.to_owned()), Some(bytes));
+    }
+
+    /// Removes what is under `key`, if anything.
+    pub(crate) fn delete(&mut self, table: Table, key: &str) {
+        self.own.insert((table, key.to_owned()), None);
+    }
+}
+
+impl Read for Transaction<'_> {
+    fn get<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>, Error> {
+        let place = (table, key.to_owned());
+        let changed = self.own.get(&place).or_else(|| self.earlier.get(&place));
+        let bytes = match changed {
+            Some(bytes) => bytes.clone(),
+            None => self.snapshot.get(table, key).map_err(unavailable)?,
+        };
+        bytes
+            .map(|bytes| super::open(self.place, table, key, &bytes))
+            .transpose()
+    }
+
+    fn scan<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, T)>, Error> {
+        // Whole, because what was changed since may remove any of it.
+        let below = self
+            .snapshot
+            .scan(table, prefix, usize::MAX)
+            .map_err(unavailable)?;
+        let mut merged: std::collections::BTreeMap<String, Option<Vec<u8>>> = below
+            .into_iter()
+            .map(|(key, value)| (key, Some(value)))
+            .collect();
+        for ((of, key), value) in self.earlier.iter().chain(&self.own) {
+            if *of == table && key.starts_with(prefix) {
+                merged.insert(key.clone(), value.clone());
+            }
+        }
+        merged
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+            .take(limit)
+            .map(|(key, bytes)| {
+                let value = super::open(self.place, table, &key, &bytes)?;
+                Ok((key, value))
+            })
+            .collect()
+    }
+}
+
+/// One piece of writing that waits for its turn.
+pub(super) trait Job: Send {
+    /// Does the work; whether its changes are to be kept.
+    fn run(&mut self, transaction: &mut Transaction<'_>) -> bool;
+
+    /// Tells who waits for it what came of it.
+    fn answer(self: Box<Self>, committed: Result<(), Error>);
+}
+
+/// A closure as a [`Job`].
+pub(super) struct Work<F, T, E> {
+    pub(super) work: Option<F>,
+    pub(super) outcome: Option<Result<T, E>>,
+    pub(super) reply: oneshot::Sender<Result<T, E>>,
+}
+
+impl<F, T, E> Job for Work<F, T, E>
+where
+    F: FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send,
+    T: Send,
+    E: From<Error> + Send,
+{
+    fn run(&mut self, transaction: &mut Transaction<'_>) -> bool {
+        self.outcome = self.work.take().map(|work| work(transaction));
+        matches!(self.outcome, Some(Ok(_)))
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), Error>) {
+        let outcome = match (committed, self.outcome) {
+            (Ok(()), Some(outcome)) => outcome,
+            (Ok(()), None) => Err(Error::Panicked.into()),
+            (Err(error), _) => Err(error.into()),
+        };
+        // Nobody waits any more: the write stands all the same.
+        let _ = self.reply.send(outcome);
+    }
+}
+
+/// Runs jobs until every sender is gone.
+pub(super) fn run(
+    engine: &Arc<dyn Engine>,
+    jobs: &Receiver<Box<dyn Job>>,
+    generation: &Arc<AtomicU64>,
+) {
+    let place = engine.place();
+    loop {
+        let first = match jobs.recv_timeout(HEAL_EVERY) {
+            Ok(job) => Some(job),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if let Err(error) = engine.heal() {
+            tracing::error!(store = %place, %error, "the store is not open: {error}");
+            if let Some(job) = first {
+                job.answer(Err(Error::Unavailable));
+            }
+            continue;
+        }
+        let Some(first) = first else { continue };
+        let mut group = vec![first];
+        group.extend(jobs.try_iter().take(GROUP - 1));
+
+        let mut changes = Changes::new();
+        let outcome = run_group(engine.as_ref(), &place, &mut group, &mut changes)
+            .and_then(|()| commit(engine.as_ref(), &place, &changes));
+        let resolves =
+            |(table, _): &(Table, String)| matches!(table, Table::Apps | Table::Functions);
+        if changes.keys().any(resolves) {
+            // After the commit, before the answers: whoever reads this number and then the store
+            // never sees data that is older than the number. After a failed commit as well, since
+            // a disk may have kept what it said it had not.
+            generation.fetch_add(1, Ordering::Release);
+        }
+        for job in group {
+            job.answer(outcome.clone());
+        }
+    }
+}
+
+/// Runs each job on what the ones before it left.
+fn run_group(
+    engine: &dyn Engine,
+    place: &str,
+    group: &mut [Box<dyn Job>],
+    changes: &mut Changes,
+) -> Result<(), Error> {
+    // Dropped before the commit, so that it keeps nothing alive.
+    let snapshot = engine.snapshot().map_err(|error| failed(place, &error))?;
+    for job in group {
+        let mut transaction = Transaction {
+            place,
+            snapshot: snapshot.as_ref(),
+            earlier: changes,
+            own: Changes::new(),
+        };
+        let keep = catch_unwind(AssertUnwindSafe(|| job.run(&mut transaction)));
+        let own = transaction.own;
+        if keep.unwrap_or(false) {
+            changes.extend(own);
+        }
+    }
+    Ok(())
+}
+
+fn commit(engine: &dyn Engine, place: &str, changes: &Changes) -> Result<(), Error> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    catch_unwind(AssertUnwindSafe(|| engine.commit(changes)))
+        .map_err(|_| failed(place, &"the database panicked"))?
+        .map_err(|error| failed(place, &error))
+}
+
+fn failed(place: &str, error: &dyn std::fmt::Display) -> Error {
+    tracing::error!(store = %place, %error, "a write to the store failed: {error}");
+    Error::Unavailable
+}
+
+/// Jobs in one commit at most.
+const GROUP: usize = 256;
+
+/// How long an engine that failed stays closed when nobody writes.
+const HEAL_EVERY: Duration = Duration::from_secs(1);
