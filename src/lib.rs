@@ -36,3 +36,4 @@ pub mod proxy;
 
 pub mod config;
 pub mod ingress;
+mod secrets;
