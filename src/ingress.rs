@@ -122,7 +122,11 @@ impl Ingress {
             .admin
             .map(|address| listener::bind(address, 1))
             .transpose()?;
-        let demo = if config.dev { Some(Demo::bind()?) } else { None };
+        let demo = if config.dev {
+            Some(Demo::bind()?)
+        } else {
+            None
+        };
         let mailbox = config.dev.then(Mailbox::default);
         if config.dev
             && let (Some(platform), Some(first)) = (&mut config.platform, listeners.first())
@@ -209,7 +213,9 @@ impl Ingress {
     async fn register_demo(&self) -> Result<(), Error> {
         if let (Some(demo), Api::Local(platform)) = (&self.demo, &self.api) {
             let url = |bound: &Listeners| format!("http://{}", bound.address);
-            platform.register_demo(&url(&demo.app), &url(&demo.function)).await?;
+            platform
+                .register_demo(&url(&demo.app), &url(&demo.function))
+                .await?;
         }
         Ok(())
     }
@@ -220,7 +226,11 @@ impl Ingress {
         stop: &Stop,
     ) -> Result<Vec<JoinHandle<io::Result<()>>>, Error> {
         let mut bound = std::mem::take(&mut self.listeners);
-        let own = bound.iter().chain(&self.admin).map(|bound| bound.address).collect();
+        let own = bound
+            .iter()
+            .chain(&self.admin)
+            .map(|bound| bound.address)
+            .collect();
         let config = &self.config;
         let guard = Guard::new(config.backends.allow_private, own);
         let connect = config.timeouts.connect;
@@ -253,7 +263,10 @@ impl Ingress {
                 let worker = Worker {
                     name: format!("worker-{index}"),
                     // Moved, not shared: a worker that stops accepting closes its sockets.
-                    listeners: bound.iter_mut().filter_map(|bound| bound.sockets.pop()).collect(),
+                    listeners: bound
+                        .iter_mut()
+                        .filter_map(|bound| bound.sockets.pop())
+                        .collect(),
                     settings: ConnectionSettings::new(&config.timeouts, &config.limits),
                     permits: Arc::clone(permits),
                     drain: config.timeouts.drain,
@@ -345,7 +358,14 @@ impl Parts {
             Api::Local(platform) => Via::Local(platform),
         };
         let upstream = Upstream::new(via, pool.clone(), tasks.clone());
-        Proxy::new(self.settings, self.telemetry, self.cache, upstream, pool, tasks.clone())
+        Proxy::new(
+            self.settings,
+            self.telemetry,
+            self.cache,
+            upstream,
+            pool,
+            tasks.clone(),
+        )
     }
 }
 
@@ -372,7 +392,11 @@ impl Api {
             smtp_url: secrets.smtp_url,
             mailbox,
         };
-        Ok(Self::Local(Arc::new(Platform::open(platform, &config.hosts, extras)?)))
+        Ok(Self::Local(Arc::new(Platform::open(
+            platform,
+            &config.hosts,
+            &extras,
+        )?)))
     }
 }
 

@@ -99,7 +99,11 @@ impl Admin {
     fn metrics(&self) -> Response {
         let open = i64::try_from(self.permits.open()).unwrap_or(i64::MAX);
         self.metrics.connections.set(open);
-        typed(StatusCode::OK, TEXT_FORMAT, Body::from(self.metrics.to_text()))
+        typed(
+            StatusCode::OK,
+            TEXT_FORMAT,
+            Body::from(self.metrics.to_text()),
+        )
     }
 
     fn mail(&self) -> Response {
@@ -149,16 +153,19 @@ fn names_this_machine(request: &Request) -> bool {
         return false;
     };
     let name = host.name();
-    name == "localhost"
-        || name.starts_with('[')
-        || name.parse::<std::net::Ipv4Addr>().is_ok()
+    name == "localhost" || name.starts_with('[') || name.parse::<std::net::Ipv4Addr>().is_ok()
 }
 
 /// Cuts a mail's text at its web addresses.
 fn pieces(text: &str) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut rest = text;
-    while let Some(start) = rest.find("http://").into_iter().chain(rest.find("https://")).min() {
+    while let Some(start) = rest
+        .find("http://")
+        .into_iter()
+        .chain(rest.find("https://"))
+        .min()
+    {
         let (before, from) = rest.split_at(start);
         let end = from.find(char::is_whitespace).unwrap_or(from.len());
         let (link, after) = from.split_at(end);
@@ -171,7 +178,11 @@ fn pieces(text: &str) -> Vec<Piece> {
 }
 
 fn text(status: StatusCode, words: &'static str) -> Response {
-    typed(status, "text/plain; charset=utf-8", Body::from(words.to_owned()))
+    typed(
+        status,
+        "text/plain; charset=utf-8",
+        Body::from(words.to_owned()),
+    )
 }
 
 fn error(status: StatusCode, detail: &str) -> Response {
@@ -185,6 +196,9 @@ fn typed(status: StatusCode, content_type: &'static str, body: Body) -> Response
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }

@@ -145,12 +145,8 @@ mod tests {
     use crate::wire::timer::Timer;
 
     async fn send(handler: &impl Handler<Body = Body>, request: Request) -> (u16, String) {
-        let peer = Peer {
-            address: ([127, 0, 0, 1], 1).into(),
-            server: ([127, 0, 0, 1], 2).into(),
-            scheme: Scheme::Http,
-            timer: Timer::new(),
-        };
+        let loopback = ([127, 0, 0, 1], 1).into();
+        let peer = Peer::new(loopback, loopback, Scheme::Http, Timer::new());
         let response = handler.handle(request, &peer).await;
         let status = response.status().as_u16();
         let body = response.into_body().collect(1 << 20).await.unwrap();

@@ -1,6 +1,7 @@
 //! `function`: the functions, where each of them runs, and calling them.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use http::{Method, Uri, header};
@@ -13,7 +14,7 @@ use super::fields::Fields;
 use super::store::{Read, Table};
 use super::{EVERYTHING, Platform, workload};
 use crate::id::WorkloadId;
-use crate::pool::{Origin, Pool};
+use crate::pool::{Origin, Pool, Reach};
 use crate::wire::{Body, Request};
 
 /// A function as it is kept.
@@ -42,7 +43,7 @@ pub(super) async fn call(
     platform: &Platform,
     endpoint: &str,
     fields: &Fields,
-    pool: &Pool,
+    pool: &Rc<Pool>,
 ) -> Result<Value, Error> {
     match endpoint {
         "Deploy" => deploy(platform, fields).await,
@@ -94,7 +95,11 @@ async fn deploy(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
     Ok(json!({ "function": function.to_json(platform, &name) }))
 }
 
-async fn call_function(platform: &Platform, fields: &Fields, pool: &Pool) -> Result<Value, Error> {
+async fn call_function(
+    platform: &Platform,
+    fields: &Fields,
+    pool: &Rc<Pool>,
+) -> Result<Value, Error> {
     let name = workload::known_name(fields, "name", KIND)?;
     let argument = fields.object("request")?.unwrap_or_default();
     let function = find(platform, &name)?;
@@ -108,10 +113,10 @@ async fn call_function(platform: &Platform, fields: &Fields, pool: &Pool) -> Res
 async fn exchange(
     backend: &str,
     argument: Map<String, Value>,
-    pool: &Pool,
+    pool: &Rc<Pool>,
 ) -> Result<Map<String, Value>, Error> {
     let url = workload::check_backend(backend).map_err(|_| Error::Unreachable)?;
-    let origin = Origin::of(&url).map_err(|_| Error::Unreachable)?;
+    let origin = Origin::of(&url, Reach::Workload).map_err(|_| Error::Unreachable)?;
     let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
     let target: Uri = target.parse().map_err(|_| Error::Unreachable)?;
 

@@ -1,6 +1,7 @@
 //! The embedded platform: the M3O API, from one store. Routes nothing but `/v1/…`.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, header};
@@ -198,7 +199,7 @@ impl Platform {
         }
     }
 
-    async fn answer(&self, request: Request, pool: &Pool, tasks: &TaskTracker) -> Response {
+    async fn answer(&self, request: Request, pool: &Rc<Pool>, tasks: &TaskTracker) -> Response {
         let Some(endpoint) = Endpoint::of(request.uri().path()) else {
             return Error::NoEndpoint.to_response("platform");
         };
@@ -212,7 +213,7 @@ impl Platform {
         &self,
         endpoint: &Endpoint,
         request: Request,
-        pool: &Pool,
+        pool: &Rc<Pool>,
         tasks: &TaskTracker,
     ) -> Result<Response, Error> {
         let own = request.extensions().get::<OwnCall>().copied();
@@ -245,7 +246,7 @@ impl LocalApi for Platform {
     fn call<'a>(
         &'a self,
         request: Request,
-        pool: &'a Pool,
+        pool: &'a Rc<Pool>,
         tasks: &'a TaskTracker,
     ) -> LocalAnswer<'a> {
         Box::pin(self.answer(request, pool, tasks))

@@ -11,7 +11,7 @@ use super::*;
 pub(super) struct TestPlatform {
     platform: Platform,
     mailbox: Mailbox,
-    pool: Pool,
+    pool: Rc<Pool>,
     tasks: TaskTracker,
 }
 
@@ -50,7 +50,7 @@ impl TestPlatform {
         Self {
             platform: open(Path::new("memory"), &extras).unwrap(),
             mailbox,
-            pool: Pool,
+            pool: Pool::for_tests(),
             tasks: TaskTracker::new(),
         }
     }

@@ -137,7 +137,9 @@ async fn keys_stay_and_more_can_be_added() {
             .header("authorization", format!("Bearer {key}"))
             .body(Body::Empty)
             .unwrap();
-        let answer = platform.answer(request, &Pool, &TaskTracker::new()).await;
+        let answer = platform
+            .answer(request, &Pool::for_tests(), &TaskTracker::new())
+            .await;
         assert_eq!(answer.status(), expected);
     }
     drop(platform);
@@ -159,7 +161,9 @@ async fn hits_are_written_when_the_drain_begins() {
             .extension(OwnCall::Ordinary)
             .body(Body::from(body.to_string()))
             .unwrap();
-        let answer = platform.answer(request, &Pool, &TaskTracker::new()).await;
+        let answer = platform
+            .answer(request, &Pool::for_tests(), &TaskTracker::new())
+            .await;
         assert_eq!(answer.status(), 200);
         let body = answer.into_body().collect(1 << 20).await.unwrap();
         serde_json::from_slice::<Value>(&body).unwrap()

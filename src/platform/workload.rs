@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::error::Error;
 use super::fields::Fields;
 use crate::id::WorkloadId;
-use crate::pool::Origin;
+use crate::pool::{Origin, Reach};
 
 /// A name for a new app or function.
 pub(super) fn new_name(fields: &Fields) -> Result<WorkloadId, Error> {
@@ -51,7 +51,7 @@ pub(super) fn check_backend(backend: &str) -> Result<url::Url, Error> {
         return Err(wrong(&"it has a space, a control or a non-ASCII character"));
     }
     let url = url::Url::parse(backend).map_err(|error| wrong(&error))?;
-    Origin::of(&url).map_err(|error| wrong(&error))?;
+    Origin::of(&url, Reach::Workload).map_err(|error| wrong(&error))?;
     if url.fragment().is_some() {
         return Err(wrong(&"it has a fragment"));
     }

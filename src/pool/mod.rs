@@ -110,20 +110,17 @@ impl Error {
 }
 
 impl Pool {
-    /// An empty pool, on a local runtime whose thread it stays on.
+    /// An empty pool. It is used on the one thread of a local runtime.
     #[must_use]
     pub fn new(dialer: Dialer, limits: PoolLimits, metrics: Arc<Metrics>) -> Rc<Self> {
-        let pool = Rc::new(Self {
+        Rc::new(Self {
             dialer,
             limits,
             metrics,
             idle: RefCell::default(),
             idle_count: Cell::new(0),
             sweeper: RefCell::default(),
-        });
-        let sweeper = tokio::task::spawn_local(sweep(Rc::downgrade(&pool), limits.idle));
-        pool.sweeper.replace(Some(sweeper));
-        pool
+        })
     }
 
     /// Sends a request whose target is in origin form and whose `Host` is set, and gives the
@@ -164,6 +161,9 @@ impl Pool {
             self.metrics.pool_failed.inc();
         })?;
         let connection = Connection::start(stream, origin, self).await?;
+        self.sweeper.borrow_mut().get_or_insert_with(|| {
+            tokio::task::spawn_local(sweep(Rc::downgrade(self), self.limits.idle))
+        });
         self.metrics.pool_opened.inc();
         Ok(connection)
     }
@@ -213,6 +213,22 @@ impl Pool {
         self.idle_count
             .set(self.idle_count.get().saturating_add_signed(change));
         self.metrics.pool_idle.add(change as i64);
+    }
+}
+
+#[cfg(test)]
+impl Pool {
+    /// A pool for tests on the current runtime, which may dial loopback.
+    pub(crate) fn for_tests() -> Rc<Self> {
+        let guard = Guard::new(true, Vec::new());
+        let runtime = tokio::runtime::Handle::current();
+        let dialer = Dialer::new(guard, Duration::from_secs(5), "", runtime).unwrap();
+        let limits = PoolLimits {
+            connections: 4,
+            per_backend: 4,
+            idle: Duration::from_secs(60),
+        };
+        Self::new(dialer, limits, Metrics::new())
     }
 }
 
