@@ -225,14 +225,12 @@ impl Received {
 
     fn size_hint(&self) -> SizeHint {
         let ahead = self.ahead.as_ref().map_or(0, Bytes::len) as u64;
-        let mut hint = self.incoming.size_hint();
-        if ahead > 0 {
-            let upper = hint.upper();
-            hint.set_lower(hint.lower() + ahead);
-            if let Some(upper) = upper {
-                hint.set_upper(upper + ahead);
-            }
+        let incoming = self.incoming.size_hint();
+        let mut hint = SizeHint::default();
+        if let Some(upper) = incoming.upper() {
+            hint.set_upper(upper + ahead);
         }
+        hint.set_lower(incoming.lower() + ahead);
         hint
     }
 }
