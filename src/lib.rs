@@ -35,3 +35,4 @@ pub mod proxy;
 
 pub mod config;
 pub mod ingress;
+mod secrets;

@@ -68,8 +68,13 @@ pub mod duration {
 
 /// `"64KiB"`, `"10MiB"` or a number of bytes; for `#[serde(with = "units::size")]`.
 pub mod size {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use std::fmt;
 
+    use serde::de::{Error, Unexpected, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    /// Larger than this is a slip of the pen.
+    const LARGEST: u64 = (u32::MAX as u64) << 20;
     /// Units, the largest first, in bytes. `KB` is a thousand, `KiB` is 1024 (IEC 80000-13).
     const UNITS: [(&str, u64); 7] = [
         ("GiB", 1 << 30),
@@ -80,16 +85,6 @@ pub mod size {
         ("KB", 1_000),
         ("B", 1),
     ];
-
-    #[derive(Deserialize)]
-    #[serde(
-        untagged,
-        expecting = "a size like \"64KiB\", \"10MiB\", or a number of bytes"
-    )]
-    enum Written {
-        Bytes(u64),
-        Text(String),
-    }
 
     /// Reads one number and one unit.
     ///
@@ -114,7 +109,7 @@ pub mod size {
         };
         number
             .checked_mul(scale)
-            .filter(|bytes| *bytes <= u64::from(u32::MAX) << 20)
+            .filter(|bytes| *bytes <= LARGEST)
             .ok_or_else(|| format!("`{text}` is larger than any limit can be"))
     }
 
@@ -138,23 +133,43 @@ pub mod size {
     /// # Errors
     /// When it is neither a size nor a number of bytes.
     pub fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
-        match Written::deserialize(input)? {
-            Written::Bytes(bytes) => Ok(bytes),
-            Written::Text(text) => parse(&text).map_err(D::Error::custom),
+        input.deserialize_any(Size)
+    }
+
+    struct Size;
+
+    impl Visitor<'_> for Size {
+        type Value = u64;
+
+        fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            out.write_str("a size like \"64KiB\", \"10MiB\", or a number of bytes")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
+            parse(text).map_err(E::custom)
+        }
+
+        fn visit_i64<E: Error>(self, bytes: i64) -> Result<u64, E> {
+            match u64::try_from(bytes) {
+                Ok(bytes) => self.visit_u64(bytes),
+                Err(_) => Err(E::invalid_value(Unexpected::Signed(bytes), &self)),
+            }
+        }
+
+        fn visit_u64<E: Error>(self, bytes: u64) -> Result<u64, E> {
+            parse(&bytes.to_string()).map_err(E::custom)
         }
     }
 }
 
-/// One value or a list of them; for `#[serde(with = "units::one_or_many")]`.
+/// One text or a list of them; for `#[serde(with = "units::one_or_many")]`.
 pub mod one_or_many {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+    use std::fmt;
+    use std::marker::PhantomData;
 
-    #[derive(Deserialize)]
-    #[serde(untagged, bound = "T: DeserializeOwned")]
-    enum Written<T> {
-        One(T),
-        Many(Vec<T>),
-    }
+    use serde::de::value::StrDeserializer;
+    use serde::de::{DeserializeOwned, Error, SeqAccess, Visitor};
+    use serde::{Deserializer, Serialize, Serializer};
 
     /// # Errors
     /// The serializer's own.
@@ -167,10 +182,29 @@ pub mod one_or_many {
     pub fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(
         input: D,
     ) -> Result<Vec<T>, D::Error> {
-        Ok(match Written::deserialize(input)? {
-            Written::One(value) => vec![value],
-            Written::Many(values) => values,
-        })
+        input.deserialize_any(OneOrMany(PhantomData))
+    }
+
+    struct OneOrMany<T>(PhantomData<T>);
+
+    impl<'de, T: DeserializeOwned> Visitor<'de> for OneOrMany<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            out.write_str("a text or a list of texts")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<T>, E> {
+            Ok(vec![T::deserialize(StrDeserializer::new(text))?])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut values = Vec::new();
+            while let Some(value) = list.next_element()? {
+                values.push(value);
+            }
+            Ok(values)
+        }
     }
 }
 

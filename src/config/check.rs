@@ -1,0 +1,239 @@
+//! The checks that span parts, or that a type cannot express. Reads the file of authorities only.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::Config;
+use super::report::Report;
+use crate::units::{duration, size};
+
+/// More threads than any machine has cores.
+const MOST_WORKERS: usize = 1024;
+
+/// Runs them all.
+pub(super) fn all(config: &Config, report: &mut Report<'_>) {
+    one_api(config, report);
+    not_built_yet(config, report);
+    listeners(config, report);
+    hosts(config, report);
+    spans_of_time(config, report);
+    numbers(config, report);
+    authorities(config, report);
+    variables(config, report);
+}
+
+fn one_api(config: &Config, report: &mut Report<'_>) {
+    let gone = |section: &str| report.is_gone(&[section.to_owned()]);
+    match (&config.api, &config.platform) {
+        (Some(_), Some(_)) => report.add(
+            "platform",
+            "[api] and [platform] exclude each other: leave one of them out",
+        ),
+        (None, None) if !gone("api") && !gone("platform") => report.add_missing(
+            "neither [api] nor [platform] is there: name a remote M3O API, or a store for the embedded platform",
+        ),
+        _ => {}
+    }
+}
+
+fn not_built_yet(config: &Config, report: &mut Report<'_>) {
+    if !config.listen.https.is_empty() {
+        report.add("listen.https", "HTTPS is not built yet: leave it out");
+    }
+    if report.document.value(&["tls".to_owned()]).is_some() {
+        report.add("tls", "HTTPS is not built yet: leave the section out");
+    }
+}
+
+fn listeners(config: &Config, report: &mut Report<'_>) {
+    let listen = &config.listen;
+    if listen.http.is_empty() && listen.https.is_empty() {
+        report.add(
+            "listen.http",
+            "there is nothing to listen on: write it like `http = \"127.0.0.1:8080\"`",
+        );
+    }
+    let public = [("http", &listen.http), ("https", &listen.https)];
+    let mut seen: Vec<SocketAddr> = Vec::new();
+    for (kind, addresses) in public {
+        for (index, address) in addresses.iter().enumerate() {
+            if address.port() != 0 && seen.contains(address) {
+                report.add(
+                    &format!("listen.{kind}.{index}"),
+                    format!("`{address}` is there twice"),
+                );
+            }
+            seen.push(*address);
+        }
+    }
+    let Some(admin) = listen.admin else {
+        return;
+    };
+    if !admin.ip().to_canonical().is_loopback() {
+        report.add(
+            "listen.admin",
+            format!("`{admin}` can be reached from outside: health and metrics are served on a loopback address only, like \"127.0.0.1:8090\""),
+        );
+    } else if admin.port() != 0 && seen.contains(&admin) {
+        report.add(
+            "listen.admin",
+            format!("`{admin}` is a public listener too: take another port"),
+        );
+    }
+}
+
+fn hosts(config: &Config, report: &mut Report<'_>) {
+    let hosts = &config.hosts;
+    let kinds = [
+        ("app", &hosts.app),
+        ("function", &hosts.function),
+        ("url", &hosts.url),
+        ("user", &hosts.user),
+    ];
+    for (later, (kind, names)) in kinds.iter().enumerate() {
+        for (index, name) in names.iter().enumerate() {
+            let taken = kinds[..later]
+                .iter()
+                .find(|(_, names)| names.contains(name));
+            if let Some((other, _)) = taken {
+                // A default that the file leaves alone has no place: the other one is to blame.
+                let written = |kind: &str| {
+                    let path = ["hosts".to_owned(), kind.to_owned()];
+                    report.document.value(&path).is_some()
+                };
+                let (blamed, other) = if written(kind) || !written(other) {
+                    (format!("hosts.{kind}.{index}"), *other)
+                } else {
+                    (format!("hosts.{other}"), *kind)
+                };
+                let message =
+                    format!("`{name}` is a name of `{other}` too: a name leads to one kind");
+                report.add(&blamed, message);
+            }
+        }
+    }
+}
+
+fn spans_of_time(config: &Config, report: &mut Report<'_>) {
+    let timeouts = &config.timeouts;
+    let some = [
+        ("header", timeouts.header),
+        ("body", timeouts.body),
+        ("idle", timeouts.idle),
+        ("connect", timeouts.connect),
+        ("response", timeouts.response),
+        ("pool", timeouts.pool),
+    ];
+    for (key, span) in some {
+        if span == Duration::ZERO {
+            let message = format!("`{}` leaves no time at all", duration::format(span));
+            report.add(&format!("timeouts.{key}"), message);
+        }
+    }
+}
+
+fn numbers(config: &Config, report: &mut Report<'_>) {
+    let limits = &config.limits;
+    let counts = [
+        ("limits.headers", limits.headers),
+        ("limits.connections", limits.connections),
+        ("limits.per_peer", limits.per_peer),
+        ("limits.per_workload", limits.per_workload),
+        ("backends.connections", config.backends.connections),
+        ("backends.per_backend", config.backends.per_backend),
+    ];
+    for (key, count) in counts {
+        if count == 0 {
+            report.add(key, "`0` lets nothing through: it is at least 1");
+        }
+    }
+    if !(1..=i64::MAX.unsigned_abs()).contains(&config.cache.capacity) {
+        let message = format!(
+            "`{}` is no number of entries: it is at least 1",
+            config.cache.capacity
+        );
+        report.add("cache.capacity", message);
+    }
+    let sizes = [
+        ("limits.header", limits.header, 1024),
+        ("limits.uri", limits.uri, 64),
+        ("limits.form", limits.form, 1),
+    ];
+    for (key, bytes, least) in sizes {
+        if bytes < least {
+            let (bytes, least) = (size::format(bytes), size::format(least));
+            report.add(
+                key,
+                format!("`{bytes}` is too small: it is at least {least}"),
+            );
+        }
+    }
+    if limits.uri > limits.header && !report.is_gone(&["limits".to_owned(), "header".to_owned()]) {
+        let (uri, header) = (size::format(limits.uri), size::format(limits.header));
+        let message =
+            format!("`{uri}` is more than `limits.header`, {header}, which it is a part of");
+        report.add("limits.uri", message);
+    }
+    if config.listen.workers > MOST_WORKERS {
+        let message = format!(
+            "`{}` is too many: it is at most {MOST_WORKERS}",
+            config.listen.workers
+        );
+        report.add("listen.workers", message);
+    }
+}
+
+fn authorities(config: &Config, report: &mut Report<'_>) {
+    let file = &config.backends.ca;
+    if file.is_empty() {
+        return;
+    }
+    let certificates = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<CertificateDer<'_>>, _>>);
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => {
+            report.add(
+                "backends.ca",
+                format!("`{file}` holds no certificate in PEM form"),
+            );
+        }
+        Ok(_) => {}
+        Err(error) => report.add("backends.ca", format!("`{file}` cannot be read: {error}")),
+    }
+}
+
+/// The names of variables are names: whoever writes a secret there must not see it printed.
+fn variables(config: &Config, report: &mut Report<'_>) {
+    let api = config
+        .api
+        .as_ref()
+        .map(|api| ("api.token_env", &api.token_env));
+    let platform = config.platform.as_ref();
+    let key = platform.map(|platform| ("platform.key_env", &platform.key_env));
+    let mail = platform.and_then(|platform| platform.mail.as_ref());
+    let smtp = mail.map(|mail| ("platform.mail.smtp_url_env", &mail.smtp_url_env));
+    for (key, name) in [api, key, smtp].into_iter().flatten() {
+        let starts = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+        let goes_on = name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !starts || !goes_on {
+            report.add(
+                key,
+                "this is no name of an environment variable: the secret itself does not belong here, but the name of the variable that holds it",
+            );
+        }
+    }
+    if let Some(mail) = mail
+        && !mail.from.contains('@')
+    {
+        let message = format!(
+            "`{}` is no mail address: write it like \"noreply@m3o.one\"",
+            mail.from
+        );
+        report.add("platform.mail.from", message);
+    }
+}

@@ -1,0 +1,71 @@
+//! One configuration with every key in it: what keys there are, and how each is written.
+
+use toml::{Table, Value};
+
+use super::Config;
+
+/// Every key with its default, or with a likely value where there is no default.
+pub(super) fn example() -> Table {
+    toml::from_str(TEXT)
+        .and_then(|config: Config| {
+            let text = toml::to_string(&config).map_err(serde::de::Error::custom)?;
+            toml::from_str(&text)
+        })
+        .expect("the example reads: a test holds it to that")
+}
+
+/// The value of one key, or the table of one section.
+pub(super) fn at<'a>(table: &'a Table, path: &[String]) -> Option<&'a Value> {
+    let (first, rest) = path.split_first()?;
+    let value = table.get(first)?;
+    match value {
+        _ if rest.is_empty() => Some(value),
+        Value::Table(table) => at(table, rest),
+        _ => None,
+    }
+}
+
+/// What has no default, or an empty one.
+const TEXT: &str = r#"
+[listen]
+http = ["127.0.0.1:8080"]
+https = ["127.0.0.1:8443"]
+admin = "127.0.0.1:8090"
+
+[api]
+address = "https://api.m3o.com"
+
+[platform]
+store = "data/platform.redb"
+
+[platform.mail]
+smtp_url_env = "SMTP_URL"
+from = "noreply@m3o.one"
+
+[backends]
+ca = "certs/authorities.pem"
+trusted_proxies = ["10.0.0.0/8"]
+
+[tls]
+certs = "certs"
+default = "m3o.app"
+
+[user]
+redirect_hosts = ["m3o.app"]
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_has_every_section() {
+        let example = example();
+        let path = |path: &str| path.split('.').map(str::to_owned).collect::<Vec<_>>();
+        for key in ["tls.default", "platform.mail.from", "limits.per_peer"] {
+            assert!(at(&example, &path(key)).is_some(), "{key}");
+        }
+        assert!(at(&example, &path("limits.per_peer.x")).is_none());
+        assert!(at(&example, &[]).is_none());
+    }
+}

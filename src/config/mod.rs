@@ -1,0 +1,116 @@
+//! The configuration: the sum of the parts' own sections, read from a file and the environment.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::hosts::Hosts;
+use crate::settings::{Limits, Timeouts};
+use crate::{platform, pool, proxy, resolve, server, telemetry, upstream};
+
+mod check;
+mod dev;
+mod document;
+mod environment;
+mod example;
+mod load;
+mod problem;
+mod report;
+mod wording;
+
+pub use environment::Environment;
+pub use problem::{Place, Problem};
+
+/// Everything that `m3o-ingress run` is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where we listen.
+    pub listen: server::Config,
+    /// A remote M3O API; excludes `platform`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<upstream::Config>,
+    /// The embedded platform; excludes `api`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<platform::Config>,
+    /// Our public names.
+    pub hosts: Hosts,
+    /// How long resolved backends are believed.
+    pub cache: resolve::Config,
+    /// Connections to backends.
+    pub backends: pool::Config,
+    /// A limit in time for every phase.
+    pub timeouts: Timeouts,
+    /// A limit in size or number for everything else.
+    pub limits: Limits,
+    /// Certificates.
+    #[serde(skip_serializing_if = "Tls::is_empty")]
+    pub tls: Tls,
+    /// Verification links.
+    pub user: proxy::verify::Config,
+    /// The list of apps.
+    pub index: proxy::index::Config,
+    /// Logs.
+    pub log: telemetry::Config,
+    /// Set by `m3o-ingress dev` alone: a demo app, a demo function, and a mailbox in place of mail.
+    #[serde(skip)]
+    pub dev: bool,
+}
+
+impl Config {
+    /// Reads a configuration, with the values of `M3O_INGRESS_<SECTION>__<KEY>` over its own.
+    ///
+    /// `file` is only what the problems call it. The file of `backends.ca` is looked at.
+    ///
+    /// # Errors
+    /// Every mistake there is, in the order of their places.
+    pub fn parse(file: &str, text: &str, environment: &Environment) -> Result<Self, Vec<Problem>> {
+        load::read(file, text, environment)
+    }
+
+    /// Reads a configuration file, as [`parse`](Self::parse) does.
+    ///
+    /// # Errors
+    /// When it cannot be read, or every mistake in it.
+    pub fn load(path: &Path, environment: &Environment) -> Result<Self, Vec<Problem>> {
+        let file = path.display().to_string();
+        let unreadable =
+            |message: String| vec![Problem::new(Place::File(file.clone()), "", message)];
+        let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => unreadable(
+                "there is no such file; name another with --config FILE, or try `m3o-ingress dev`, which needs none".to_owned(),
+            ),
+            _ => unreadable(format!("it cannot be read: {error}")),
+        })?;
+        let text = String::from_utf8(bytes)
+            .map_err(|error| unreadable(format!("it is not UTF-8: {}", error.utf8_error())))?;
+        Self::parse(&file, &text, environment)
+    }
+
+    /// The whole configuration with its defaults, as a file that reads back to the same.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a configuration is tables of texts, numbers and switches")
+    }
+}
+
+/// `[tls]`: read, but refused for now: HTTPS is not built yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// A folder of `NAME.crt` and `NAME.key` pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certs: Option<std::path::PathBuf>,
+    /// The name served where SNI matches none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+}
+
+impl Tls {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,483 @@
+//! Each mistake with the words that its writer reads.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A configuration with no mistake in it, three lines long.
+const FINE: &str = "listen.http = '127.0.0.1:8080'\n[api]\naddress = 'https://api.m3o.com'\n";
+
+fn problems_with(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    let environment = variables.iter().copied().collect();
+    match Config::parse("f", text, &environment) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// `text` behind three fine lines has these problems.
+fn check(text: &str, expected: &[&str]) {
+    assert_eq!(
+        problems_with(&format!("{FINE}{text}"), &[]),
+        expected,
+        "{text}"
+    );
+}
+
+fn check_whole(text: &str, expected: &[&str]) {
+    assert_eq!(problems_with(text, &[]), expected, "{text}");
+}
+
+fn check_variable(name: &str, value: &str, expected: &[&str]) {
+    assert_eq!(
+        problems_with(FINE, &[(name, value)]),
+        expected,
+        "{name}={value}"
+    );
+}
+
+#[test]
+fn what_is_no_toml_ends_it_with_line_and_column() {
+    check(
+        "[log]\nlevel \"info\"\n",
+        &["f:5:7: this is not TOML: key with no value, expected `=`"],
+    );
+    check("[api]\n", &["f:4:2: this is not TOML: duplicate key"]);
+}
+
+#[test]
+fn an_unknown_key_gets_a_hint() {
+    check(
+        "adress = 1",
+        &["f:4:1: unknown key `adress`; did you mean `address`?"],
+    );
+    check(
+        "colour = 1",
+        &["f:4:1: unknown key `colour`; what may stand here is `address` or `token_env`"],
+    );
+    check(
+        "[timeouts]\nheadr = '1s'",
+        &["f:5:1: unknown key `headr`; did you mean `header`?"],
+    );
+    check(
+        "[platform.mial]",
+        &[
+            "f:4:2: [platform] needs the key `store`: write it like `store = \"data/platform.redb\"`",
+            "f:4:11: unknown key `mial`; did you mean `mail`?",
+        ],
+    );
+    check(
+        "[limit]\nuri = 1",
+        &["f:4:2: unknown key `limit`; did you mean `limits`?"],
+    );
+}
+
+#[test]
+fn a_misspelt_key_is_not_also_a_missing_one() {
+    let listen = "listen.http = '127.0.0.1:8080'\n";
+    check_whole(
+        &format!("{listen}[api]\nadress = 'https://a.example'"),
+        &["f:3:1: unknown key `adress`; did you mean `address`?"],
+    );
+    check_whole(
+        &format!("{listen}[apy]\naddress = 'https://a.example'"),
+        &["f:2:2: unknown key `apy`; did you mean `api`?"],
+    );
+    check_whole(
+        "[lisen]\n[api]\naddress = 'https://a.example'",
+        &["f:1:2: unknown key `lisen`; did you mean `listen`?"],
+    );
+    check_whole(
+        &format!("{listen}[api]\naddress = 'gopher://a.example'"),
+        &[
+            "f:3:11: api.address: `gopher://a.example` is no address of an API: the scheme is neither http nor https; write it like \"https://api.m3o.com\"",
+        ],
+    );
+}
+
+#[test]
+fn a_missing_key_is_named_with_an_example() {
+    check_whole(
+        "listen.http = '127.0.0.1:8080'\n[api]",
+        &[
+            "f:2:1: [api] needs the key `address`: write it like `address = \"https://api.m3o.com/\"`",
+        ],
+    );
+    check_whole(
+        "listen.http = '127.0.0.1:8080'\n[platform]\nstore = 's'\n[platform.mail]\nfrom = 'a@b'",
+        &[
+            "f:4:1: [platform.mail] needs the key `smtp_url_env`: write it like `smtp_url_env = \"SMTP_URL\"`",
+        ],
+    );
+}
+
+#[test]
+fn a_value_that_does_not_fit_says_what_would() {
+    let timeouts = |value: &str, expected: &str| {
+        let expected = format!("f:5:10: timeouts.header: {expected}");
+        check(&format!("[timeouts]\nheader = {value}"), &[&expected]);
+    };
+    timeouts(
+        "'10'",
+        "`10` is no duration: write it like \"250ms\", \"30s\", \"10m\" or \"24h\"",
+    );
+    timeouts(
+        "10",
+        "`10` stands where a text belongs: write it like `header = \"10s\"`",
+    );
+    timeouts(
+        "['10s']",
+        "a list stands where a text belongs: write it like `header = \"10s\"`",
+    );
+    check(
+        "[limits]\nheaders = -1",
+        &[
+            "f:5:11: limits.headers: `-1` stands where a whole number from 0 up belongs: write it like `headers = 128`",
+        ],
+    );
+    check(
+        "[limits]\nheaders = 99999999999999999999",
+        &[
+            "f:5:11: limits.headers: `99999999999999999999` stands where a whole number from 0 up belongs: write it like `headers = 128`",
+        ],
+    );
+    check(
+        "[limits]\nuri = true",
+        &[
+            "f:5:7: limits.uri: `true` stands where a size like \"64KiB\", \"10MiB\", or a number of bytes belongs",
+        ],
+    );
+    check(
+        "[limits]\nuri = -1",
+        &[
+            "f:5:7: limits.uri: `-1` stands where a size like \"64KiB\", \"10MiB\", or a number of bytes belongs",
+        ],
+    );
+    check(
+        "[index]\nenabled = 'yes'",
+        &[
+            "f:5:11: index.enabled: `yes` stands where true or false belongs: write it like `enabled = false`",
+        ],
+    );
+    check(
+        "[log]\nformat = 'xml'",
+        &["f:5:10: log.format: `xml` is not known here: write \"auto\", \"human\" or \"json\""],
+    );
+    check(
+        "[log]\nformat = 1",
+        &["f:5:10: log.format: `1` stands where a text belongs: write it like `format = \"auto\"`"],
+    );
+    check(
+        "[[log]]",
+        &["f:4:1: log: a list stands where a section belongs: write `[log]` above its keys"],
+    );
+    check(
+        "[hosts]\napp = 'm3o.app:80'",
+        &["f:5:7: hosts.app: `m3o.app:80` has a port: a host is configured by its name alone"],
+    );
+    check(
+        "[backends]\ntrusted_proxies = ['10.0.0.0/99']",
+        &[
+            "f:5:20: backends.trusted_proxies: `10.0.0.0/99` is no network: write it like \"10.0.0.0/8\" or \"fd00::/8\"",
+        ],
+    );
+}
+
+#[test]
+fn every_bad_element_of_a_list_is_found() {
+    check_whole(
+        "[api]\naddress = 'https://a.example'\n[listen]\nhttp = ['localhost:80', '127.0.0.1:80', 5]\n[hosts]\napp = ['a', '.b', '.b', '']",
+        &[
+            "f:4:9: listen.http: `localhost:80` is no address: write an IP address and a port, like \"127.0.0.1:8080\" or \"[::1]:8080\"",
+            "f:4:41: listen.http: `5` stands where a text belongs: write it like `http = [\"127.0.0.1:8080\"]`",
+            "f:6:13: hosts.app: `.b` has an empty label: write `m3o.app`, without a dot in front",
+            "f:6:19: hosts.app: `.b` has an empty label: write `m3o.app`, without a dot in front",
+            "f:6:25: hosts.app: `` is no host name: the host is empty",
+        ],
+    );
+}
+
+#[test]
+fn three_mistakes_are_three_problems_in_order() {
+    check(
+        "[timeouts]\nidle = '0s'\nheader = '10'\n[limts]\n",
+        &[
+            "f:5:8: timeouts.idle: `0s` leaves no time at all",
+            "f:6:10: timeouts.header: `10` is no duration: write it like \"250ms\", \"30s\", \"10m\" or \"24h\"",
+            "f:7:2: unknown key `limts`; did you mean `limits`?",
+        ],
+    );
+}
+
+#[test]
+fn one_api_and_a_listener_are_needed() {
+    check_whole(
+        "",
+        &[
+            "f: neither [api] nor [platform] is there: name a remote M3O API, or a store for the embedded platform",
+            "f: listen.http: there is nothing to listen on: write it like `http = \"127.0.0.1:8080\"`",
+        ],
+    );
+    check(
+        "[platform]\nstore = 's'",
+        &["f:4:1: platform: [api] and [platform] exclude each other: leave one of them out"],
+    );
+    check(
+        "[tls]",
+        &["f:4:1: tls: HTTPS is not built yet: leave the section out"],
+    );
+    check_whole(
+        "[api]\naddress = 'https://a.example'\n[listen]\nhttps = '127.0.0.1:8443'",
+        &["f:4:9: listen.https: HTTPS is not built yet: leave it out"],
+    );
+}
+
+#[test]
+fn listeners_do_not_collide_and_admin_stays_inside() {
+    let listen = |listen: &str, expected: &[&str]| {
+        let text = format!("[api]\naddress = 'https://a.example'\n[listen]\n{listen}");
+        check_whole(&text, expected);
+    };
+    listen(
+        "http = ['127.0.0.1:0', '127.0.0.1:0']\nadmin = '127.0.0.1:0'",
+        &[],
+    );
+    listen(
+        "http = ['127.0.0.1:1', '[::1]:1', '127.0.0.1:1']",
+        &["f:4:35: listen.http: `127.0.0.1:1` is there twice"],
+    );
+    listen(
+        "http = '127.0.0.1:1'\nadmin = '127.0.0.1:1'",
+        &["f:5:9: listen.admin: `127.0.0.1:1` is a public listener too: take another port"],
+    );
+    listen(
+        "http = '127.0.0.1:1'\nadmin = '0.0.0.0:2'",
+        &[
+            "f:5:9: listen.admin: `0.0.0.0:2` can be reached from outside: health and metrics are served on a loopback address only, like \"127.0.0.1:8090\"",
+        ],
+    );
+    listen(
+        "http = '127.0.0.1:1'\nworkers = 1025",
+        &["f:5:11: listen.workers: `1025` is too many: it is at most 1024"],
+    );
+}
+
+#[test]
+fn a_host_name_leads_to_one_kind() {
+    check("[hosts]\nurl = []", &[]);
+    check(
+        "[hosts]\nurl = 'a.example'\nuser = ['b.example', 'A.example']",
+        &["f:6:22: hosts.user: `a.example` is a name of `url` too: a name leads to one kind"],
+    );
+    check(
+        "[hosts]\napp = 'm3o.one'",
+        &["f:5:7: hosts.app: `m3o.one` is a name of `url` too: a name leads to one kind"],
+    );
+}
+
+#[test]
+fn a_limit_that_lets_nothing_through_is_refused() {
+    check(
+        "[limits]\nheader = 1023\nheaders = 0\nuri = 63\nform = 0\nbody = 0\nconnections = 0\nper_peer = 0\nper_workload = 0\n[cache]\ncapacity = 0\nfresh = '0s'\n[backends]\nconnections = 0\nper_backend = 0",
+        &[
+            "f:5:10: limits.header: `1023B` is too small: it is at least 1KiB",
+            "f:6:11: limits.headers: `0` lets nothing through: it is at least 1",
+            "f:7:7: limits.uri: `63B` is too small: it is at least 64B",
+            "f:8:8: limits.form: `0B` is too small: it is at least 1B",
+            "f:10:15: limits.connections: `0` lets nothing through: it is at least 1",
+            "f:11:12: limits.per_peer: `0` lets nothing through: it is at least 1",
+            "f:12:16: limits.per_workload: `0` lets nothing through: it is at least 1",
+            "f:14:12: cache.capacity: `0` is no number of entries: it is at least 1",
+            "f:17:15: backends.connections: `0` lets nothing through: it is at least 1",
+            "f:18:15: backends.per_backend: `0` lets nothing through: it is at least 1",
+        ],
+    );
+    check(
+        "[limits]\nuri = '64KiB'",
+        &["f:5:7: limits.uri: `64KiB` is more than `limits.header`, 32KiB, which it is a part of"],
+    );
+}
+
+#[test]
+fn authorities_must_be_there_and_hold_a_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    let name = file.display();
+    let text = format!("[backends]\nca = '{name}'");
+    check(
+        &text,
+        &[&format!(
+            "f:5:6: backends.ca: `{name}` cannot be read: I/O error: No such file or directory (os error 2)"
+        )],
+    );
+    std::fs::write(&file, "nothing here").unwrap();
+    check(
+        &text,
+        &[&format!(
+            "f:5:6: backends.ca: `{name}` holds no certificate in PEM form"
+        )],
+    );
+    let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    std::fs::write(&file, made.cert.pem()).unwrap();
+    check(&text, &[]);
+}
+
+#[test]
+fn a_secret_in_place_of_its_variable_is_not_printed() {
+    let problems = problems_with(&format!("{FINE}token_env = 'canary-secret'"), &[]);
+    assert_eq!(problems.len(), 1);
+    assert!(!problems[0].contains("canary"), "{problems:?}");
+}
+
+#[test]
+fn the_environment_stands_over_the_file() {
+    let environment = [
+        ("M3O_INGRESS_TIMEOUTS__HEADER", "5s"),
+        ("M3O_INGRESS_LISTEN__HTTP", "0.0.0.0:8080, [::]:8080"),
+        ("M3O_INGRESS_LISTEN__WORKERS", "2"),
+        ("M3O_INGRESS_INDEX__ENABLED", "true"),
+        ("M3O_INGRESS_LIMITS__URI", "4096"),
+        ("M3O_INGRESS_CONFIG", "elsewhere"),
+    ];
+    let config = Config::parse("f", FINE, &environment.into_iter().collect()).unwrap();
+    assert_eq!(config.timeouts.header.as_secs(), 5);
+    assert_eq!(config.listen.http.len(), 2);
+    assert_eq!(config.listen.workers, 2);
+    assert_eq!(config.limits.uri, 4096);
+    assert!(config.index.enabled);
+}
+
+#[test]
+fn a_mistake_in_the_environment_names_its_variable() {
+    check_variable(
+        "M3O_INGRESS_TIMEOUTS__HEADR",
+        "5s",
+        &[
+            "M3O_INGRESS_TIMEOUTS__HEADR: no key has this name; did you mean `M3O_INGRESS_TIMEOUTS__HEADER`?",
+        ],
+    );
+    check_variable(
+        "M3O_INGRESS_PLATFORM__MAIL",
+        "x",
+        &[
+            "M3O_INGRESS_PLATFORM__MAIL: no key has this name; the keys are those of the file, `M3O_INGRESS_<SECTION>__<KEY>`",
+        ],
+    );
+    check_variable(
+        "M3O_INGRESS_TIMEOUTS__HEADER",
+        "0s",
+        &["M3O_INGRESS_TIMEOUTS__HEADER: timeouts.header: `0s` leaves no time at all"],
+    );
+    check_variable(
+        "M3O_INGRESS_LISTEN__HTTP",
+        "0.0.0.0:80,x",
+        &[
+            "M3O_INGRESS_LISTEN__HTTP: listen.http: `x` is no address: write an IP address and a port, like \"127.0.0.1:8080\" or \"[::1]:8080\"",
+        ],
+    );
+    check_variable(
+        "M3O_INGRESS_LIMITS__HEADERS",
+        "many",
+        &[
+            "M3O_INGRESS_LIMITS__HEADERS: limits.headers: `many` stands where a whole number from 0 up belongs: write it like `headers = 128`",
+        ],
+    );
+    check_variable(
+        "M3O_INGRESS_PLATFORM__MAIL__FROM",
+        "a@b",
+        &[
+            "M3O_INGRESS_PLATFORM__MAIL__FROM: [platform.mail] needs the key `smtp_url_env`: write it like `smtp_url_env = \"SMTP_URL\"`",
+            "M3O_INGRESS_PLATFORM__MAIL__FROM: [platform] needs the key `store`: write it like `store = \"data/platform.redb\"`",
+        ],
+    );
+}
+
+#[test]
+fn what_is_printed_reads_back_the_same() {
+    let text = format!(
+        "{FINE}[limits]\nheader = 18000\n[cache]\ncapacity = 5\n[user]\nconfirm = 'auto'\nredirect_hosts = 'x.example'\n[backends]\ntrusted_proxies = ['10.0.0.0/8']"
+    );
+    let none = Environment::default();
+    let config = Config::parse("f", &text, &none).unwrap();
+    assert_eq!(Config::parse("f", &config.to_toml(), &none), Ok(config));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let problems = Config::load(Path::new("no/such.toml"), &Environment::default()).unwrap_err();
+    assert_eq!(
+        problems[0].to_string(),
+        "no/such.toml: there is no such file; name another with --config FILE, or try `m3o-ingress dev`, which needs none"
+    );
+}
+
+#[test]
+fn every_file_that_comes_with_us_reads() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut read = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        Config::load(&file.unwrap().path(), &Environment::default()).unwrap();
+        read += 1;
+    }
+    assert!(read >= 2, "{read} files");
+}
+
+#[test]
+fn every_key_is_explained_in_our_file() {
+    let text = include_str!("../../config/ingress.toml");
+    let lines: Vec<&str> = text
+        .lines()
+        .map(|line| line.trim_start_matches(['#', ' ']))
+        .collect();
+    for (section, keys) in example::example() {
+        assert!(
+            lines.contains(&format!("[{section}]").as_str()),
+            "[{section}]"
+        );
+        for key in keys.as_table().unwrap().keys() {
+            let explained = lines.iter().any(|line| {
+                line.strip_prefix(key.as_str())
+                    .is_some_and(|rest| rest.trim_start().starts_with('='))
+                    || **line == *format!("[{section}.{key}]")
+            });
+            assert!(explained, "{section}.{key}");
+        }
+    }
+}
+
+/// Lines that are almost a configuration.
+fn almost_a_line() -> impl Strategy<Value = String> {
+    let word = "listen|http|api|adress|address|platform|mail|limits|uri|timeouts|header|hosts|app|[a-zß\"`.]{1,6}";
+    let value = "-?[0-9]{1,20}|'[a-z0-9:./ ]{0,12}'|true|\\[\\]|\\['a','\\[::1\\]:1', 3\\]|\\{ a = 1, uri = [0-9] \\}|1979-05-27|1\\.5|[\\PC]{0,5}";
+    prop_oneof![
+        word.prop_map(|name| format!("[{name}]")),
+        (word, word).prop_map(|(a, b)| format!("[{a}.{b}]")),
+        (word, word).prop_map(|(a, b)| format!("[[{a}.{b}]]")),
+        (word, value).prop_map(|(key, value)| format!("{key} = {value}")),
+        (word, word, value).prop_map(|(a, b, value)| format!("{a}.{b} = {value}")),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_written_has_problems_within_it_or_none(
+        lines in proptest::collection::vec(almost_a_line(), 0..12),
+        end in prop_oneof!["\n", "\r\n", ""],
+    ) {
+        let text = lines.join("\n") + &end;
+        if let Err(problems) = Config::parse("f", &text, &Environment::default()) {
+            prop_assert!(!problems.is_empty());
+            for problem in problems {
+                if let Place::Position { line, column, .. } = problem.place() {
+                    prop_assert!((1..=text.matches('\n').count() + 1).contains(line), "{}", problem);
+                    prop_assert!(*column >= 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in any::<String>()) {
+        let _ = Config::parse("f", &text, &Environment::default());
+    }
+}
