@@ -1,0 +1,26 @@
+# docker build -t m3o-ingress .
+# docker run -p 8080:8080 -e M3O_API_TOKEN -v m3o-data:/data m3o-ingress
+
+FROM rust:1.95-trixie AS builder
+WORKDIR /src
+COPY . .
+RUN cargo build --profile dist --locked --bin m3o-ingress
+# The folder of the platform's store, to be owned by the user below.
+RUN mkdir /empty
+
+FROM gcr.io/distroless/cc-debian13
+LABEL org.opencontainers.image.title="m3o-ingress" \
+      org.opencontainers.image.description="The single front door of an app platform: apps, functions, an API, short links and verification links" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=builder /src/target/dist/m3o-ingress /usr/local/bin/m3o-ingress
+COPY --from=builder /src/config/ingress.toml /etc/m3o-ingress/ingress.toml
+COPY --from=builder /src/LICENSE /usr/share/doc/m3o-ingress/LICENSE
+COPY --from=builder --chown=65532:65532 /empty /data
+# Relative paths, such as that of the store, lead into the volume.
+WORKDIR /data
+VOLUME /data
+ENV M3O_INGRESS_CONFIG=/etc/m3o-ingress/ingress.toml
+USER 65532:65532
+EXPOSE 8080 8443
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/usr/local/bin/m3o-ingress"]
