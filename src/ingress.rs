@@ -24,6 +24,7 @@ use crate::server::listener::{self, Listeners};
 use crate::server::permits::Permits;
 use crate::server::shutdown::{Stage, Stop, Stopper, stop_signal};
 use crate::server::worker::Worker;
+use crate::settings::Limits;
 use crate::telemetry::exchange::Telemetry;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
@@ -170,7 +171,7 @@ impl Ingress {
 
     async fn serve(mut self, mut stop: Stop) -> Result<(), Error> {
         let readiness = Arc::new(Readiness::default());
-        let limit = descriptor_limit(self.config.limits.connections);
+        let limit = connections_that_fit(&self.config.limits);
         let permits = Permits::new(limit, self.config.limits.per_peer);
         let (stopper, worker_stop) = stop_signal();
         let (side_stopper, side_stop) = stop_signal();
@@ -428,12 +429,8 @@ fn worker_count(configured: usize) -> usize {
     }
 }
 
-/// Descriptors that are kept for everything but clients: files, sockets to backends.
-const RESERVED_DESCRIPTORS: usize = 256;
-
-/// Raises the soft descriptor limit to the hard one, and gives how many connections fit: one for
-/// the client and one for its backend.
-fn descriptor_limit(connections: usize) -> usize {
+/// Raises the soft descriptor limit to the hard one, and gives how many connections then fit.
+fn connections_that_fit(limits: &Limits) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -444,17 +441,17 @@ fn descriptor_limit(connections: usize) -> usize {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
     };
-    let Some(available) = available.and_then(|limit| usize::try_from(limit).ok()) else {
-        return connections;
+    let Some(descriptors) = available else {
+        return limits.connections;
     };
-    let fitting = (available.saturating_sub(RESERVED_DESCRIPTORS) / 2).max(1);
-    if fitting < connections {
+    let fitting = limits.connections_within(descriptors);
+    if fitting < limits.connections {
         tracing::warn!(
-            configured = connections,
+            configured = limits.connections,
             lowered_to = fitting,
-            descriptors = available,
+            descriptors,
             "limits.connections is lowered to what the descriptor limit allows"
         );
     }
-    fitting.min(connections)
+    fitting
 }

@@ -1,3 +1,17 @@
-//! Arguments and exit codes.
+//! Arguments and exit codes: 0 a clean stop, 1 failed while running, 2 bad configuration or usage.
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+
+mod cli;
+
+fn main() -> ExitCode {
+    match cli::execute(cli::Arguments::read()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Where nobody can read it, the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "{failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `m3o-ingress check`: whether `run` would start, and with what.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use m3o_ingress::config::{Config, Environment, Place, Problem};
+use m3o_ingress::ingress::Secrets;
+use rustix::process::{Resource, getrlimit};
+
+use super::{Failure, LogFlags};
+
+/// Prints the effective configuration as TOML, and warnings beside it. Creates and binds nothing.
+pub(super) fn check(file: &Path, log: &LogFlags) -> Result<(), Failure> {
+    let environment = Environment::of_this_process();
+    let mut config = Config::load(file, &environment).map_err(Failure::Configuration)?;
+    log.apply(&mut config);
+    if let Some(problem) = store_problem(&config, file) {
+        return Err(Failure::Configuration(vec![problem]));
+    }
+    let warnings = warnings(&config, &environment, getrlimit(Resource::Nofile).maximum);
+    report(&config, file, &warnings).map_err(Failure::System)
+}
+
+/// Whoever redirects the output gets a file that `run` takes.
+fn report(config: &Config, file: &Path, warnings: &[String]) -> io::Result<()> {
+    for warning in warnings {
+        writeln!(io::stderr(), "warning: {warning}")?;
+    }
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "# {}: fine; this is what it amounts to.\n",
+        file.display()
+    )?;
+    out.write_all(config.to_toml().as_bytes())
+}
+
+/// What would not stop a start elsewhere: secrets often live where the ingress does, and only there.
+fn warnings(config: &Config, environment: &Environment, descriptors: Option<u64>) -> Vec<String> {
+    let secrets = Secrets::from_env(config, environment).err();
+    let mut warnings: Vec<String> = secrets
+        .into_iter()
+        .flatten()
+        .map(|problem| problem.to_string())
+        .collect();
+    let Some(descriptors) = descriptors else {
+        return warnings;
+    };
+    let allowed = config.limits.connections_within(descriptors);
+    if allowed < config.limits.connections {
+        warnings.push(format!(
+            "limits.connections: {} is lowered to {allowed}: a process may open {descriptors} files here",
+            config.limits.connections
+        ));
+    }
+    warnings
+}
+
+/// The folder of the store is there, or the one that it would be made in.
+fn store_problem(config: &Config, file: &Path) -> Option<Problem> {
+    let store = &config.platform.as_ref()?.store;
+    let folder = store.ancestors().skip(1).find(|folder| folder.exists());
+    let folder = folder.unwrap_or_else(|| Path::new("."));
+    let message = if store.is_dir() {
+        format!("`{}` is a folder: the store is a file", store.display())
+    } else if !folder.is_dir() {
+        format!(
+            "`{}` is no folder, so no store can be made there",
+            folder.display()
+        )
+    } else if folder
+        .metadata()
+        .is_ok_and(|found| found.permissions().readonly())
+    {
+        format!("`{}` may not be written to", folder.display())
+    } else {
+        return None;
+    };
+    let place = Place::File(file.display().to_string());
+    Some(Problem::new(place, "platform.store", message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        let text = format!("listen.http = '127.0.0.1:1'\n{text}");
+        Config::parse("f", &text, &Environment::default()).unwrap()
+    }
+
+    #[test]
+    fn missing_secrets_and_few_descriptors_are_warnings() {
+        let config = config("[api]\naddress = 'https://a.example'\n");
+        let none = Environment::default();
+        let found = warnings(&config, &none, Some(1024));
+        assert!(found[0].starts_with("M3O_API_TOKEN: api.token_env: it is not set"));
+        assert_eq!(
+            found[1],
+            "limits.connections: 65536 is lowered to 448: a process may open 1024 files here"
+        );
+        assert_eq!(warnings(&config, &none, Some(1 << 20)).len(), 1);
+    }
+
+    #[test]
+    fn the_store_needs_a_folder_that_is_one() {
+        let problem = |store: &Path| {
+            let config = config(&format!("[platform]\nstore = '{}'\n", store.display()));
+            store_problem(&config, Path::new("f")).map(|problem| problem.to_string())
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(problem(&folder.path().join("new/folder/store")), None);
+        assert_eq!(problem(&file), None);
+        assert_eq!(problem(Path::new("store")), None);
+        assert!(
+            problem(folder.path())
+                .unwrap()
+                .ends_with("is a folder: the store is a file")
+        );
+        let under = problem(&file.join("store")).unwrap();
+        assert!(
+            under.ends_with("is no folder, so no store can be made there"),
+            "{under}"
+        );
+        assert!(!folder.path().join("new").exists(), "check creates nothing");
+    }
+}

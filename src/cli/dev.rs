@@ -1,0 +1,144 @@
+//! `m3o-ingress dev`: everything on loopback, with no configuration.
+
+use std::fs::DirBuilder;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+use m3o_ingress::config::{Config, Environment};
+use m3o_ingress::credentials::Secret;
+use m3o_ingress::ingress::Secrets;
+
+use super::{DevFlags, Failure, LogFlags, run};
+
+/// The API key of `dev`.
+const KEY: &str = "dev";
+
+/// Runs until a signal ends it, after printing what to open.
+pub(super) fn dev(flags: &DevFlags, log: &LogFlags) -> Result<(), Failure> {
+    let data = match &flags.data {
+        Some(folder) => folder.clone(),
+        None => data_folder(&Environment::of_this_process()).ok_or(Failure::NoDataFolder)?,
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&data)
+        .map_err(|error| Failure::DataFolder(data.clone(), error))?;
+    let mut config = Config::dev(flags.http, flags.admin, &data);
+    log.apply(&mut config);
+    let secrets = Secrets {
+        platform_key: Some(Secret::new(KEY)),
+        ..Secrets::default()
+    };
+    run::serve(config, secrets, |addresses| {
+        let http = addresses.http.first().unwrap_or(&flags.http).port();
+        let admin = addresses.admin.unwrap_or(flags.admin);
+        // Whoever closed the output does not want to read it; the ingress serves all the same.
+        let _ = what_to_open(&mut io::stdout(), http, &admin.to_string());
+    })
+}
+
+/// The XDG base directory specification: a relative `XDG_DATA_HOME` is to be ignored.
+fn data_folder(environment: &Environment) -> Option<PathBuf> {
+    let folder = |variable| {
+        environment
+            .value(variable)
+            .map(PathBuf::from)
+            .filter(|folder| folder.is_absolute())
+    };
+    folder("XDG_DATA_HOME")
+        .or_else(|| Some(folder("HOME")?.join(".local/share")))
+        .map(|folder| folder.join("m3o-ingress/dev"))
+}
+
+/// Links to click and commands to paste, with the ports really bound.
+fn what_to_open(out: &mut impl Write, http: u16, admin: &str) -> io::Result<()> {
+    let port = match http {
+        80 => String::new(),
+        port => format!(":{port}"),
+    };
+    let here = format!("http://localhost{port}");
+    let mail = format!(
+        r#"{{"email":"alice@example.com","subject":"Welcome","textContent":"Please confirm: $micro_verification_link","redirectUrl":"{here}/u/hello","failureRedirectUrl":"{here}/"}}"#
+    );
+    writeln!(
+        out,
+        "\
+M3O Ingress runs on this machine alone; Ctrl-C ends it. The API key is `{KEY}`.
+
+  an app         http://helloworld.app.localhost{port}/
+  all apps       http://app.localhost{port}/
+  a function     http://helloworld.fn.localhost{port}/?name=Alice
+  the API        curl '{here}/api/helloworld/call?api_key={KEY}&name=John'
+  a short link   curl '{here}/api/url/create?api_key={KEY}&id=hello&destinationURL=https://example.com/'
+                 then {here}/u/hello
+  verification   curl '{here}/api/user/sendVerificationEmail' -H 'Authorization: Bearer {KEY}' -H 'Content-Type: application/json' -d '{mail}'
+                 then open the link in the mailbox
+  mailbox        http://{admin}/mail
+  health         http://{admin}/readyz
+  metrics        http://{admin}/metrics
+"
+    )?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(http: u16) -> String {
+        let mut out = Vec::new();
+        what_to_open(&mut out, http, "127.0.0.1:8090").unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_table_names_the_ports_really_bound() {
+        let table = printed(49152);
+        for line in [
+            "http://helloworld.app.localhost:49152/\n",
+            "http://helloworld.fn.localhost:49152/?name=Alice\n",
+            "curl 'http://localhost:49152/api/helloworld/call?api_key=dev&name=John'\n",
+            "then http://localhost:49152/u/hello\n",
+            "http://127.0.0.1:8090/mail\n",
+            "http://127.0.0.1:8090/readyz\n",
+            "http://127.0.0.1:8090/metrics\n",
+        ] {
+            assert!(table.contains(line), "{line} in\n{table}");
+        }
+        assert!(printed(80).contains("http://localhost/u/hello\n"));
+    }
+
+    #[test]
+    fn commands_survive_a_shell() {
+        for line in printed(8080).lines().filter(|line| line.contains("curl")) {
+            let quoted: Vec<&str> = line.split('\'').skip(1).step_by(2).collect();
+            let bare: String = line.split('\'').step_by(2).collect();
+            assert!(line.matches('\'').count().is_multiple_of(2), "{line}");
+            assert!(!bare.contains(['$', '&', '{', '?']), "{bare}");
+            if let Some(body) = quoted.iter().find(|part| part.starts_with('{')) {
+                let body: serde_json::Value = serde_json::from_str(body).unwrap();
+                assert_eq!(body["email"], "alice@example.com");
+            }
+        }
+    }
+
+    #[test]
+    fn the_folder_is_where_the_xdg_specification_says() {
+        let check = |variables: &[(&str, &str)], expected: Option<&str>| {
+            let environment = variables.iter().copied().collect();
+            assert_eq!(data_folder(&environment), expected.map(PathBuf::from));
+        };
+        check(
+            &[("XDG_DATA_HOME", "/x"), ("HOME", "/h")],
+            Some("/x/m3o-ingress/dev"),
+        );
+        check(
+            &[("XDG_DATA_HOME", "x"), ("HOME", "/h")],
+            Some("/h/.local/share/m3o-ingress/dev"),
+        );
+        check(&[("HOME", "")], None);
+        check(&[], None);
+    }
+}

@@ -1,0 +1,65 @@
+//! Why the program ends with something else than 0.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use m3o_ingress::config::Problem;
+use m3o_ingress::ingress;
+
+/// What ended the program.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The configuration, or what it names.
+    Configuration(Vec<Problem>),
+    /// There is no folder for `dev` to keep its store in.
+    NoDataFolder,
+    /// The folder of `dev` cannot be made.
+    DataFolder(PathBuf, std::io::Error),
+    /// Signals cannot be heard, or a result not be printed.
+    System(std::io::Error),
+    /// The ingress could not start, or stopped on its own.
+    Ingress(ingress::Error),
+}
+
+impl Failure {
+    /// 1: failed while running; 2: bad configuration or usage.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Configuration(_) | Self::NoDataFolder => 2,
+            Self::DataFolder(..) | Self::System(_) | Self::Ingress(_) => 1,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Configuration(problems) => {
+                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                out.write_str(&lines.join("\n"))
+            }
+            Self::NoDataFolder => out.write_str(
+                "m3o-ingress: neither XDG_DATA_HOME nor HOME is set: name a folder with --data DIR",
+            ),
+            Self::DataFolder(folder, error) => {
+                let folder = folder.display();
+                write!(
+                    out,
+                    "m3o-ingress: the folder {folder} cannot be made: {error}"
+                )
+            }
+            Self::System(error) => with_causes(out, error),
+            Self::Ingress(error) => with_causes(out, error),
+        }
+    }
+}
+
+fn with_causes(out: &mut fmt::Formatter<'_>, error: &dyn std::error::Error) -> fmt::Result {
+    write!(out, "m3o-ingress: {error}")?;
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        write!(out, ": {error}")?;
+        cause = error.source();
+    }
+    Ok(())
+}

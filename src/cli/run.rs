@@ -1,0 +1,41 @@
+//! `m3o-ingress run`: the ingress as its configuration says.
+
+use std::io;
+use std::path::Path;
+
+use m3o_ingress::config::{Config, Environment};
+use m3o_ingress::ingress::{Addresses, Ingress, Secrets};
+use m3o_ingress::server::shutdown::stop_signal;
+use m3o_ingress::telemetry::log::Log;
+use m3o_ingress::telemetry::metrics::Metrics;
+
+use super::{Failure, LogFlags, signals};
+
+/// Runs until a signal ends it.
+pub(super) fn run(file: &Path, log: &LogFlags) -> Result<(), Failure> {
+    let environment = Environment::of_this_process();
+    let mut config = Config::load(file, &environment).map_err(Failure::Configuration)?;
+    log.apply(&mut config);
+    let secrets = Secrets::from_env(&config, &environment).map_err(Failure::Configuration)?;
+    serve(config, secrets, |_| ())
+}
+
+/// Binds, tells `bound` where, and serves until a signal ends it. The log is whole when it returns.
+pub(super) fn serve(
+    config: Config,
+    secrets: Secrets,
+    bound: impl FnOnce(&Addresses),
+) -> Result<(), Failure> {
+    let style = config.log.style();
+    let writer = Log::start(style, Metrics::new(), io::stdout()).map_err(Failure::System)?;
+    writer.log().take_events(config.log.level);
+    let served = Ingress::bind(config, secrets, writer.log()).map_err(Failure::Ingress);
+    let ended = served.and_then(|ingress| {
+        bound(&ingress.addresses());
+        let (stopper, stop) = stop_signal();
+        signals::listen(stopper).map_err(Failure::System)?;
+        ingress.run(stop).map_err(Failure::Ingress)
+    });
+    writer.finish();
+    ended
+}
