@@ -90,8 +90,20 @@ struct StoreQueue<'a> {
 }
 
 impl StoreQueue<'_> {
+    /// The mail that is due first. A damaged one is left where it is, and holds up no other.
     fn first(&self) -> Result<Option<(String, Waiting)>, store::Error> {
-        Ok(self.store.read()?.scan(Table::Mail, "", 1)?.pop())
+        let view = self.store.read()?;
+        for key in view.keys(Table::Mail, LOOK_AT)? {
+            match view.get(Table::Mail, &key) {
+                Ok(Some(waiting)) => return Ok(Some((key, waiting))),
+                Ok(None) => {}
+                Err(error @ store::Error::Damaged { .. }) => {
+                    tracing::error!(%error, "a mail cannot be sent: {error}");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// Writes until the store takes it: what was sent must not be sent again.
@@ -166,6 +178,9 @@ fn due(key: &str) -> i64 {
     let second = key.split('-').next().unwrap_or_default();
     second.parse().unwrap_or_default()
 }
+
+/// Mails at the head of the queue that may be damaged before it is taken for empty.
+const LOOK_AT: usize = 16;
 
 /// After a fault of the store.
 const PAUSE: Duration = Duration::from_secs(5);

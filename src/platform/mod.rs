@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::task::TaskTracker;
 
-use crate::credentials::Secret;
+use crate::credentials::{BadToken, Credentials, Secret};
 use crate::hosts::{Hosts, PublicLinks, PublicScheme};
 use crate::id::WorkloadId;
 use crate::mail::{self, Mailbox, Smtp};
@@ -93,6 +93,14 @@ pub enum OpenError {
         /// The variable.
         env: String,
     },
+    /// No client could send the key.
+    #[error("platform.key_env: the key in the environment variable {env} cannot be used: {source}")]
+    BadKey {
+        /// The variable.
+        env: String,
+        /// Why.
+        source: BadToken,
+    },
     /// Mail is configured, but not where it leaves.
     #[error(
         "platform.mail.smtp_url_env: the environment variable {env} is not set: set it to the URL of the mail server, `smtps://user:password@host:465`"
@@ -122,13 +130,18 @@ impl Platform {
     /// # Errors
     /// When the store cannot be opened, nobody could call, or mail could never leave.
     pub fn open(config: &Config, hosts: &Hosts, extras: &Extras) -> Result<Self, OpenError> {
+        let env = config.key_env.clone();
+        if let Some(key) = &extras.key
+            && let Err(source) = Credentials::bearer(key.expose())
+        {
+            return Err(OpenError::BadKey { env, source });
+        }
         let mail = open_mail(config, extras)?;
         let store = Store::open(&config.store)?;
         let unusable = |error: store::Error| OpenError::Unusable(error.to_string());
         if let Some(key) = &extras.key {
             keys::add(&store, key).map_err(unusable)?;
         } else if !keys::any(&store).map_err(unusable)? {
-            let env = config.key_env.clone();
             return Err(OpenError::NoKey { env });
         }
         Ok(Self {

@@ -128,6 +128,10 @@ async fn keys_stay_and_more_can_be_added() {
     let error = open(&path, &with(None)).unwrap_err();
     assert!(matches!(error, OpenError::NoKey { .. }));
     assert!(error.to_string().contains("KEY_ENV"), "{error}");
+    for unusable in ["", "two words"] {
+        let error = open(&path, &with(Some(unusable))).unwrap_err();
+        assert!(matches!(error, OpenError::BadKey { .. }), "{error}");
+    }
     for key in [Some("first"), Some("second"), None] {
         open(&path, &with(key)).unwrap();
     }

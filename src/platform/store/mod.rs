@@ -13,16 +13,18 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 mod engine;
+mod file;
 mod memory;
 mod record;
 mod redb;
+mod trial;
 mod writer;
 
 use engine::{Engine, Fault, Snapshot};
 use writer::{Job, Work};
 
 pub(crate) use engine::Table;
-pub use redb::FileError;
+pub use file::FileError;
 pub(crate) use writer::Transaction;
 
 /// Why a record could not be read or written. Nothing changed.
@@ -185,6 +187,14 @@ pub(crate) struct View<'a> {
     snapshot: Box<dyn Snapshot>,
 }
 
+impl View<'_> {
+    /// The first `limit` keys of a table, also those of damaged records.
+    pub(crate) fn keys(&self, table: Table, limit: usize) -> Result<Vec<String>, Error> {
+        let pairs = self.snapshot.scan(table, "", limit).map_err(unavailable)?;
+        Ok(pairs.into_iter().map(|(key, _)| key).collect())
+    }
+}
+
 impl Read for View<'_> {
     fn get<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>, Error> {
         let bytes = self.snapshot.get(table, key).map_err(unavailable)?;
@@ -227,7 +237,8 @@ fn open<T: DeserializeOwned>(
 
 #[expect(clippy::needless_pass_by_value, reason = "fits `map_err`")]
 fn unavailable(fault: Fault) -> Error {
-    tracing::error!(error = %fault, "the store cannot be read: {fault}");
+    // The writer says more, once, when it opens the store again.
+    tracing::warn!(error = %fault, "the store cannot be read: {fault}");
     Error::Unavailable
 }
 

@@ -131,8 +131,7 @@ pub(super) fn run(
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        if let Err(error) = engine.heal() {
-            tracing::error!(store = %place, %error, "the store is not open: {error}");
+        if !heal(engine.as_ref(), &place) {
             if let Some(job) = first {
                 job.answer(Err(Error::Unavailable));
             }
@@ -153,10 +152,23 @@ pub(super) fn run(
             // a disk may have kept what it said it had not.
             generation.fetch_add(1, Ordering::Release);
         }
+        if outcome.is_err() {
+            // At once: readers have no good handle until then.
+            heal(engine.as_ref(), &place);
+        }
         for job in group {
             job.answer(outcome.clone());
         }
     }
+}
+
+/// Whether the engine is open, after opening it again where that was needed.
+fn heal(engine: &dyn Engine, place: &str) -> bool {
+    let healed = engine.heal();
+    if let Err(error) = &healed {
+        tracing::error!(store = %place, %error, "the store is not open: {error}");
+    }
+    healed.is_ok()
 }
 
 /// Runs each job on what the ones before it left.
