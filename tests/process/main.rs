@@ -9,6 +9,11 @@
 
 mod caller;
 mod dev;
+mod durability;
+mod javascript;
+mod mail;
 mod process;
+mod run;
 mod server;
 mod signals;
+mod tools;

@@ -94,12 +94,16 @@ impl Process {
     #[track_caller]
     pub(crate) fn wrote<T>(&self, what: &str, mut find: impl FnMut(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + CAP;
+        let mut over = false;
         let mut written = self.written.text.lock().unwrap();
         loop {
             let text = String::from_utf8_lossy(&written);
             if let Some(found) = find(&text) {
                 return found;
             }
+            // It may have written its last words between the two looks; the next turn reads them.
+            assert!(!over, "ended before it wrote {what}:\n{text}");
+            over = self.readers.iter().all(JoinHandle::is_finished);
             assert!(Instant::now() < deadline, "never wrote {what}:\n{text}");
             let short = Duration::from_millis(100);
             written = self.written.more.wait_timeout(written, short).unwrap().0;

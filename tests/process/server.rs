@@ -15,7 +15,6 @@ pub(crate) struct Server {
 pub(crate) struct Arrived {
     /// The request line and the fields.
     pub(crate) head: String,
-    pub(crate) body: String,
 }
 
 impl Server {
@@ -72,6 +71,5 @@ fn arrived(socket: &TcpStream) -> Option<Arrived> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    let body = String::from_utf8_lossy(&body).into_owned();
-    Some(Arrived { head, body })
+    Some(Arrived { head })
 }
