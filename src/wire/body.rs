@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
 
 use super::timer::{Deadline, Timer};
 
@@ -170,7 +171,8 @@ pub struct Received {
     ahead: Option<Bytes>,
     limit: u64,
     left: u64,
-    stall: Stall,
+    timer: Timer,
+    patience: Patience,
 }
 
 impl Received {
@@ -183,7 +185,8 @@ impl Received {
             ahead: None,
             limit,
             left,
-            stall: Stall::new(timer, stall),
+            timer,
+            patience: Patience::new(stall),
         }
     }
 
@@ -193,8 +196,9 @@ impl Received {
     /// What reading it met.
     pub async fn peek(&mut self) -> Result<Option<u8>, Error> {
         while self.ahead.is_none() {
-            let frame =
-                std::future::poll_fn(|context| self.stall.poll_frame(&mut self.incoming, context));
+            let frame = std::future::poll_fn(|context| {
+                self.patience.poll_frame(&mut self.incoming, context)
+            });
             let Some(frame) = frame.await.transpose()? else {
                 return Ok(None);
             };
@@ -209,12 +213,12 @@ impl Received {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = match self.ahead.take() {
             Some(data) => Frame::data(data),
-            None => match ready!(self.stall.poll_frame(&mut self.incoming, context)) {
+            None => match ready!(self.patience.poll_frame(&mut self.incoming, context)) {
                 Some(Ok(frame)) => frame,
                 other => return Poll::Ready(other),
             },
         };
-        self.stall.timer.touch();
+        self.timer.touch();
         let length = frame.data_ref().map_or(0, Bytes::len) as u64;
         let Some(left) = self.left.checked_sub(length) else {
             return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
@@ -297,7 +301,52 @@ impl Leased {
     }
 }
 
-/// Notices that a body stopped moving.
+/// Notices that a request's body stopped moving.
+///
+/// The task that reads it is mostly that of a backend's connection, which the timer of the client's
+/// connection does not wake: so it has a sleep of its own, made when there is first something to
+/// wait for.
+#[derive(Debug)]
+struct Patience {
+    limit: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            sleep: None,
+            waiting: false,
+        }
+    }
+
+    fn poll_frame(
+        &mut self,
+        incoming: &mut Incoming,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Poll::Ready(frame) = Pin::new(incoming).poll_frame(context) {
+            self.waiting = false;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Error::Broken)));
+        }
+        let limit = self.limit;
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        if !self.waiting {
+            self.waiting = true;
+            sleep.as_mut().reset(Instant::now() + limit);
+        }
+        sleep
+            .as_mut()
+            .poll(context)
+            .map(|()| Some(Err(Error::Stalled)))
+    }
+}
+
+/// Notices that a response's body stopped moving. For a body that the task of `timer` reads.
 #[derive(Debug)]
 struct Stall {
     timer: Timer,
