@@ -229,7 +229,7 @@ fn request_id(headers: &HeaderMap, trust: Trust) -> RequestId {
 impl Form {
     /// A page for browsers, JSON for everybody else and for whoever calls the API.
     fn accepted_by(headers: &HeaderMap, path: &str) -> Self {
-        if path.starts_with("/api/") || path.starts_with("/v1/") {
+        if route::is_of_the_api(path) {
             return Self::Json;
         }
         let html = headers
