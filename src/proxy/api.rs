@@ -3,7 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body::Body as _;
 
-use super::error::{Error, Form, of_upstream};
+use super::error::{Error, of_upstream};
+use super::form::Form;
 use super::headers;
 use super::parameters::{Parameters, without_key};
 use super::upgrade::Upgrade;

@@ -142,6 +142,8 @@ impl Exchange {
             Some(authority) => Some(authority.as_str().to_owned()),
             None => text(&line.host),
         };
+        // User information is refused, but its request is logged all the same.
+        let host = host.as_deref().and_then(|host| host.rsplit('@').next());
         let path = redact::path(line.uri.path());
         let path = if self.route == RouteKind::Verify && path != "/" {
             format!("/{}", redact::HIDDEN).into()
@@ -154,7 +156,7 @@ impl Exchange {
             kind: "access",
             client: line.client,
             method: line.method.as_str(),
-            host: host.as_deref(),
+            host,
             path: &path,
             query: query.as_deref(),
             version: version_text(line.version),
