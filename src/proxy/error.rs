@@ -135,7 +135,7 @@ impl Error {
 
     /// Whether what went wrong is worth a cause in the log: not what clients do wrong every day.
     pub(super) fn is_ours(&self) -> bool {
-        self.told().status.is_server_error()
+        !matches!(self, Self::MethodUnknown) && self.told().status.is_server_error()
     }
 
     fn leaves_body_unread(&self) -> bool {

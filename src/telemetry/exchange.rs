@@ -151,14 +151,15 @@ impl Exchange {
             path
         };
         let query = line.uri.query().map(redact::query);
+        let user_agent = text(&line.user_agent);
         let entry = Entry {
             timestamp: jiff::Timestamp::now().to_string(),
             kind: "access",
             client: line.client,
             method: line.method.as_str(),
             host,
-            path: &path,
-            query: query.as_deref(),
+            path: clip(&path),
+            query: query.as_deref().map(clip),
             version: version_text(line.version),
             status,
             duration_ms: self.started.elapsed().as_secs_f64() * 1e3,
@@ -173,7 +174,7 @@ impl Exchange {
             },
             proxy_error: self.error,
             cause: self.cause.as_deref(),
-            user_agent: text(&line.user_agent),
+            user_agent: user_agent.as_deref().map(clip),
             request_id: self.id.as_str(),
         };
         let mut bytes = match self.telemetry.log.style() {
@@ -233,7 +234,7 @@ struct Entry<'a> {
         rename = "user_agent.original",
         skip_serializing_if = "Option::is_none"
     )]
-    user_agent: Option<String>,
+    user_agent: Option<&'a str>,
     request_id: &'a str,
 }
 
@@ -269,6 +270,14 @@ impl Entry<'_> {
         line
     }
 }
+
+/// As much of what a client wrote as a line holds.
+fn clip(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_LOGGED)]
+}
+
+/// Octets of one value in a line.
+const MAX_LOGGED: usize = 1024;
 
 fn version_text(version: Version) -> &'static str {
     match version {
