@@ -75,6 +75,9 @@ impl Proxy {
                 "the request has more than one Authorization field",
             ));
         }
+        if headers::loops(request.headers()) {
+            return Err(Error::Loop);
+        }
         let upgrade = Upgrade::asked_by(&request).filter(Upgrade::is_websocket);
         client.prepare(&mut request);
         // The page that calls may have the key in its own address.
