@@ -162,7 +162,7 @@ impl Exchange {
             query: query.as_deref().map(clip),
             version: version_text(line.version),
             status,
-            duration_ms: self.started.elapsed().as_secs_f64() * 1e3,
+            duration_ms: (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
             response_bytes: self.sent,
             route: self.route.as_str(),
             app: self.workload.as_ref().map(WorkloadId::as_str),
