@@ -350,7 +350,8 @@ impl Stall {
         let deadline = *self
             .deadline
             .get_or_insert_with(|| self.timer.after(self.limit));
-        if self.timer.passed(deadline) {
+        // A request body is read by the task of the connection that it goes out on.
+        if self.timer.passed_elsewhere(deadline, context) {
             return Poll::Ready(Some(Err(Error::Stalled)));
         }
         Poll::Pending
