@@ -3,7 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body::Body as _;
 
-use super::error::{Error, Form, of_upstream};
+use super::error::{Error, of_upstream};
+use super::form::Form;
 use super::headers;
 use super::parameters::{Parameters, without_key};
 use super::upgrade::Upgrade;
@@ -73,6 +74,9 @@ impl Proxy {
             return Err(Error::Malformed(
                 "the request has more than one Authorization field",
             ));
+        }
+        if headers::loops(request.headers()) {
+            return Err(Error::Loop);
         }
         let upgrade = Upgrade::asked_by(&request).filter(Upgrade::is_websocket);
         client.prepare(&mut request);

@@ -19,13 +19,15 @@ use crate::telemetry::exchange::{Exchange, Observed, Telemetry};
 use crate::telemetry::metrics::RouteKind;
 use crate::upstream::Upstream;
 use crate::wire::{Body, Handler, Peer, Request, Response};
-use error::{Error, Form};
+use error::Error;
+use form::Form;
 use headers::Trust;
 use route::Route;
 
 mod api;
 mod authority;
 mod error;
+mod form;
 mod forward;
 mod headers;
 pub mod index;
@@ -224,27 +226,4 @@ fn request_id(headers: &HeaderMap, trust: Trust) -> RequestId {
         Trust::Stranger => None,
     };
     sent.and_then(RequestId::from_trusted).unwrap_or_default()
-}
-
-impl Form {
-    /// A page for browsers, JSON for everybody else and for whoever calls the API.
-    fn accepted_by(headers: &HeaderMap, path: &str) -> Self {
-        if route::is_of_the_api(path) {
-            return Self::Json;
-        }
-        let html = headers
-            .get_all(header::ACCEPT)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|range| {
-                let (kind, weight) = range.split_once(';').unwrap_or((range, ""));
-                kind.trim().eq_ignore_ascii_case("text/html")
-                    && !matches!(
-                        weight.replace(' ', "").as_str(),
-                        "q=0" | "q=0.0" | "q=0.00" | "q=0.000"
-                    )
-            });
-        if html { Self::Html } else { Self::Json }
-    }
 }

@@ -142,6 +142,8 @@ impl Exchange {
             Some(authority) => Some(authority.as_str().to_owned()),
             None => text(&line.host),
         };
+        // User information is refused, but its request is logged all the same.
+        let host = host.as_deref().and_then(|host| host.rsplit('@').next());
         let path = redact::path(line.uri.path());
         let path = if self.route == RouteKind::Verify && path != "/" {
             format!("/{}", redact::HIDDEN).into()
@@ -149,17 +151,18 @@ impl Exchange {
             path
         };
         let query = line.uri.query().map(redact::query);
+        let user_agent = text(&line.user_agent);
         let entry = Entry {
             timestamp: jiff::Timestamp::now().to_string(),
             kind: "access",
             client: line.client,
             method: line.method.as_str(),
-            host: host.as_deref(),
-            path: &path,
-            query: query.as_deref(),
+            host,
+            path: clip(&path),
+            query: query.as_deref().map(clip),
             version: version_text(line.version),
             status,
-            duration_ms: self.started.elapsed().as_secs_f64() * 1e3,
+            duration_ms: (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
             response_bytes: self.sent,
             route: self.route.as_str(),
             app: self.workload.as_ref().map(WorkloadId::as_str),
@@ -171,7 +174,7 @@ impl Exchange {
             },
             proxy_error: self.error,
             cause: self.cause.as_deref(),
-            user_agent: text(&line.user_agent),
+            user_agent: user_agent.as_deref().map(clip),
             request_id: self.id.as_str(),
         };
         let mut bytes = match self.telemetry.log.style() {
@@ -231,7 +234,7 @@ struct Entry<'a> {
         rename = "user_agent.original",
         skip_serializing_if = "Option::is_none"
     )]
-    user_agent: Option<String>,
+    user_agent: Option<&'a str>,
     request_id: &'a str,
 }
 
@@ -267,6 +270,14 @@ impl Entry<'_> {
         line
     }
 }
+
+/// As much of what a client wrote as a line holds.
+fn clip(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_LOGGED)]
+}
+
+/// Octets of one value in a line.
+const MAX_LOGGED: usize = 1024;
 
 fn version_text(version: Version) -> &'static str {
     match version {

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep};
 
+use super::io::Phase;
 use super::timer::{Deadline, Timer};
 
 /// The body of a request or a response.
@@ -171,22 +171,30 @@ pub struct Received {
     ahead: Option<Bytes>,
     limit: u64,
     left: u64,
-    timer: Timer,
-    patience: Patience,
+    stall: Stall,
+    phase: Phase,
+    ended: bool,
 }
 
 impl Received {
     /// A body of at most `limit` bytes (0: any length) that must not stop moving for `stall`.
     #[must_use]
-    pub fn new(incoming: Incoming, limit: u64, timer: Timer, stall: Duration) -> Self {
+    pub fn new(
+        incoming: Incoming,
+        limit: u64,
+        stall: Duration,
+        timer: Timer,
+        phase: Phase,
+    ) -> Self {
         let left = if limit == 0 { u64::MAX } else { limit };
         Self {
             incoming,
             ahead: None,
             limit,
             left,
-            timer,
-            patience: Patience::new(stall),
+            stall: Stall::new(timer, stall),
+            phase,
+            ended: false,
         }
     }
 
@@ -196,10 +204,10 @@ impl Received {
     /// What reading it met.
     pub async fn peek(&mut self) -> Result<Option<u8>, Error> {
         while self.ahead.is_none() {
-            let frame = std::future::poll_fn(|context| {
-                self.patience.poll_frame(&mut self.incoming, context)
-            });
+            let frame =
+                std::future::poll_fn(|context| self.stall.poll_frame(&mut self.incoming, context));
             let Some(frame) = frame.await.transpose()? else {
+                self.ended = true;
                 return Ok(None);
             };
             self.ahead = frame.into_data().ok().filter(|data| !data.is_empty());
@@ -213,12 +221,15 @@ impl Received {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = match self.ahead.take() {
             Some(data) => Frame::data(data),
-            None => match ready!(self.patience.poll_frame(&mut self.incoming, context)) {
+            None => match ready!(self.stall.poll_frame(&mut self.incoming, context)) {
                 Some(Ok(frame)) => frame,
-                other => return Poll::Ready(other),
+                other => {
+                    self.ended = other.is_none();
+                    return Poll::Ready(other);
+                }
             },
         };
-        self.timer.touch();
+        self.stall.timer.touch();
         let length = frame.data_ref().map_or(0, Bytes::len) as u64;
         let Some(left) = self.left.checked_sub(length) else {
             return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
@@ -236,6 +247,14 @@ impl Received {
         }
         hint.set_lower(incoming.lower() + ahead);
         hint
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        if !self.ended && !self.incoming.is_end_stream() {
+            self.phase.body_given_up();
+        }
     }
 }
 
@@ -301,52 +320,7 @@ impl Leased {
     }
 }
 
-/// Notices that a request's body stopped moving.
-///
-/// The task that reads it is mostly that of a backend's connection, which the timer of the client's
-/// connection does not wake: so it has a sleep of its own, made when there is first something to
-/// wait for.
-#[derive(Debug)]
-struct Patience {
-    limit: Duration,
-    sleep: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
-}
-
-impl Patience {
-    fn new(limit: Duration) -> Self {
-        Self {
-            limit,
-            sleep: None,
-            waiting: false,
-        }
-    }
-
-    fn poll_frame(
-        &mut self,
-        incoming: &mut Incoming,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let Poll::Ready(frame) = Pin::new(incoming).poll_frame(context) {
-            self.waiting = false;
-            return Poll::Ready(frame.map(|frame| frame.map_err(Error::Broken)));
-        }
-        let limit = self.limit;
-        let sleep = self
-            .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        if !self.waiting {
-            self.waiting = true;
-            sleep.as_mut().reset(Instant::now() + limit);
-        }
-        sleep
-            .as_mut()
-            .poll(context)
-            .map(|()| Some(Err(Error::Stalled)))
-    }
-}
-
-/// Notices that a response's body stopped moving. For a body that the task of `timer` reads.
+/// Notices that a body stopped moving.
 #[derive(Debug)]
 struct Stall {
     timer: Timer,
@@ -376,7 +350,8 @@ impl Stall {
         let deadline = *self
             .deadline
             .get_or_insert_with(|| self.timer.after(self.limit));
-        if self.timer.passed(deadline) {
+        // A request body is read by the task of the connection that it goes out on.
+        if self.timer.passed_elsewhere(deadline, context) {
             return Poll::Ready(Some(Err(Error::Stalled)));
         }
         Poll::Pending
