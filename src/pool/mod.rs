@@ -143,7 +143,8 @@ impl Pool {
                 Err(Unsent::Failed(error)) => return Err(error),
             }
         }
-        let connection = self.open(origin).await?;
+        // Boxed, because a connection is opened seldom and the future of every request has room for it.
+        let connection = Box::pin(self.open(origin)).await?;
         connection
             .send(request)
             .await
