@@ -160,7 +160,8 @@ impl Pool {
                 },
             }
         }
-        let connection = self.open(origin).await?;
+        // Boxed, because a connection is opened seldom and the future of every request has room for it.
+        let connection = Box::pin(self.open(origin)).await?;
         connection
             .send(request)
             .await

@@ -1,5 +1,7 @@
 //! The M3O API for browsers, query parameters and official clients.
 
+use std::pin::pin;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body::Body as _;
 
@@ -107,10 +109,11 @@ impl Proxy {
         client: &Client<'_>,
     ) -> Result<Response, Error> {
         let limit = self.settings.timeouts.response;
+        let passed = pin!(self.upstream.pass(endpoint, request));
         client
             .peer
             .timer
-            .while_moving(limit, self.upstream.pass(endpoint, request))
+            .while_moving(limit, passed)
             .await
             .ok_or(Error::UpstreamTimedOut)?
             .map_err(of_upstream)

@@ -75,14 +75,14 @@ enum Outcome {
 const CLIENT_LEFT: u16 = 499;
 
 impl Exchange {
-    /// Begins with the head of `request`.
+    /// Begins with the head of `request`. Boxed, because it goes on with the response through many hands.
     #[must_use]
     pub fn begin(
         telemetry: &Arc<Telemetry>,
         request: &Request,
         peer: &Peer,
         id: RequestId,
-    ) -> Self {
+    ) -> Box<Self> {
         telemetry.metrics.active_requests.inc();
         let line = (telemetry.access && telemetry.log.is_on()).then(|| Line {
             method: request.method().clone(),
@@ -92,7 +92,7 @@ impl Exchange {
             user_agent: request.headers().get(header::USER_AGENT).cloned(),
             client: peer.address.ip(),
         });
-        Self {
+        Box::new(Self {
             telemetry: Arc::clone(telemetry),
             started: Instant::now(),
             id,
@@ -106,7 +106,7 @@ impl Exchange {
             status: None,
             sent: 0,
             outcome: Outcome::ClientLeft,
-        }
+        })
     }
 
     /// The id of the request.
@@ -117,7 +117,7 @@ impl Exchange {
 
     /// Goes on with the body of the answer, and ends with it.
     pub fn observe<B: HttpBody>(
-        mut self,
+        mut self: Box<Self>,
         response: http::Response<B>,
     ) -> http::Response<Observed<B>> {
         self.status = Some(response.status());
@@ -292,7 +292,7 @@ fn version_text(version: Version) -> &'static str {
 #[derive(Debug)]
 pub struct Observed<B> {
     body: B,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
 }
 
 impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Observed<B> {

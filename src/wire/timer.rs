@@ -89,13 +89,13 @@ impl Timer {
     /// Runs `future`, but for no longer than `limit` after the request's body last moved; `None`
     /// when that time is over.
     ///
-    /// For futures that the connection's own task polls.
+    /// For futures that the connection's own task polls. It is pinned by the caller: held here, it
+    /// would be in memory twice, and copied.
     pub async fn while_moving<T>(
         &self,
         limit: Duration,
-        future: impl Future<Output = T>,
+        mut future: Pin<&mut impl Future<Output = T>>,
     ) -> Option<T> {
-        let mut future = std::pin::pin!(future);
         let mut deadline = self.after(limit);
         poll_fn(|context| {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
@@ -174,6 +174,8 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     /// Polls `future` beside an alarm, as the task of a connection does.
@@ -195,7 +197,7 @@ mod tests {
     async fn a_deadline_ends_what_takes_longer() {
         let timer = Timer::new();
         let start = Instant::now();
-        let never = std::future::pending::<()>();
+        let never = pin!(std::future::pending::<()>());
         let outcome = drive(&timer, timer.while_moving(Duration::from_secs(10), never)).await;
         assert_eq!(outcome, None);
         let took = start.elapsed().as_millis();
@@ -208,13 +210,13 @@ mod tests {
         let start = Instant::now();
         let second = Duration::from_secs(1);
         let both = async {
-            let never = std::future::pending::<()>();
+            let never = pin!(std::future::pending::<()>());
             assert_eq!(timer.while_moving(second, never).await, None);
             assert!(start.elapsed() < 2 * second);
             std::future::pending::<()>().await;
         };
         assert_eq!(
-            drive(&timer, timer.while_moving(60 * second, both)).await,
+            drive(&timer, timer.while_moving(60 * second, pin!(both))).await,
             None
         );
         assert!(start.elapsed() >= 60 * second);
@@ -231,7 +233,8 @@ mod tests {
             }
             std::future::pending::<()>().await;
         };
-        let outcome = drive(&timer, timer.while_moving(Duration::from_secs(10), upload)).await;
+        let limit = Duration::from_secs(10);
+        let outcome = drive(&timer, timer.while_moving(limit, pin!(upload))).await;
         assert_eq!(outcome, None);
         let took = start.elapsed().as_secs();
         assert_eq!(took, 70);
