@@ -8,7 +8,10 @@ RUN cargo build --profile dist --locked --bin m3o-ingress
 # The folder of the platform's store, to be owned by the user below.
 RUN mkdir /empty
 
-FROM gcr.io/distroless/cc-debian13
+FROM debian:trixie-slim
+# The authorities that https backends are checked by.
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/*
 LABEL org.opencontainers.image.title="m3o-ingress" \
       org.opencontainers.image.description="The single front door of an app platform: apps, functions, an API, short links and verification links" \
       org.opencontainers.image.licenses="Apache-2.0"

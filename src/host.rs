@@ -194,4 +194,31 @@ mod tests {
         assert_eq!(under("m3o.app.evil.com"), "elsewhere");
         assert_eq!(under(".m3o.app"), "");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_taken_for_a_host_is_canonical(authority in "[ -~é\t]{0,40}") {
+            if let Ok(host) = Host::parse(&authority) {
+                let name = host.name();
+                proptest::prop_assert!(!name.is_empty());
+                proptest::prop_assert!(!name.bytes().any(|byte| byte.is_ascii_uppercase()));
+                proptest::prop_assert!(!name.contains(['@', '/', ' ', '%', ',', '\\']));
+                let again = Host::parse(name.trim_end_matches('.'));
+                proptest::prop_assert!(again.is_ok() || name.ends_with('.'));
+            }
+        }
+
+        #[test]
+        fn a_label_is_found_exactly_before_a_dot_and_the_suffix(label in "[a-z0-9.-]{1,12}") {
+            let name = format!("{label}.m3o.app");
+            if let Ok(host) = Host::parse(&name) {
+                let expected = if label.contains('.') { Under::Deeper } else { Under::Label(&label) };
+                proptest::prop_assert_eq!(host.under("m3o.app"), expected);
+            }
+            let glued = format!("{label}m3o.app");
+            if !label.ends_with('.') && let Ok(host) = Host::parse(&glued) {
+                proptest::prop_assert_eq!(host.under("m3o.app"), Under::Elsewhere);
+            }
+        }
+    }
 }

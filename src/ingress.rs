@@ -20,11 +20,11 @@ use crate::pool::{self, Dialer, Guard, Pool, PoolLimits};
 use crate::proxy::{Proxy, Settings};
 use crate::resolve::Cache;
 use crate::server::connection::ConnectionSettings;
+use crate::server::descriptors;
 use crate::server::listener::{self, Listeners};
 use crate::server::permits::Permits;
 use crate::server::shutdown::{Stage, Stop, Stopper, stop_signal};
 use crate::server::worker::Worker;
-use crate::settings::Limits;
 use crate::telemetry::exchange::Telemetry;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
@@ -171,7 +171,7 @@ impl Ingress {
 
     async fn serve(mut self, mut stop: Stop) -> Result<(), Error> {
         let readiness = Arc::new(Readiness::default());
-        let limit = connections_that_fit(&self.config.limits);
+        let limit = descriptors::connections_that_fit(&self.config.limits);
         let permits = Permits::new(limit, self.config.limits.per_peer);
         let (stopper, worker_stop) = stop_signal();
         let (side_stopper, side_stop) = stop_signal();
@@ -428,31 +428,4 @@ fn worker_count(configured: usize) -> usize {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         count => count,
     }
-}
-
-/// Raises the soft descriptor limit to the hard one, and gives how many connections then fit.
-fn connections_that_fit(limits: &Limits) -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    let available = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    let Some(descriptors) = available else {
-        return limits.connections;
-    };
-    let fitting = limits.connections_within(descriptors);
-    if fitting < limits.connections {
-        tracing::warn!(
-            configured = limits.connections,
-            lowered_to = fitting,
-            descriptors,
-            "limits.connections is lowered to what the descriptor limit allows"
-        );
-    }
-    fitting
 }

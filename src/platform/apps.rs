@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::error::Error;
 use super::fields::Fields;
-use super::store::{Read, Table};
-use super::{EVERYTHING, Platform, workload};
+use super::kept::{self, Kept};
+use super::store::Table;
+use super::{Platform, workload};
 use crate::id::WorkloadId;
 
 /// An app as it is kept.
@@ -51,81 +52,48 @@ pub(super) async fn upsert(
     name: WorkloadId,
     backend: &str,
 ) -> Result<(), Error> {
-    let app = App::new(backend.to_owned());
-    let write = platform.store.write(move |tx| {
-        let known: Option<App> = tx.get(Table::Apps, name.as_str())?;
-        if known.is_none_or(|known| known.backend != app.backend) {
-            tx.put(Table::Apps, name.as_str(), &app);
-        }
-        Ok(())
-    });
-    write.await
+    kept::upsert(platform, name, App::new(backend.to_owned())).await
 }
 
 async fn run(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
     let name = workload::new_name(fields)?;
     let mut app = App::new(workload::new_backend(fields)?);
     Changed::of(fields)?.apply(&mut app);
-    let write = platform.store.write(move |tx| {
-        if tx.get::<App>(Table::Apps, name.as_str())?.is_some() {
-            return Err(Error::Taken("app name"));
-        }
-        tx.put(Table::Apps, name.as_str(), &app);
-        Ok(app)
-    });
-    let app = write.await?;
+    let app = kept::insert(platform, name, app).await?;
     Ok(json!({ "service": app.to_json(platform, &name) }))
 }
 
 fn get(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
-    let name = workload::known_name(fields, "name", KIND)?;
-    let app = find(platform, &name)?;
+    let name = workload::known_name(fields, "name", App::KIND)?;
+    let app: App = kept::find(platform, &name)?;
     Ok(json!({ "service": app.to_json(platform, &name) }))
 }
 
 async fn update(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
-    let name = workload::known_name(fields, "name", KIND)?;
-    // Checked here, applied in the transaction: what others changed meanwhile stays.
+    let name = workload::known_name(fields, "name", App::KIND)?;
     let changed = Changed::of(fields)?;
-    let write = platform.store.write(move |tx| {
-        let known: Option<App> = tx.get(Table::Apps, name.as_str())?;
-        let mut app = known.ok_or(Error::NotFound(KIND))?;
-        changed.apply(&mut app);
-        app.updated = Timestamp::now();
-        tx.put(Table::Apps, name.as_str(), &app);
-        Ok(())
-    });
-    write.await.map(|()| json!({}))
+    kept::change(platform, name, |app| changed.apply(app)).await?;
+    Ok(json!({}))
 }
 
 async fn delete(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
-    let name = workload::known_name(fields, "name", KIND)?;
-    let write = platform.store.write(move |tx| {
-        let known: Option<App> = tx.get(Table::Apps, name.as_str())?;
-        known.ok_or(Error::NotFound(KIND))?;
-        tx.delete(Table::Apps, name.as_str());
-        Ok(())
-    });
-    write.await.map(|()| json!({}))
+    let name = workload::known_name(fields, "name", App::KIND)?;
+    kept::remove::<App>(platform, name).await?;
+    Ok(json!({}))
 }
 
 fn list(platform: &Platform) -> Result<Value, Error> {
-    let apps: Vec<(String, App)> = platform.store.read()?.scan(Table::Apps, "", EVERYTHING)?;
-    let services: Vec<Value> = apps
-        .into_iter()
-        .filter_map(|(name, app)| Some(app.to_json(platform, &WorkloadId::parse(&name).ok()?)))
+    let services: Vec<Value> = kept::all::<App>(platform)?
+        .iter()
+        .map(|(name, app)| app.to_json(platform, name))
         .collect();
     Ok(json!({ "services": services }))
 }
 
 fn resolve(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
-    let id = workload::known_name(fields, "id", KIND)?;
-    Ok(json!({ "url": find(platform, &id)?.backend }))
-}
-
-fn find(platform: &Platform, name: &WorkloadId) -> Result<App, Error> {
-    let app: Option<App> = platform.store.read()?.get(Table::Apps, name.as_str())?;
-    app.ok_or(Error::NotFound(KIND))
+    let id = workload::known_name(fields, "id", App::KIND)?;
+    let app: App = kept::find(platform, &id)?;
+    Ok(json!({ "url": app.backend }))
 }
 
 /// The fields of a call that change an app; what is absent stays.
@@ -169,6 +137,19 @@ impl Changed {
     }
 }
 
+impl Kept for App {
+    const TABLE: Table = Table::Apps;
+    const KIND: &'static str = "app";
+
+    fn backend(&self) -> &str {
+        &self.backend
+    }
+
+    fn touch(&mut self) {
+        self.updated = Timestamp::now();
+    }
+}
+
 impl App {
     fn new(backend: String) -> Self {
         let now = Timestamp::now();
@@ -202,8 +183,6 @@ impl App {
         })
     }
 }
-
-const KIND: &str = "app";
 
 #[cfg(test)]
 mod tests {

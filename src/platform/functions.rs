@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 
 use super::error::{Error, JSON};
 use super::fields::Fields;
-use super::store::{Read, Table};
-use super::{EVERYTHING, Platform, workload};
+use super::kept::{self, Kept};
+use super::store::Table;
+use super::{Platform, workload};
 use crate::id::WorkloadId;
 use crate::pool::{Origin, Pool, Reach};
 use crate::wire::{Body, Request};
@@ -68,30 +69,14 @@ pub(super) async fn upsert(
     name: WorkloadId,
     backend: &str,
 ) -> Result<(), Error> {
-    let function = Function::new(backend.to_owned());
-    let write = platform.store.write(move |tx| {
-        let known: Option<Function> = tx.get(Table::Functions, name.as_str())?;
-        if known.is_none_or(|known| known.backend != function.backend) {
-            tx.put(Table::Functions, name.as_str(), &function);
-        }
-        Ok(())
-    });
-    write.await
+    kept::upsert(platform, name, Function::new(backend.to_owned())).await
 }
 
 async fn deploy(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
     let name = workload::new_name(fields)?;
     let mut function = Function::new(workload::new_backend(fields)?);
     Changed::of(fields)?.apply(&mut function);
-    let write = platform.store.write(move |tx| {
-        let known: Option<Function> = tx.get(Table::Functions, name.as_str())?;
-        if known.is_some() {
-            return Err(Error::Taken("function name"));
-        }
-        tx.put(Table::Functions, name.as_str(), &function);
-        Ok(function)
-    });
-    let function = write.await?;
+    let function = kept::insert(platform, name, function).await?;
     Ok(json!({ "function": function.to_json(platform, &name) }))
 }
 
@@ -100,9 +85,9 @@ async fn call_function(
     fields: &Fields,
     pool: &Rc<Pool>,
 ) -> Result<Value, Error> {
-    let name = workload::known_name(fields, "name", KIND)?;
+    let name = workload::known_name(fields, "name", Function::KIND)?;
     let argument = fields.object("request")?.unwrap_or_default();
-    let function = find(platform, &name)?;
+    let function: Function = kept::find(platform, &name)?;
     let exchange = exchange(&function.backend, argument, pool);
     let answer = tokio::time::timeout(PATIENCE, exchange).await;
     let response = answer.map_err(|_| Error::TimedOut)??;
@@ -142,55 +127,36 @@ async fn exchange(
 }
 
 fn describe(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
-    let name = workload::known_name(fields, "name", KIND)?;
-    let function = find(platform, &name)?;
+    let name = workload::known_name(fields, "name", Function::KIND)?;
+    let function: Function = kept::find(platform, &name)?;
     Ok(json!({ "function": function.to_json(platform, &name) }))
 }
 
 async fn update(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
-    let name = workload::known_name(fields, "name", KIND)?;
+    let name = workload::known_name(fields, "name", Function::KIND)?;
     let changed = Changed::of(fields)?;
-    let write = platform.store.write(move |tx| {
-        let known: Option<Function> = tx.get(Table::Functions, name.as_str())?;
-        let mut function = known.ok_or(Error::NotFound(KIND))?;
-        changed.apply(&mut function);
-        function.updated = Timestamp::now();
-        tx.put(Table::Functions, name.as_str(), &function);
-        Ok(())
-    });
-    write.await.map(|()| json!({}))
+    kept::change(platform, name, |function| changed.apply(function)).await?;
+    Ok(json!({}))
 }
 
 async fn delete(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
-    let name = workload::known_name(fields, "name", KIND)?;
-    let write = platform.store.write(move |tx| {
-        let known: Option<Function> = tx.get(Table::Functions, name.as_str())?;
-        known.ok_or(Error::NotFound(KIND))?;
-        tx.delete(Table::Functions, name.as_str());
-        Ok(())
-    });
-    write.await.map(|()| json!({}))
+    let name = workload::known_name(fields, "name", Function::KIND)?;
+    kept::remove::<Function>(platform, name).await?;
+    Ok(json!({}))
 }
 
 fn list(platform: &Platform) -> Result<Value, Error> {
-    let view = platform.store.read()?;
-    let functions: Vec<(String, Function)> = view.scan(Table::Functions, "", EVERYTHING)?;
-    let functions: Vec<Value> = functions
-        .into_iter()
-        .filter_map(|(name, of)| Some(of.to_json(platform, &WorkloadId::parse(&name).ok()?)))
+    let functions: Vec<Value> = kept::all::<Function>(platform)?
+        .iter()
+        .map(|(name, function)| function.to_json(platform, name))
         .collect();
     Ok(json!({ "functions": functions }))
 }
 
 fn proxy(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
-    let id = workload::known_name(fields, "id", KIND)?;
-    Ok(json!({ "url": find(platform, &id)?.backend }))
-}
-
-fn find(platform: &Platform, name: &WorkloadId) -> Result<Function, Error> {
-    let view = platform.store.read()?;
-    let function: Option<Function> = view.get(Table::Functions, name.as_str())?;
-    function.ok_or(Error::NotFound(KIND))
+    let id = workload::known_name(fields, "id", Function::KIND)?;
+    let function: Function = kept::find(platform, &id)?;
+    Ok(json!({ "url": function.backend }))
 }
 
 /// The fields of a call that change a function; what is absent stays.
@@ -226,6 +192,19 @@ impl Changed {
     }
 }
 
+impl Kept for Function {
+    const TABLE: Table = Table::Functions;
+    const KIND: &'static str = "function";
+
+    fn backend(&self) -> &str {
+        &self.backend
+    }
+
+    fn touch(&mut self) {
+        self.updated = Timestamp::now();
+    }
+}
+
 impl Function {
     fn new(backend: String) -> Self {
         let now = Timestamp::now();
@@ -255,8 +234,6 @@ impl Function {
         json
     }
 }
-
-const KIND: &str = "function";
 
 /// For the whole of a call.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -18,6 +18,7 @@ use crate::server::shutdown::{Stage, Stop};
 use crate::upstream::{LocalAnswer, LocalApi, OwnCall};
 use crate::wire::{Body, Request, Response};
 
+mod accounts;
 mod apps;
 pub mod demo;
 mod error;
@@ -25,6 +26,7 @@ mod fields;
 mod functions;
 mod helloworld;
 mod hits;
+mod kept;
 mod keys;
 mod mailing;
 mod passwords;

@@ -4,10 +4,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::accounts::{self, Wanted};
 use super::error::Error;
 use super::fields::Fields;
 use super::store::{self, Read, Table, Transaction};
-use super::users::{self, Wanted};
 use super::{EVERYTHING, Platform, random};
 use crate::credentials::Secret;
 
@@ -44,7 +44,7 @@ pub(super) async fn login(platform: &Platform, fields: &Fields) -> Result<Value,
     let id = random::token::<32>();
     let digest = random::digest(&id);
     let write = platform.store.write(move |tx| {
-        users::unchanged(tx, &session.user_id, hash.as_deref())?;
+        accounts::unchanged(tx, &session.user_id, hash.as_deref())?;
         tx.put(Table::Sessions, &digest, &session);
         tx.put(Table::UserSessions, &session.beside(&digest), &());
         Ok::<_, Error>(session)

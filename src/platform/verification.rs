@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::accounts;
 use super::error::Error;
 use super::fields::Fields;
 use super::mailing;
 use super::store::{self, Read, Table, Transaction};
-use super::users;
 use super::{EVERYTHING, Platform, random};
 use crate::destination::Destination;
 use crate::mail::Message;
@@ -23,7 +23,7 @@ struct Token {
 /// `SendVerificationEmail` → `{}`, once the mail is sure to leave.
 pub(super) async fn send(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
     platform.mail.configured()?;
-    let email = users::checked_email(fields.required("email")?)?;
+    let email = accounts::checked_email(fields.required("email")?)?;
     let text = fields.required("textContent")?;
     if !text.contains(PLACEHOLDER) {
         return Err(Error::field(
@@ -68,7 +68,7 @@ pub(super) async fn verify(platform: &Platform, fields: &Fields) -> Result<Value
         let token = token.filter(|token| token.expires > Timestamp::now().as_second());
         let token = token.ok_or(Error::BadToken)?;
         tx.delete(Table::Tokens, &digest);
-        users::verified(tx, &token.email)?;
+        accounts::verified(tx, &token.email)?;
         Ok(())
     });
     write.await.map(|()| json!({}))

@@ -70,14 +70,19 @@ impl Connection {
         self.sender.borrow().is_ready()
     }
 
-    pub(super) async fn send(self: &Rc<Self>, request: Request) -> Result<Response, Unsent> {
+    pub(super) fn send(
+        self: &Rc<Self>,
+        request: Request,
+    ) -> impl Future<Output = Result<Response, Unsent>> {
         let sending = self.sender.borrow_mut().try_send_request(request);
-        match sending.await {
-            Ok(response) => Ok(self.lease(response)),
-            Err(mut failed) => Err(match failed.take_message() {
-                Some(request) => Unsent::Returned(Box::new(request)),
-                None => Unsent::Failed(self.broken(failed.into_error())),
-            }),
+        async move {
+            match sending.await {
+                Ok(response) => Ok(self.lease(response)),
+                Err(mut failed) => Err(match failed.take_message() {
+                    Some(request) => Unsent::Returned(Box::new(request)),
+                    None => Unsent::Failed(self.broken(failed.into_error())),
+                }),
+            }
         }
     }
 

@@ -46,7 +46,7 @@ pub enum DialError {
         source: Box<hickory_resolver::net::NetError>,
     },
     /// Every address is one that backends may not live on.
-    #[error("{origin} is at {address}, where backends may not live (backends.allow_private)")]
+    #[error("{origin} is at {address}, which is our own or private (backends.allow_private)")]
     Forbidden {
         /// Where to.
         origin: Origin,

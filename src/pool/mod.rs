@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::telemetry::metrics::Metrics;
 use crate::units;
-use crate::wire::{Request, Response, body};
+use crate::wire::{Body, Request, Response, body};
 use connection::{Connection, Unsent, body_error};
 
 mod connection;
@@ -107,6 +108,15 @@ impl Error {
         };
         body_error(error)
     }
+
+    /// Whether the connection ended before the head of the response.
+    fn is_broken_off(&self) -> bool {
+        let Self::Broken { source, .. } = self else {
+            return false;
+        };
+        source.is_incomplete_message()
+            || source.source().is_some_and(|cause| cause.is::<io::Error>())
+    }
 }
 
 impl Pool {
@@ -136,14 +146,22 @@ impl Pool {
         let mut request = request;
         while let Some(connection) = self.take_idle(origin) {
             self.metrics.pool_reused.inc();
+            let again = repeatable(&request);
             match connection.send(request).await {
                 Ok(response) => return Ok(response),
                 // Closed before a byte was written: it may go over another one, whatever it asks.
                 Err(Unsent::Returned(unsent)) => request = *unsent,
-                Err(Unsent::Failed(error)) => return Err(error),
+                Err(Unsent::Failed(error)) => match again {
+                    Some(again) if error.is_broken_off() => {
+                        request = again;
+                        break;
+                    }
+                    _ => return Err(error),
+                },
             }
         }
-        let connection = self.open(origin).await?;
+        // Boxed, because a connection is opened seldom and the future of every request has room for it.
+        let connection = Box::pin(self.open(origin)).await?;
         connection
             .send(request)
             .await
@@ -238,6 +256,20 @@ impl Drop for Pool {
             sweeper.abort();
         }
     }
+}
+
+/// A second copy of a request that means the same when it arrives twice (RFC 9110, 9.2.2): its
+/// connection may have been closed as it was written.
+fn repeatable(request: &Request) -> Option<Request> {
+    if !request.method().is_idempotent() || !matches!(request.body(), Body::Empty) {
+        return None;
+    }
+    let mut again = Request::new(Body::Empty);
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.version_mut() = request.version();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
 }
 
 /// Drops what has been idle for too long or was closed by the other side.

@@ -1,9 +1,12 @@
 //! The M3O API for browsers, query parameters and official clients.
 
+use std::pin::pin;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body::Body as _;
 
-use super::error::{Error, Form, of_upstream};
+use super::error::{Error, of_upstream};
+use super::form::Form;
 use super::headers;
 use super::parameters::{Parameters, without_key};
 use super::upgrade::Upgrade;
@@ -74,6 +77,9 @@ impl Proxy {
                 "the request has more than one Authorization field",
             ));
         }
+        if headers::loops(request.headers()) {
+            return Err(Error::Loop);
+        }
         let upgrade = Upgrade::asked_by(&request).filter(Upgrade::is_websocket);
         client.prepare(&mut request);
         // The page that calls may have the key in its own address.
@@ -103,10 +109,11 @@ impl Proxy {
         client: &Client<'_>,
     ) -> Result<Response, Error> {
         let limit = self.settings.timeouts.response;
+        let passed = pin!(self.upstream.pass(endpoint, request));
         client
             .peer
             .timer
-            .while_moving(limit, self.upstream.pass(endpoint, request))
+            .while_moving(limit, passed)
             .await
             .ok_or(Error::UpstreamTimedOut)?
             .map_err(of_upstream)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::authority::BadAuthority;
-use super::page;
+use super::form::Form;
 use super::parameters::BadForm;
 use crate::destination::BadDestination;
 use crate::id::RequestId;
@@ -14,8 +14,7 @@ use crate::pool::{self, DialError};
 use crate::resolve::{self, WorkloadKind};
 use crate::telemetry::metrics::RouteKind;
 use crate::upstream;
-use crate::upstream::messages::ErrorMessage;
-use crate::wire::{Body, Response, body};
+use crate::wire::{Response, body};
 
 /// Why a request is answered by the ingress itself, and not well.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +59,8 @@ pub(super) enum Error {
     Resolve(WorkloadKind, #[source] Arc<resolve::Error>),
     #[error("the upstream gave no answer")]
     Upstream(#[source] upstream::Error),
+    #[error("the upstream broke off")]
+    UpstreamBroken(#[source] pool::Error),
     #[error("the upstream did not answer in time")]
     UpstreamTimedOut,
     #[error("the upstream gave a destination that cannot be redirected to")]
@@ -88,15 +89,6 @@ struct Told {
     text: String,
 }
 
-/// How whoever asked reads best.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// The M3O shape.
-    Json,
-    /// A small page.
-    Html,
-}
-
 /// What is put into `Retry-After`, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
@@ -106,19 +98,7 @@ impl Error {
     /// The answer, in the words of `form`.
     pub(super) fn to_response(&self, form: Form, route: RouteKind, id: &RequestId) -> Response {
         let told = self.told();
-        let mut response = match form {
-            Form::Json => json(&told, route),
-            Form::Html => page::respond(
-                told.status,
-                &page::Message {
-                    status: told.status.as_u16(),
-                    title: told.status.canonical_reason().unwrap_or("Error"),
-                    text: &told.text,
-                    link: None,
-                    request_id: id.as_str(),
-                },
-            ),
-        };
+        let mut response = form.render(told.status, &told.text, route, id);
         let headers = response.headers_mut();
         headers.insert(PROXY_STATUS, proxy_status(told.kind));
         if told.status == StatusCode::SERVICE_UNAVAILABLE {
@@ -155,7 +135,7 @@ impl Error {
 
     /// Whether what went wrong is worth a cause in the log: not what clients do wrong every day.
     pub(super) fn is_ours(&self) -> bool {
-        self.told().status.is_server_error()
+        !matches!(self, Self::MethodUnknown) && self.told().status.is_server_error()
     }
 
     fn leaves_body_unread(&self) -> bool {
@@ -165,6 +145,7 @@ impl Error {
         )
     }
 
+    #[expect(clippy::too_many_lines, reason = "one table, one row an error")]
     fn told(&self) -> Told {
         let told = |status, kind, text: &str| Told {
             status,
@@ -233,6 +214,11 @@ impl Error {
             ),
             Self::Resolve(kind, error) => resolve_error(*kind, error),
             Self::Upstream(error) => upstream_error(error),
+            Self::UpstreamBroken(_) => told(
+                StatusCode::BAD_GATEWAY,
+                "http_protocol_error",
+                "the API broke off or gave an answer that makes no sense",
+            ),
             Self::UpstreamTimedOut => told(
                 StatusCode::GATEWAY_TIMEOUT,
                 "http_response_timeout",
@@ -413,19 +399,6 @@ fn backend_error(error: &pool::Error) -> Told {
     }
 }
 
-fn json(told: &Told, route: RouteKind) -> Response {
-    let id = match route {
-        RouteKind::Unknown => "ingress".to_owned(),
-        kind => format!("ingress.{}", kind.as_str()),
-    };
-    let message = ErrorMessage::new(&id, told.status, &told.text).to_json();
-    let mut response = Response::new(Body::from(message));
-    *response.status_mut() = told.status;
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
-    response
-}
-
 fn proxy_status(kind: &str) -> HeaderValue {
     HeaderValue::try_from(format!("{}; error={kind}", super::headers::OUR_NAME))
         .expect("error types are tokens")
@@ -440,14 +413,20 @@ pub(super) fn of_backend(error: pool::Error) -> Error {
     }
 }
 
-/// An error of the upstream while a client's body was on its way there.
+/// An error of the upstream while a client's call was passed on to it.
 pub(super) fn of_upstream(error: upstream::Error) -> Error {
-    if let upstream::Error::Unreachable(error) = &error {
-        match error.body_error() {
-            Some(body::Error::TooLarge { .. }) => return Error::BodyTooLarge,
-            Some(body::Error::Stalled) => return Error::ClientBody(body::Error::Stalled),
-            Some(body::Error::Broken(_)) | None => {}
-        }
+    let upstream::Error::Unreachable(error) = error else {
+        return Error::Upstream(error);
+    };
+    match error.body_error() {
+        Some(body::Error::TooLarge { .. }) => Error::BodyTooLarge,
+        Some(body::Error::Stalled) => Error::ClientBody(body::Error::Stalled),
+        Some(body::Error::Broken(_)) | None => match error {
+            pool::Error::Broken { .. } => Error::UpstreamBroken(error),
+            pool::Error::Dial(DialError::TimedOut { .. }) => Error::UpstreamTimedOut,
+            pool::Error::Dial(_) | pool::Error::RequestBody(_) => {
+                Error::Upstream(upstream::Error::Unreachable(error))
+            }
+        },
     }
-    Error::Upstream(error)
 }

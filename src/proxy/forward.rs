@@ -1,5 +1,7 @@
 //! Sends a request to its backend and gives the response, both streamed.
 
+use std::pin::pin;
+
 use http::{HeaderValue, StatusCode, Uri, Version, header};
 use http_body::Body as _;
 
@@ -11,24 +13,25 @@ use crate::resolve::Backend;
 use crate::wire::{Body, Request, Response};
 
 impl Proxy {
-    /// Forwards `request` to `backend` as `client` sent it.
+    /// Forwards `request` to `backend` as `client` sent it. It is taken out of where it is: a move at
+    /// each step would make every future on the way larger by it.
     ///
     /// # Errors
     /// When there is no response to pass on.
     pub(super) async fn forward(
         &self,
         backend: &Backend,
-        mut request: Request,
+        request: &mut Request,
         client: &Client<'_>,
     ) -> Result<Response, Error> {
         if headers::loops(request.headers()) {
             return Err(Error::Loop);
         }
-        let upgrade = Upgrade::asked_by(&request);
+        let upgrade = Upgrade::asked_by(request);
         let target = backend
             .target(request.uri())
             .map_err(|_| Error::UriTooLong)?;
-        client.prepare(&mut request);
+        client.prepare(request);
         let headers = request.headers_mut();
         headers.insert(header::HOST, backend.authority().clone());
         if let Some(upgrade) = &upgrade {
@@ -38,8 +41,9 @@ impl Proxy {
 
         let timeouts = &self.settings.timeouts;
         let timer = &client.peer.timer;
+        let sent = pin!(self.pool.send(backend.origin(), std::mem::take(request)));
         let mut response = timer
-            .while_moving(timeouts.response, self.pool.send(backend.origin(), request))
+            .while_moving(timeouts.response, sent)
             .await
             .ok_or(Error::BackendTimedOut)?
             .map_err(of_backend)?;

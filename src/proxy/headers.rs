@@ -18,7 +18,7 @@ const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
 /// Whether what a peer says about who is behind it is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trust {
+pub enum Trust {
     /// A client: its `X-Forwarded-*` are replaced.
     Stranger,
     /// A configured proxy before us: they are kept and added to.
@@ -29,7 +29,7 @@ pub(super) enum Trust {
 const MAX_PASSES: usize = 3;
 
 /// Whether the request has been here too often already.
-pub(super) fn loops(headers: &HeaderMap) -> bool {
+pub fn loops(headers: &HeaderMap) -> bool {
     let passes = headers
         .get_all(CDN_LOOP)
         .iter()
@@ -44,7 +44,7 @@ pub(super) fn loops(headers: &HeaderMap) -> bool {
 
 /// Removes what belongs to this connection alone (RFC 9110, 7.6.1), and returns nothing of it:
 /// framing and upgrades are decided anew for the next one.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
         let (_, values) = connection.remove_entry_mult();
         let nominated: Vec<HeaderName> = values.flat_map(|value| nominated(&value)).collect();
@@ -86,7 +86,7 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 
 /// Makes the head of a client's request one of ours: removes what strangers may not say and what
 /// belongs to one connection, says who is behind it and by what way it came.
-pub(super) fn prepare(
+pub fn prepare(
     headers: &mut HeaderMap,
     version: Version,
     peer: &Peer,
@@ -225,7 +225,7 @@ fn via(version: Version) -> HeaderValue {
 
 /// Makes what a backend says of itself true for the public name: `Location` on its own origin, and
 /// cookies for its own host.
-pub(super) fn map_to_public(
+pub fn map_to_public(
     headers: &mut HeaderMap,
     backend: &Backend,
     scheme: Scheme,

@@ -1,6 +1,7 @@
 //! One request: an exchange begins, the route decides, a handler answers, the exchange ends.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,19 +20,21 @@ use crate::telemetry::exchange::{Exchange, Observed, Telemetry};
 use crate::telemetry::metrics::RouteKind;
 use crate::upstream::Upstream;
 use crate::wire::{Body, Handler, Peer, Request, Response};
-use error::{Error, Form};
+use error::Error;
+use form::Form;
 use headers::Trust;
 use route::Route;
 
 mod api;
 mod authority;
 mod error;
+mod form;
 mod forward;
-mod headers;
+pub mod headers;
 pub mod index;
 mod link;
 mod page;
-mod parameters;
+pub mod parameters;
 pub mod route;
 mod upgrade;
 pub mod verify;
@@ -101,15 +104,18 @@ struct Client<'a> {
 impl Handler for Proxy {
     type Body = Observed<Body>;
 
-    async fn handle(&self, request: Request, peer: &Peer) -> http::Response<Observed<Body>> {
+    async fn handle(&self, mut request: Request, peer: &Peer) -> http::Response<Observed<Body>> {
         let trust = self.trust(peer.address.ip());
         let id = request_id(request.headers(), trust);
         let mut exchange = Exchange::begin(&self.telemetry, &request, peer, id);
         let form = Form::accepted_by(request.headers(), request.uri().path());
 
-        let answer = self.answer(request, peer, trust, form, &mut exchange);
         // A panic is one request's misfortune: nothing it held is used again.
-        let mut response = match AssertUnwindSafe(answer).catch_unwind().await {
+        let answered = {
+            let answer = pin!(self.answer(&mut request, peer, trust, form, &mut exchange));
+            AssertUnwindSafe(answer).catch_unwind().await
+        };
+        let mut response = match answered {
             Ok(response) => response,
             Err(_) => {
                 self.telemetry.metrics.panics.inc();
@@ -125,7 +131,7 @@ impl Handler for Proxy {
 impl Proxy {
     async fn answer(
         &self,
-        request: Request,
+        request: &mut Request,
         peer: &Peer,
         trust: Trust,
         form: Form,
@@ -145,33 +151,38 @@ impl Proxy {
 
     async fn dispatch(
         &self,
-        request: Request,
+        request: &mut Request,
         peer: &Peer,
         trust: Trust,
         exchange: &mut Exchange,
     ) -> Result<Response, Error> {
-        let authority = authority::authority(&request)?;
+        let authority = authority::authority(request)?;
         let host = authority::host(&authority)?;
         let uri = request.uri().clone();
         let route = route::route(&host, uri.path(), &self.settings.hosts);
         exchange.route = route.kind();
-        self.check(&request)?;
+        self.check(request)?;
         let client = Client {
             peer,
             trust,
             id: exchange.id().to_header(),
             authority: authority.clone(),
         };
+        // Every idle connection keeps room for the largest of these, so only what nearly all
+        // requests are for is not boxed.
         match route {
             Route::Workload(workload) => self.workload(workload, request, &client, exchange).await,
-            Route::Api(endpoint) => Ok(self.api(endpoint, request, &client, exchange).await),
-            Route::Link(link) => self.link(&link, &request).await,
+            Route::Api(endpoint) => {
+                let request = std::mem::take(request);
+                Ok(Box::pin(self.api(endpoint, request, &client, exchange)).await)
+            }
+            Route::Link(link) => Box::pin(self.link(&link, request)).await,
             Route::Verify(id) => {
-                let mut response = self.verify(id, &request, &client).await?;
+                let mut response = Box::pin(self.verify(id, request, &client)).await?;
                 verify::seal(&mut response);
                 Ok(response)
             }
-            Route::Index => self.index(&request, &client).await,
+            Route::Index => Box::pin(self.index(request, &client)).await,
             Route::Unknown => Err(Error::Unknown),
         }
     }
@@ -224,27 +235,4 @@ fn request_id(headers: &HeaderMap, trust: Trust) -> RequestId {
         Trust::Stranger => None,
     };
     sent.and_then(RequestId::from_trusted).unwrap_or_default()
-}
-
-impl Form {
-    /// A page for browsers, JSON for everybody else and for whoever calls the API.
-    fn accepted_by(headers: &HeaderMap, path: &str) -> Self {
-        if path.starts_with("/api/") || path.starts_with("/v1/") {
-            return Self::Json;
-        }
-        let html = headers
-            .get_all(header::ACCEPT)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|range| {
-                let (kind, weight) = range.split_once(';').unwrap_or((range, ""));
-                kind.trim().eq_ignore_ascii_case("text/html")
-                    && !matches!(
-                        weight.replace(' ', "").as_str(),
-                        "q=0" | "q=0.0" | "q=0.00" | "q=0.000"
-                    )
-            });
-        if html { Self::Html } else { Self::Json }
-    }
 }

@@ -13,27 +13,31 @@ const KEY: &str = "api_key";
 
 /// Named values in the order they came; a repeated name has several.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Parameters {
+pub struct Parameters {
     values: Vec<(String, Vec<String>)>,
     key: Option<Secret>,
 }
 
 /// A form that cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BadForm {
+pub enum BadForm {
+    /// The content type does not say where the parts end.
     #[error("the form has no boundary in its content type")]
     NoBoundary,
+    /// The parts are not as the content type says.
     #[error("the form does not match its content type")]
     Broken(#[source] multer::Error),
+    /// A value for nothing.
     #[error("a part of the form has no name")]
     NoName,
+    /// A field that is no file is a JSON string, and so must be text.
     #[error("the field {0} of the form is not UTF-8")]
     NotUtf8(String),
 }
 
 impl Parameters {
     /// Of a query or an urlencoded form (WHATWG URL, 5.1).
-    pub(super) fn parse(encoded: &[u8]) -> Self {
+    pub fn parse(encoded: &[u8]) -> Self {
         let mut parameters = Self::default();
         for (name, value) in form_urlencoded::parse(encoded) {
             parameters.add(&name, value.into_owned());
@@ -45,7 +49,7 @@ impl Parameters {
     ///
     /// # Errors
     /// When the body does not match its content type.
-    pub(super) async fn parse_multipart(content_type: &str, body: Bytes) -> Result<Self, BadForm> {
+    pub async fn parse_multipart(content_type: &str, body: Bytes) -> Result<Self, BadForm> {
         let boundary = multer::parse_boundary(content_type).map_err(|_| BadForm::NoBoundary)?;
         let body = futures_util::stream::once(async { Ok::<_, std::io::Error>(body) });
         let mut form = multer::Multipart::new(body, boundary);
@@ -68,7 +72,7 @@ impl Parameters {
     }
 
     /// The same with those of `form` over them: a name in both has the form's values.
-    pub(super) fn overlaid_with(mut self, form: Self) -> Self {
+    pub fn overlaid_with(mut self, form: Self) -> Self {
         self.values
             .retain(|(name, _)| form.values.iter().all(|(other, _)| name != other));
         self.values.extend(form.values);
@@ -77,12 +81,12 @@ impl Parameters {
     }
 
     /// Takes the key out.
-    pub(super) fn take_key(&mut self) -> Option<Secret> {
+    pub fn take_key(&mut self) -> Option<Secret> {
         self.key.take()
     }
 
     /// One JSON object: a string each, an array of strings for a repeated name.
-    pub(super) fn to_json(&self) -> Vec<u8> {
+    pub fn to_json(&self) -> Vec<u8> {
         let object: Map<String, Value> = self
             .values
             .iter()
@@ -112,7 +116,7 @@ impl Parameters {
 }
 
 /// A query without its key, every other byte as it was; and whether it had one.
-pub(super) fn without_key(query: &str) -> (String, bool) {
+pub fn without_key(query: &str) -> (String, bool) {
     let names_key = |pair: &&str| {
         form_urlencoded::parse(pair.as_bytes())
             .next()

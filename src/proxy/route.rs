@@ -106,6 +106,12 @@ fn one_segment(text: &str) -> Option<&str> {
     (!text.is_empty() && !text.contains('/')).then_some(text)
 }
 
+/// Whether whoever asks for `path` means the API, also where there is no such endpoint.
+#[must_use]
+pub fn is_of_the_api(path: &str) -> bool {
+    path.starts_with("/api/") || path.starts_with("/v1/")
+}
+
 /// Two or three clean segments: nothing that could leave `/v1/` or needs decoding.
 fn is_endpoint(path: &str) -> bool {
     let clean = |segment: &str| {

@@ -11,7 +11,7 @@ impl Proxy {
     pub(super) async fn workload(
         &self,
         workload: Workload,
-        request: Request,
+        request: &mut Request,
         client: &Client<'_>,
         exchange: &mut Exchange,
     ) -> Result<Response, Error> {

@@ -141,4 +141,25 @@ mod tests {
             assert!(Backend::parse(url).is_err(), "{url}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_joined_target_holds_what_was_asked_to_the_byte(
+            base in "(/[a-z]{1,5}){0,2}/?",
+            own in "([a-z]=[a-z])?",
+            path in "/[!-~&&[^#?]]{0,20}",
+            query in "(\\?[!-~&&[^#]]{0,20})?",
+        ) {
+            let mark = if own.is_empty() { "" } else { "?" };
+            let backend = Backend::parse(&format!("http://b{base}{mark}{own}")).unwrap();
+            if let Ok(asked) = format!("{path}{query}").parse::<Uri>() {
+                let target = backend.target(&asked).unwrap();
+                let expected = format!("{}{path}", base.strip_suffix('/').unwrap_or(&base));
+                proptest::prop_assert_eq!(target.path(), expected);
+                let joined = target.query().unwrap_or_default();
+                proptest::prop_assert!(joined.starts_with(&own));
+                proptest::prop_assert!(joined.ends_with(asked.query().unwrap_or_default()));
+            }
+        }
+    }
 }

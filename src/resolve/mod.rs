@@ -70,15 +70,30 @@ impl Resolve for Upstream {
             WorkloadKind::App => self.resolve_app(&workload.id).await,
             WorkloadKind::Function => self.resolve_function(&workload.id).await,
         };
-        match url {
-            Ok(url) => Ok(Backend::parse(&url)?),
+        let backend = match url {
+            Ok(url) => Backend::parse(&url).map_err(Error::from),
             Err(
                 upstream::Error::NotFound
                 | upstream::Error::Rejected(http::StatusCode::BAD_REQUEST),
             ) => Err(Error::Unknown),
             Err(error) => Err(error.into()),
-        }
+        };
+        backend.inspect_err(|error| warn_of(workload, error))
     }
+}
+
+/// Says once a call what somebody must act on; an API that is down says so itself.
+fn warn_of(workload: Workload, error: &Error) {
+    let cause = match error {
+        Error::BadBackend(cause) => cause.to_string(),
+        Error::Upstream(
+            error @ (upstream::Error::TokenRefused(_)
+            | upstream::Error::Unexpected(_)
+            | upstream::Error::Garbage(_)),
+        ) => error.to_string(),
+        Error::Unknown | Error::Upstream(_) | Error::Abandoned => return,
+    };
+    tracing::warn!(workload = %workload.id, "cannot resolve {}: {cause}", workload.id);
 }
 
 /// One answer, shared by all who waited for it.

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::drain::Drained;
 use super::refusal::{self, Refusal};
@@ -21,7 +21,7 @@ use crate::settings::{Limits, Timeouts};
 use crate::wire::body::Received;
 use crate::wire::io::{Io, Overdue, Phase, PhaseLimits};
 use crate::wire::timer::Alarm;
-use crate::wire::{Body, Handler, Peer, Request};
+use crate::wire::{Body, Handler, Peer};
 
 /// What every connection of a listener is held to.
 #[derive(Debug, Clone)]
@@ -80,7 +80,8 @@ pub(super) async fn serve<S, P, H>(
         async move {
             let (handler, peer, phase) = &*connected;
             phase.request_began();
-            let request = receive(request, body_limit, body_stall, peer);
+            let request =
+                request.map(|incoming| receive(incoming, body_limit, body_stall, peer, phase));
             let response = handler.handle(request, peer).await;
             Ok::<_, Infallible>(response.map(|body| Tracked {
                 body,
@@ -114,22 +115,45 @@ pub(super) async fn serve<S, P, H>(
     })
     .await;
 
-    if overdue == Some(Overdue::Head)
-        && let Some(parts) = connection.into_parts()
-    {
+    let Some(parts) = connection.into_parts() else {
+        // A tunnel has taken the stream over.
+        return;
+    };
+    let stream = parts.io.into_inner();
+    if overdue == Some(Overdue::Head) {
         // hyper waits for the rest of the head, so the answer is written past it.
-        refusal::write(parts.io.into_inner(), Refusal::HeadTimedOut).await;
+        refusal::write(stream, Refusal::HeadTimedOut).await;
+    } else if overdue.is_none() && phase.has_unread_body() {
+        linger(stream).await;
     }
 }
 
-/// Gives the request our own body type, within its limits.
-fn receive(request: http::Request<Incoming>, limit: u64, stall: Duration, peer: &Peer) -> Request {
-    request.map(|incoming| {
-        if incoming.is_end_stream() {
-            return Body::Empty;
-        }
-        Body::Received(Received::new(incoming, limit, peer.timer.clone(), stall))
-    })
+/// Takes what the client still sends and throws it away for a moment.
+///
+/// RFC 9112, 9.6: closing with data unread resets the connection, and the reset may overtake the
+/// answer that is on its way.
+async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let discarding = async {
+        stream.shutdown().await?;
+        tokio::io::copy(
+            &mut (&mut stream).take(LINGER_BYTES),
+            &mut tokio::io::sink(),
+        )
+        .await
+    };
+    let _client_gone_or_patience_over = tokio::time::timeout(LINGER_TIME, discarding).await;
+}
+
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_BYTES: u64 = 4 << 20;
+
+/// The body of a request as our own type, within its limits.
+fn receive(incoming: Incoming, limit: u64, stall: Duration, peer: &Peer, phase: &Phase) -> Body {
+    if incoming.is_end_stream() {
+        return Body::Empty;
+    }
+    let timer = peer.timer.clone();
+    Body::Received(Received::new(incoming, limit, stall, timer, phase.clone()))
 }
 
 /// A response body that tells its connection when it has ended.

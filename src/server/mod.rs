@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::units;
 
 pub mod connection;
+pub mod descriptors;
 mod drain;
 pub mod listener;
 pub mod permits;

@@ -75,14 +75,14 @@ enum Outcome {
 const CLIENT_LEFT: u16 = 499;
 
 impl Exchange {
-    /// Begins with the head of `request`.
+    /// Begins with the head of `request`. Boxed, because it goes on with the response through many hands.
     #[must_use]
     pub fn begin(
         telemetry: &Arc<Telemetry>,
         request: &Request,
         peer: &Peer,
         id: RequestId,
-    ) -> Self {
+    ) -> Box<Self> {
         telemetry.metrics.active_requests.inc();
         let line = (telemetry.access && telemetry.log.is_on()).then(|| Line {
             method: request.method().clone(),
@@ -92,7 +92,7 @@ impl Exchange {
             user_agent: request.headers().get(header::USER_AGENT).cloned(),
             client: peer.address.ip(),
         });
-        Self {
+        Box::new(Self {
             telemetry: Arc::clone(telemetry),
             started: Instant::now(),
             id,
@@ -106,7 +106,7 @@ impl Exchange {
             status: None,
             sent: 0,
             outcome: Outcome::ClientLeft,
-        }
+        })
     }
 
     /// The id of the request.
@@ -117,7 +117,7 @@ impl Exchange {
 
     /// Goes on with the body of the answer, and ends with it.
     pub fn observe<B: HttpBody>(
-        mut self,
+        mut self: Box<Self>,
         response: http::Response<B>,
     ) -> http::Response<Observed<B>> {
         self.status = Some(response.status());
@@ -142,6 +142,8 @@ impl Exchange {
             Some(authority) => Some(authority.as_str().to_owned()),
             None => text(&line.host),
         };
+        // User information is refused, but its request is logged all the same.
+        let host = host.as_deref().and_then(|host| host.rsplit('@').next());
         let path = redact::path(line.uri.path());
         let path = if self.route == RouteKind::Verify && path != "/" {
             format!("/{}", redact::HIDDEN).into()
@@ -149,17 +151,18 @@ impl Exchange {
             path
         };
         let query = line.uri.query().map(redact::query);
+        let user_agent = text(&line.user_agent);
         let entry = Entry {
             timestamp: jiff::Timestamp::now().to_string(),
             kind: "access",
             client: line.client,
             method: line.method.as_str(),
-            host: host.as_deref(),
-            path: &path,
-            query: query.as_deref(),
+            host,
+            path: clip(&path),
+            query: query.as_deref().map(clip),
             version: version_text(line.version),
             status,
-            duration_ms: self.started.elapsed().as_secs_f64() * 1e3,
+            duration_ms: (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
             response_bytes: self.sent,
             route: self.route.as_str(),
             app: self.workload.as_ref().map(WorkloadId::as_str),
@@ -171,7 +174,7 @@ impl Exchange {
             },
             proxy_error: self.error,
             cause: self.cause.as_deref(),
-            user_agent: text(&line.user_agent),
+            user_agent: user_agent.as_deref().map(clip),
             request_id: self.id.as_str(),
         };
         let mut bytes = match self.telemetry.log.style() {
@@ -231,7 +234,7 @@ struct Entry<'a> {
         rename = "user_agent.original",
         skip_serializing_if = "Option::is_none"
     )]
-    user_agent: Option<String>,
+    user_agent: Option<&'a str>,
     request_id: &'a str,
 }
 
@@ -268,6 +271,14 @@ impl Entry<'_> {
     }
 }
 
+/// As much of what a client wrote as a line holds.
+fn clip(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_LOGGED)]
+}
+
+/// Octets of one value in a line.
+const MAX_LOGGED: usize = 1024;
+
 fn version_text(version: Version) -> &'static str {
     match version {
         Version::HTTP_10 => "1.0",
@@ -281,7 +292,7 @@ fn version_text(version: Version) -> &'static str {
 #[derive(Debug)]
 pub struct Observed<B> {
     body: B,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
 }
 
 impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Observed<B> {

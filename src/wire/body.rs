@@ -10,6 +10,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
+use super::io::Phase;
 use super::timer::{Deadline, Timer};
 
 /// The body of a request or a response.
@@ -171,12 +172,20 @@ pub struct Received {
     limit: u64,
     left: u64,
     stall: Stall,
+    phase: Phase,
+    ended: bool,
 }
 
 impl Received {
     /// A body of at most `limit` bytes (0: any length) that must not stop moving for `stall`.
     #[must_use]
-    pub fn new(incoming: Incoming, limit: u64, timer: Timer, stall: Duration) -> Self {
+    pub fn new(
+        incoming: Incoming,
+        limit: u64,
+        stall: Duration,
+        timer: Timer,
+        phase: Phase,
+    ) -> Self {
         let left = if limit == 0 { u64::MAX } else { limit };
         Self {
             incoming,
@@ -184,6 +193,8 @@ impl Received {
             limit,
             left,
             stall: Stall::new(timer, stall),
+            phase,
+            ended: false,
         }
     }
 
@@ -196,6 +207,7 @@ impl Received {
             let frame =
                 std::future::poll_fn(|context| self.stall.poll_frame(&mut self.incoming, context));
             let Some(frame) = frame.await.transpose()? else {
+                self.ended = true;
                 return Ok(None);
             };
             self.ahead = frame.into_data().ok().filter(|data| !data.is_empty());
@@ -211,7 +223,10 @@ impl Received {
             Some(data) => Frame::data(data),
             None => match ready!(self.stall.poll_frame(&mut self.incoming, context)) {
                 Some(Ok(frame)) => frame,
-                other => return Poll::Ready(other),
+                other => {
+                    self.ended = other.is_none();
+                    return Poll::Ready(other);
+                }
             },
         };
         self.stall.timer.touch();
@@ -232,6 +247,14 @@ impl Received {
         }
         hint.set_lower(incoming.lower() + ahead);
         hint
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        if !self.ended && !self.incoming.is_end_stream() {
+            self.phase.body_given_up();
+        }
     }
 }
 
@@ -327,7 +350,8 @@ impl Stall {
         let deadline = *self
             .deadline
             .get_or_insert_with(|| self.timer.after(self.limit));
-        if self.timer.passed(deadline) {
+        // A request body is read by the task of the connection that it goes out on.
+        if self.timer.passed_elsewhere(deadline, context) {
             return Poll::Ready(Some(Err(Error::Stalled)));
         }
         Poll::Pending

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -50,6 +50,7 @@ struct Shared {
     phase: AtomicU8,
     deadline: AtomicU64,
     write_deadline: AtomicU64,
+    unread: AtomicBool,
 }
 
 impl Phase {
@@ -62,6 +63,7 @@ impl Phase {
             phase: AtomicU8::new(IDLE),
             deadline: AtomicU64::new(NONE),
             write_deadline: AtomicU64::new(NONE),
+            unread: AtomicBool::new(false),
         }));
         phase.enter(IDLE, Some(limits.idle));
         phase
@@ -75,6 +77,17 @@ impl Phase {
     /// The response is on its way whole: what comes next is the next request.
     pub fn response_ended(&self) {
         self.enter(IDLE, Some(self.0.limits.idle));
+    }
+
+    /// A request's body was given up before its end: the client may still be sending it.
+    pub fn body_given_up(&self) {
+        self.0.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client may still be sending what nobody reads.
+    #[must_use]
+    pub fn has_unread_body(&self) -> bool {
+        self.0.unread.load(Ordering::Relaxed)
     }
 
     /// Whether no request is under way and none has begun to arrive.
@@ -145,11 +158,6 @@ impl<S, P> Io<S, P> {
             phase,
             _held: held,
         }
-    }
-
-    /// The stream itself, to say a last word on it.
-    pub fn stream_mut(&mut self) -> &mut S {
-        &mut self.stream
     }
 }
 

@@ -5,11 +5,12 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use tokio::time::{Instant, Sleep};
 
 /// The deadlines of one connection. Clones share them.
@@ -26,6 +27,10 @@ struct Shared {
     fired: AtomicU64,
     /// The time when a request body last moved, likewise.
     touched: AtomicU64,
+    /// The task that holds the sleep.
+    owner: OnceLock<Waker>,
+    /// Another task that waits for a deadline: the one that sends a request body on.
+    other: AtomicWaker,
 }
 
 const NEVER: u64 = u64::MAX;
@@ -43,6 +48,8 @@ impl Timer {
             wanted: AtomicU64::new(NEVER),
             fired: AtomicU64::new(0),
             touched: AtomicU64::new(0),
+            owner: OnceLock::new(),
+            other: AtomicWaker::new(),
         }))
     }
 
@@ -58,8 +65,20 @@ impl Timer {
         if self.0.fired.load(Ordering::Relaxed) >= deadline.0 {
             return true;
         }
-        self.0.wanted.fetch_min(deadline.0, Ordering::Relaxed);
+        let earliest = self.0.wanted.fetch_min(deadline.0, Ordering::Relaxed);
+        if deadline.0 < earliest
+            && let Some(owner) = self.0.owner.get()
+        {
+            // It looks at its sleep again. Seldom: what is wanted stays until the sleep fires.
+            owner.wake_by_ref();
+        }
         false
+    }
+
+    /// As [`passed`](Self::passed), for a task other than the connection's: it is woken too.
+    pub fn passed_elsewhere(&self, deadline: Deadline, context: &Context<'_>) -> bool {
+        self.0.other.register(context.waker());
+        self.passed(deadline)
     }
 
     /// A request body has moved: what waits [`while_moving`](Self::while_moving) may wait on.
@@ -70,13 +89,13 @@ impl Timer {
     /// Runs `future`, but for no longer than `limit` after the request's body last moved; `None`
     /// when that time is over.
     ///
-    /// For futures that the connection's own task polls.
+    /// For futures that the connection's own task polls. It is pinned by the caller: held here, it
+    /// would be in memory twice, and copied.
     pub async fn while_moving<T>(
         &self,
         limit: Duration,
-        future: impl Future<Output = T>,
+        mut future: Pin<&mut impl Future<Output = T>>,
     ) -> Option<T> {
-        let mut future = std::pin::pin!(future);
         let mut deadline = self.after(limit);
         poll_fn(|context| {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
@@ -129,6 +148,8 @@ impl Alarm {
     /// connection is to be polled again.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let shared = &self.timer.0;
+        // A connection stays in one task, so its waker stays good.
+        shared.owner.get_or_init(|| context.waker().clone());
         let wanted = shared.wanted.load(Ordering::Relaxed);
         if wanted < self.armed {
             self.armed = wanted;
@@ -142,6 +163,7 @@ impl Alarm {
         self.armed = NEVER;
         shared.wanted.store(NEVER, Ordering::Relaxed);
         shared.fired.store(self.timer.now(), Ordering::Relaxed);
+        shared.other.wake();
         Poll::Ready(())
     }
 }
@@ -152,6 +174,8 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     /// Polls `future` beside an alarm, as the task of a connection does.
@@ -173,7 +197,7 @@ mod tests {
     async fn a_deadline_ends_what_takes_longer() {
         let timer = Timer::new();
         let start = Instant::now();
-        let never = std::future::pending::<()>();
+        let never = pin!(std::future::pending::<()>());
         let outcome = drive(&timer, timer.while_moving(Duration::from_secs(10), never)).await;
         assert_eq!(outcome, None);
         let took = start.elapsed().as_millis();
@@ -186,13 +210,13 @@ mod tests {
         let start = Instant::now();
         let second = Duration::from_secs(1);
         let both = async {
-            let never = std::future::pending::<()>();
+            let never = pin!(std::future::pending::<()>());
             assert_eq!(timer.while_moving(second, never).await, None);
             assert!(start.elapsed() < 2 * second);
             std::future::pending::<()>().await;
         };
         assert_eq!(
-            drive(&timer, timer.while_moving(60 * second, both)).await,
+            drive(&timer, timer.while_moving(60 * second, pin!(both))).await,
             None
         );
         assert!(start.elapsed() >= 60 * second);
@@ -209,9 +233,33 @@ mod tests {
             }
             std::future::pending::<()>().await;
         };
-        let outcome = drive(&timer, timer.while_moving(Duration::from_secs(10), upload)).await;
+        let limit = Duration::from_secs(10);
+        let outcome = drive(&timer, timer.while_moving(limit, pin!(upload))).await;
         assert_eq!(outcome, None);
         let took = start.elapsed().as_secs();
         assert_eq!(took, 70);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_of_another_task_is_kept_too() {
+        let timer = Timer::new();
+        let start = Instant::now();
+        let elsewhere = tokio::spawn({
+            let timer = timer.clone();
+            async move {
+                // The connection's task sleeps already, and for longer.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let deadline = timer.after(Duration::from_secs(5));
+                poll_fn(|context| match timer.passed_elsewhere(deadline, context) {
+                    true => Poll::Ready(start.elapsed().as_secs()),
+                    false => Poll::Pending,
+                })
+                .await
+            }
+        });
+        let never = std::future::pending::<()>();
+        let connection = timer.while_moving(Duration::from_secs(60), never);
+        assert_eq!(drive(&timer, connection).await, None);
+        assert_eq!(elsewhere.await.unwrap(), 6);
     }
 }

@@ -1,0 +1,25 @@
+//! The ingress as its clients, its backends and the API see it: whole, in this process, over real
+//! sockets on loopback. A file a topic; the harness is what they share.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test and its helpers end by panicking, which is how they fail"
+)]
+
+mod api;
+mod architecture;
+mod bodies;
+mod drain;
+mod errors;
+mod forwarding;
+mod functions;
+mod harness;
+mod hosts;
+mod index;
+mod limits;
+mod links;
+mod platform_writes;
+mod resolving;
+mod tunnels;
+mod verify;
