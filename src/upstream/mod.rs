@@ -53,9 +53,11 @@ impl TryFrom<String> for ApiAddress {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
+        // What stands before an `@` may be a password.
+        let shown = text.rsplit('@').next().unwrap_or_default();
         let wrong = |why: &str| {
             format!(
-                "`{text}` is no address of an API: {why}; write it like \"https://api.m3o.com\""
+                "`{shown}` is no address of an API: {why}; write it like \"https://api.m3o.com\""
             )
         };
         let url = url::Url::parse(&text).map_err(|error| wrong(&error.to_string()))?;
