@@ -156,7 +156,7 @@ impl Exchange {
             timestamp: jiff::Timestamp::now().to_string(),
             kind: "access",
             client: line.client,
-            method: line.method.as_str(),
+            method: redact::method(line.method.as_str()),
             host,
             path: clip(&path),
             query: query.as_deref().map(clip),
