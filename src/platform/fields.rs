@@ -29,8 +29,12 @@ impl Fields {
         if json.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
-        let object: Map<String, Value> =
+        let value: Value =
             serde_json::from_slice(json).map_err(|error| Error::Body(error.to_string().into()))?;
+        // Asked for a map, serde_json would say back what it found instead: perhaps a password.
+        let Value::Object(object) = value else {
+            return Err(Error::Body("it is another kind of JSON".into()));
+        };
         let fields = object.into_iter().filter(|(_, value)| !value.is_null());
         Ok(Self(
             fields.map(|(name, value)| (folded(&name), value)).collect(),
