@@ -14,6 +14,7 @@ mod javascript;
 mod mail;
 mod process;
 mod run;
+mod secrets;
 mod server;
 mod signals;
 mod tools;

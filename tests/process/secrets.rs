@@ -1,0 +1,646 @@
+//! No secret is written down: canaries go in wherever a secret can, and must not come out in a log,
+//! a metric or an error.
+
+use std::net::SocketAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use crate::caller::{self, Answer, request};
+use crate::process::{Ingress, command, dev_command, ended, run_command};
+use crate::server::Server;
+
+/// Canaries by the place where they go in, and what came back.
+struct Planted {
+    http: SocketAddr,
+    canaries: Vec<(String, String)>,
+    /// The error bodies and heads that came back, with what was asked.
+    answers: Vec<(String, String)>,
+}
+
+impl Planted {
+    fn new(ingress: &Ingress) -> Self {
+        Self {
+            http: ingress.http,
+            canaries: Vec::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    /// A secret that nobody else could have written, for `place`.
+    fn canary(&mut self, place: &str) -> String {
+        let canary = format!("zq{}canaryqz", self.canaries.len());
+        self.canaries.push((place.to_owned(), canary.clone()));
+        canary
+    }
+
+    /// Sends a request with a canary in `place`; `make` makes its bytes.
+    #[track_caller]
+    fn send(&mut self, place: &str, make: impl FnOnce(&str) -> String) -> Answer {
+        let canary = self.canary(place);
+        // A refusal may come as a closed connection.
+        let answer = caller::send(self.http, make(&canary).as_bytes()).unwrap_or_default();
+        if answer.status >= 400 {
+            let said = format!("{}\n\n{}", answer.head, answer.body);
+            self.answers.push((place.to_owned(), said));
+        }
+        answer
+    }
+
+    /// Searches what was written and answered.
+    #[track_caller]
+    fn check(&self, written: &str, metrics: &str) {
+        for (place, canary) in &self.canaries {
+            let encoded = STANDARD.encode(canary);
+            // The first bytes of what stands before it shift its letters.
+            let encoded = &encoded[4..encoded.len() - 4];
+            for secret in [canary.as_str(), encoded] {
+                let line = written.lines().find(|line| line.contains(secret));
+                assert_eq!(line, None, "{place}: in the log");
+                assert!(!metrics.contains(secret), "{place}: in the metrics");
+            }
+        }
+        for (asked, said) in &self.answers {
+            for (place, canary) in &self.canaries {
+                assert!(
+                    !said.contains(canary),
+                    "{place}: in the answer to {asked}: {said}"
+                );
+            }
+        }
+    }
+}
+
+/// Every way in that a client has.
+fn from_a_client(planted: &mut Planted) {
+    api_keys(planted);
+    web_sockets(planted);
+    verification(planted);
+    bodies(planted);
+    passing_through(planted);
+    malformed(planted);
+}
+
+fn get(host: &str, target: &str, fields: &[&str]) -> String {
+    request("GET", host, target, fields, "")
+}
+
+fn post(target: &str, fields: &[&str], body: &str) -> String {
+    request("POST", "localhost", target, fields, body)
+}
+
+fn api_keys(planted: &mut Planted) {
+    const CALL: &str = "/api/helloworld/call";
+    for prefix in ["/api", "/v1"] {
+        planted.send("api_key of a query", |key| {
+            get(
+                "localhost",
+                &format!("{prefix}/helloworld/call?api_key={key}&name=A"),
+                &[],
+            )
+        });
+    }
+    for query in [
+        "name=A&API_KEY=",
+        "api%5Fkey=",
+        "api_key=&api_key=",
+        "api_key;",
+        "",
+    ] {
+        planted.send("a query that is not quite one", |key| {
+            get("localhost", &format!("{CALL}?{query}{key}"), &[])
+        });
+    }
+    planted.send("api_key of a query, elsewhere", |key| {
+        get("localhost", &format!("/nothing?api_key={key}"), &[])
+    });
+    planted.send("api_key of a query, on an app", |key| {
+        get("nobody.m3o.app", &format!("/?api_key={key}"), &[])
+    });
+    planted.send("api_key of a form", |key| {
+        let body = format!("api_key={key}&name=A");
+        post(
+            CALL,
+            &["Content-Type: application/x-www-form-urlencoded"],
+            &body,
+        )
+    });
+    planted.send("api_key of a multipart form", |key| {
+        let body = format!(
+            "--b\r\nContent-Disposition: form-data; name=\"api_key\"\r\n\r\n{key}\r\n--b--\r\n"
+        );
+        post(
+            CALL,
+            &["Content-Type: multipart/form-data; boundary=b"],
+            &body,
+        )
+    });
+    planted.send("a multipart form that breaks off", |key| {
+        let body = format!("--b\r\nContent-Disposition: form-data; name=\"api_key\"\r\n\r\n{key}");
+        post(
+            CALL,
+            &["Content-Type: multipart/form-data; boundary=b"],
+            &body,
+        )
+    });
+    planted.send("Bearer", |key| {
+        get(
+            "localhost",
+            CALL,
+            &[&format!("Authorization: Bearer {key}")],
+        )
+    });
+    for basic in ["", "user:"] {
+        planted.send("Basic", |key| {
+            let basic = STANDARD.encode(format!("{basic}{key}"));
+            get(
+                "localhost",
+                CALL,
+                &[&format!("Authorization: Basic {basic}")],
+            )
+        });
+    }
+    planted.send("an unknown scheme", |key| {
+        get(
+            "localhost",
+            CALL,
+            &[&format!("Authorization: Digest {key}")],
+        )
+    });
+    planted.send("Authorization without a scheme", |key| {
+        get("localhost", CALL, &[&format!("Authorization: {key}")])
+    });
+    planted.send("Cookie", |key| {
+        get("localhost", CALL, &[&format!("Cookie: session={key}")])
+    });
+    planted.send("X-Api-Key", |key| {
+        get("localhost", CALL, &[&format!("X-Api-Key: {key}")])
+    });
+    planted.send("Referer", |key| {
+        let field = format!("Referer: http://localhost/?api_key={key}");
+        get("localhost", CALL, &[&field])
+    });
+}
+
+fn web_sockets(planted: &mut Planted) {
+    let handshake = |protocol: &str, version: &str| {
+        format!(
+            "GET /api/helloworld/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: {version}\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: {protocol}\r\n\r\n"
+        )
+    };
+    // The answer to a handshake that is refused leaves the connection open: ask for its end.
+    let close =
+        |text: String| text + "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    planted.send("a subprotocol", |key| close(handshake(key, "13")));
+    planted.send("one of two subprotocols", |key| {
+        close(handshake(&format!("chat, {key}"), "13"))
+    });
+    planted.send("a subprotocol of an old version", |key| {
+        close(handshake(key, "8"))
+    });
+}
+
+fn verification(planted: &mut Planted) {
+    for target in [
+        "/?token=",
+        "/?token=x&redirectUrl=https://example.com/?a=",
+        "/",
+    ] {
+        planted.send("a target on the user host", |token| {
+            get("user.m3o.com", &format!("{target}{token}"), &[])
+        });
+    }
+    for target in [
+        "/user/",
+        "/user/x?token=",
+        "/user/x?redirectUrl=https://example.com/?a=",
+    ] {
+        planted.send("a target below /user", |token| {
+            get(
+                "localhost",
+                &format!("{target}{token}"),
+                &["Accept: text/html"],
+            )
+        });
+    }
+    planted.send("a token by POST", |token| {
+        request("POST", "user.m3o.com", &format!("/?token={token}"), &[], "")
+    });
+    planted.send("a token by DELETE", |token| {
+        request(
+            "DELETE",
+            "user.m3o.com",
+            &format!("/?token={token}"),
+            &[],
+            "",
+        )
+    });
+    planted.send("a redirect that is refused", |token| {
+        let target = format!("/?token=x&redirectUrl=https://user:{token}@example.com/");
+        get("user.m3o.com", &target, &[])
+    });
+    planted.send("a token beside a doubled slash", |token| {
+        get("localhost", &format!("//user/{token}"), &[])
+    });
+}
+
+fn bodies(planted: &mut Planted) {
+    const KEY: &str = "Authorization: Bearer dev";
+    const JSON: &str = "Content-Type: application/json";
+    let login = |body: String| post("/v1/user/login", &[KEY, JSON], &body);
+    planted.send("a password", |password| {
+        login(json!({"email": "a@example.com", "password": password}).to_string())
+    });
+    planted.send("a password of a form", |password| {
+        let body = format!("email=a@example.com&password={password}");
+        let form = "Content-Type: application/x-www-form-urlencoded";
+        post("/api/user/login", &[KEY, form], &body)
+    });
+    planted.send("a password of a query", |password| {
+        let target = format!("/api/user/login?email=a@example.com&password={password}");
+        post(&target, &[KEY], "")
+    });
+    for (before, after) in [
+        (r#"{"password":"#, ""),
+        (r#"{"password":""#, ""),
+        (r#"{"password":[""#, r#""]}"#),
+        (r#"{"password":{""#, r#"":1}}"#),
+        (r#"[""#, r#""]"#),
+        (r#"""#, r#"""#),
+        ("", ""),
+    ] {
+        planted.send("JSON that is not what it should be", |password| {
+            login(format!("{before}{password}{after}"))
+        });
+    }
+    for (field, endpoint) in [
+        ("password", "create"),
+        ("oldPassword", "updatePassword"),
+        ("sessionId", "readSession"),
+        ("sessionId", "logout"),
+        ("token", "verifyEmail"),
+        ("email", "sendVerificationEmail"),
+    ] {
+        planted.send("a field of user/*", |secret| {
+            let body = json!({ field: secret }).to_string();
+            post(&format!("/v1/user/{endpoint}"), &[KEY, JSON], &body)
+        });
+    }
+    planted.send(
+        "an environment variable of an app that is refused",
+        |secret| {
+            let body = json!({"name": "a", "backend": "none", "env_vars": {"SECRET": secret}});
+            post("/v1/app/run", &[KEY, JSON], &body.to_string())
+        },
+    );
+    planted.send("a password in the URL of a backend", |secret| {
+        let body = json!({"name": "a", "backend": format!("http://u:{secret}@example.com")});
+        post("/v1/app/run", &[KEY, JSON], &body.to_string())
+    });
+    planted.send("a password in a destination", |secret| {
+        let body = json!({"destinationURL": format!("http://u:{secret}@example.com")});
+        post("/v1/url/create", &[KEY, JSON], &body.to_string())
+    });
+}
+
+fn passing_through(planted: &mut Planted) {
+    for host in [
+        "secretive.m3o.app",
+        "cut.m3o.app",
+        "gone.m3o.app",
+        "secretive.m3o.sh",
+    ] {
+        planted.send("Authorization to a backend", |secret| {
+            let field = format!("Authorization: Bearer {secret}");
+            get(host, "/", &[&field])
+        });
+        planted.send("Cookie to a backend", |secret| {
+            get(host, "/", &[&format!("Cookie: id={secret}; other=1")])
+        });
+        planted.send("a query to a backend", |secret| {
+            get(host, &format!("/?code={secret}&{secret}"), &[])
+        });
+        planted.send("a form to a backend", |secret| {
+            request("POST", host, "/", &[], &format!("password={secret}"))
+        });
+    }
+    planted.send("user-info of an absolute target", |secret| {
+        get(
+            "localhost",
+            &format!("http://user:{secret}@localhost/u/x"),
+            &[],
+        )
+    });
+    planted.send("user-info of Host", |secret| {
+        get(&format!("user:{secret}@localhost"), "/", &[])
+    });
+    planted.send("user-info of CONNECT", |secret| {
+        request(
+            "CONNECT",
+            "localhost",
+            &format!("user:{secret}@localhost:1"),
+            &[],
+            "",
+        )
+    });
+}
+
+fn malformed(planted: &mut Planted) {
+    let raw = |target: &str, fields: &str| {
+        format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n")
+    };
+    planted.send("a target with a space", |secret| {
+        raw(&format!("/?api_key={secret} x"), "")
+    });
+    planted.send("a target that is too long", |secret| {
+        raw(&format!("/?api_key={secret}{}", "x".repeat(20_000)), "")
+    });
+    planted.send("a head that is too large", |secret| {
+        raw(
+            "/",
+            &format!(
+                "Authorization: Bearer {secret}\r\nX: {}\r\n",
+                "x".repeat(40_000)
+            ),
+        )
+    });
+    planted.send("a field without a colon", |secret| {
+        raw("/", &format!("Authorization Bearer {secret}\r\n"))
+    });
+    planted.send("a field with a control character", |secret| {
+        raw("/", &format!("Authorization: Bearer {secret}\u{1}\r\n"))
+    });
+    planted.send("a field name with a space", |secret| {
+        raw("/", &format!("Authorization : Bearer {secret}\r\n"))
+    });
+    planted.send("two lengths", |secret| {
+        let fields = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n";
+        raw(&format!("/api/a/b?api_key={secret}"), fields)
+    });
+    planted.send("two hosts", |secret| {
+        raw(&format!("/?token={secret}"), "Host: other\r\n")
+    });
+    planted.send("a method that is none", |secret| {
+        format!("{secret} / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    });
+    planted.send("no request at all", |secret| format!("{secret}\r\n\r\n"));
+    planted.send("another version", |secret| {
+        format!("GET /?api_key={secret} HTTP/3.9\r\nHost: localhost\r\n\r\n")
+    });
+    planted.send("bytes that are not ASCII", |secret| {
+        raw(&format!("/?api_key=\u{e4}{secret}"), "")
+    });
+    planted.send("a chunk that is none", |secret| {
+        let fields = format!("Transfer-Encoding: chunked\r\nAuthorization: Bearer {secret}\r\n");
+        raw("/api/user/login", &fields).replace("GET", "POST") + &format!("{secret}\r\n\r\n")
+    });
+    planted.send("a compressed form", |secret| {
+        let fields = [
+            "Content-Type: application/x-www-form-urlencoded",
+            "Content-Encoding: gzip",
+        ];
+        post("/api/user/login", &fields, &format!("api_key={secret}"))
+    });
+}
+
+/// Apps and a function whose backends speak of secrets, cut off, or are not there.
+fn register_backends(planted: &mut Planted, key: &str) {
+    let set = planted.canary("Set-Cookie of a backend");
+    let page = planted.canary("the head of a backend's answer");
+    let secretive = Server::start(move |_| {
+        format!(
+            "HTTP/1.1 200 OK\r\nSet-Cookie: id={set}\r\nX-Token: {page}\r\nContent-Length: 0\r\n\
+             Connection: close\r\n\r\n"
+        )
+    });
+    let said = planted.canary("an answer that is none");
+    let cut = Server::start(move |_| format!("HTTP/1.1 {said}\r\n\r\n"));
+    let apps = [
+        ("app/run", "secretive", secretive.url()),
+        ("app/run", "cut", cut.url()),
+        ("app/run", "gone", "http://127.0.0.1:1".to_owned()),
+        ("function/deploy", "secretive", secretive.url()),
+        ("function/deploy", "cut", cut.url()),
+    ];
+    let http = planted.http;
+    for (endpoint, name, backend) in apps {
+        let body = json!({"name": name, "backend": backend});
+        caller::api(http, key, endpoint, &body).fine();
+    }
+    let call = json!({"name": "cut", "request": {}});
+    assert_eq!(caller::api(http, key, "function/call", &call).status, 502);
+}
+
+/// The metrics, then the end of the process and all that it wrote.
+#[track_caller]
+fn finish(ingress: Ingress) -> (String, String) {
+    let metrics = caller::get(ingress.admin, "localhost", "/metrics").body;
+    assert!(metrics.contains("http_server_request_duration_seconds"));
+    (ingress.stop(), metrics)
+}
+
+fn check_dev(format: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = dev_command(folder.path());
+    command.args(["--log-level", "trace", "--log-format", format]);
+    let ingress = Ingress::start(&mut command);
+    let mut planted = Planted::new(&ingress);
+    register_backends(&mut planted, "dev");
+    from_a_client(&mut planted);
+    let token = caller::api(
+        ingress.http,
+        "dev",
+        "user/sendVerificationEmail",
+        &json!({"email": "alice@example.com", "subject": "Hello",
+                "textContent": "$micro_verification_link"}),
+    );
+    token.fine();
+    let mailbox = caller::get(ingress.admin, "localhost", "/mail").body;
+    let (_, from) = mailbox.split_once("/?token=").unwrap();
+    let token = from.split(['"', '<', '&']).next().unwrap().to_owned();
+    planted
+        .canaries
+        .push(("a real token".to_owned(), token.clone()));
+    let verify = format!("/?token={token}");
+    assert_eq!(
+        caller::get(ingress.http, "user.m3o.com", &verify).status,
+        200
+    );
+    assert_eq!(
+        caller::get(ingress.http, "user.m3o.com", &verify).status,
+        400
+    );
+    let refused = planted.answers.len();
+    assert!(refused > 60, "most of it is refused: {refused}");
+    let (written, metrics) = finish(ingress);
+    assert!(written.contains("/api/helloworld/call"), "the log is on");
+    planted.check(&written, &metrics);
+}
+
+#[test]
+fn no_secret_of_a_client_is_written_down_for_people() {
+    check_dev("human");
+}
+
+#[test]
+fn no_secret_of_a_client_is_written_down_as_json() {
+    check_dev("json");
+}
+
+/// Variables that hold secrets, and are never printed.
+const VARIABLES: [&str; 3] = ["M3O_API_TOKEN", "M3O_PLATFORM_KEY", "SMTP_URL"];
+
+#[test]
+fn an_api_that_is_not_there_does_not_bring_its_token_into_the_log() {
+    for format in ["human", "json"] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = "
+            listen = { http = '127.0.0.1:0', admin = '127.0.0.1:0' }
+            api.address = 'http://127.0.0.1:1'
+            hosts.app = ['m3o.app', 'app.localhost']
+            index.enabled = true
+        ";
+        let token = "zqthe-token-of-the-ingressqz";
+        let mut run = run_command(folder.path(), config);
+        run.args(["--log-level", "trace", "--log-format", format]);
+        let ingress = Ingress::start(run.env("M3O_API_TOKEN", token));
+        let mut planted = Planted::new(&ingress);
+        planted
+            .canaries
+            .push(("M3O_API_TOKEN".to_owned(), token.to_owned()));
+        from_a_client(&mut planted);
+        for (host, target) in [("m3o.app", "/"), ("m3o.one", "/x"), ("a.m3o.sh", "/")] {
+            let answer = planted.send("a query", |key| {
+                get(host, &format!("{target}?a={key}"), &[])
+            });
+            assert_eq!(answer.status, 503, "{answer:?}");
+        }
+        let (written, metrics) = finish(ingress);
+        planted.check(&written, &metrics);
+    }
+}
+
+#[test]
+fn an_api_that_refuses_our_token_does_not_bring_it_into_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    // Says back what it was sent, as careless servers do.
+    let api = Server::start(|arrived| {
+        let body = format!("{:?}", arrived.head);
+        format!(
+            "HTTP/1.1 401 Unauthorized\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        )
+    });
+    let config = format!(
+        "listen = {{ http = '127.0.0.1:0', admin = '127.0.0.1:0' }}
+         api.address = '{}'
+         index.enabled = true",
+        api.url()
+    );
+    let token = "zqthe-token-of-the-ingressqz";
+    let mut run = run_command(folder.path(), &config);
+    run.args(["--log-level", "trace"]);
+    let ingress = Ingress::start(run.env("M3O_API_TOKEN", token));
+    let mut planted = Planted::new(&ingress);
+    planted
+        .canaries
+        .push(("M3O_API_TOKEN".to_owned(), token.to_owned()));
+    for (host, target) in [
+        ("a.m3o.app", "/"),
+        ("a.m3o.sh", "/"),
+        ("m3o.app", "/"),
+        ("m3o.one", "/x"),
+        ("user.m3o.com", "/?token=x"),
+    ] {
+        let answer = planted.send("a cookie", |key| {
+            get(host, target, &[&format!("Cookie: a={key}")])
+        });
+        assert!(answer.status >= 400, "{answer:?}");
+    }
+    let (written, metrics) = finish(ingress);
+    planted.check(&written, &metrics);
+}
+
+#[test]
+fn the_secrets_of_the_platform_are_not_written_down() {
+    for format in ["human", "json"] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = "
+            [listen]
+            http = '127.0.0.1:0'
+            admin = '127.0.0.1:0'
+            [platform]
+            store = 'store'
+            [platform.mail]
+            smtp_url_env = 'SMTP_URL'
+            from = 'noreply@m3o.one'
+        ";
+        let (key, password) = ("zqthe-platform-keyqz", "zqthe-smtp-passwordqz");
+        let mut run = run_command(folder.path(), config);
+        run.args(["--log-level", "trace", "--log-format", format]);
+        let url = format!("smtp://zqthe-smtp-userqz:{password}@127.0.0.1:1");
+        let ingress = Ingress::start(run.env("M3O_PLATFORM_KEY", key).env("SMTP_URL", url));
+        let mut planted = Planted::new(&ingress);
+        for secret in [key, password, "zqthe-smtp-userqz"] {
+            planted
+                .canaries
+                .push(("a variable".to_owned(), secret.to_owned()));
+        }
+        let text = planted.canary("the text of a mail");
+        let mail = json!({"email": "alice@example.com", "subject": "Hello",
+                          "textContent": format!("{text} $micro_verification_link")});
+        caller::api(ingress.http, key, "user/sendVerificationEmail", &mail).fine();
+        ingress.process.wrote("that the mail waits", |text| {
+            text.contains("waits until").then_some(())
+        });
+        from_a_client(&mut planted);
+        let (written, metrics) = finish(ingress);
+        planted.check(&written, &metrics);
+        let store = std::fs::read(folder.path().join("store")).unwrap();
+        let kept = store
+            .windows(key.len())
+            .any(|window| window == key.as_bytes());
+        assert!(!kept, "keys are stored hashed");
+    }
+}
+
+#[test]
+fn a_secret_that_is_unusable_is_refused_without_being_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let listen = "listen.http = '127.0.0.1:0'\n";
+    let api = format!("{listen}api.address = 'http://127.0.0.1:1'\n");
+    let mail = format!(
+        "{listen}[platform]\nstore = 'store'\n[platform.mail]\nsmtp_url_env = 'SMTP_URL'\nfrom = 'a@b.example'\n"
+    );
+    for (config, value) in [
+        (&api, "zq secret\nqz".to_owned()),
+        (&mail, "zq secretqz".to_owned()),
+        (&mail, "smtps://user:zqsecretqz@".to_owned()),
+        (&mail, "https://user:zqsecretqz@example.com".to_owned()),
+    ] {
+        for verb in ["run", "check"] {
+            let mut run = run_command(folder.path(), config);
+            let file = folder.path().join("ingress.toml");
+            if verb == "check" {
+                run = command(&["check", "--config", file.to_str().unwrap()]);
+            }
+            run.envs(VARIABLES.map(|name| (name, &value)));
+            let ended = ended(&mut run);
+            assert!(
+                verb == "check" || ended.status.code() != Some(0),
+                "{}",
+                ended.text
+            );
+            assert!(!ended.text.contains("secret"), "{}", ended.text);
+        }
+    }
+    // In the file, where secrets do not belong, and where a mistake is pointed at.
+    let config = format!("{listen}api = {{ address = 'http://u:zqsecretqz@example.com' }}\n");
+    let ended = ended(&mut run_command(folder.path(), &config));
+    assert_eq!(ended.status.code(), Some(2), "{}", ended.text);
+    assert!(!ended.text.contains("zqsecretqz"), "{}", ended.text);
+}
