@@ -183,7 +183,8 @@ impl Ingress {
         let workers = self.start_workers(&permits, &worker_stop)?;
         self.start_side(&mut side, &permits, &readiness, &side_stop);
         readiness.set(true);
-        tracing::info!(addresses = ?addresses.http, workers = workers.len(), "serving");
+        let admin = addresses.admin.map(tracing::field::display);
+        tracing::info!(addresses = ?addresses.http, admin, workers = workers.len(), "serving");
 
         let mut ended = tokio::task::spawn_blocking(move || join_all(workers));
         let early = tokio::select! {

@@ -339,8 +339,8 @@ fn open_mail(config: &Config, extras: &Extras) -> Result<Mail, OpenError> {
 /// The limit of a scan that wants all there is.
 const EVERYTHING: usize = usize::MAX;
 
-/// As much of the hits as a kill may lose.
-const FLUSH_EVERY: Duration = Duration::from_secs(1);
+/// A kill may lose a second of hits: this, and the time that writing them takes.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
 
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 

@@ -1,0 +1,19 @@
+//! The program as its user has it: the built binary, its command line, its signals, its files, and
+//! judges that were not written here: curl, the official JavaScript client, a mail server.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper of a test may fail the test"
+)]
+
+mod caller;
+mod dev;
+mod durability;
+mod javascript;
+mod mail;
+mod process;
+mod run;
+mod server;
+mod signals;
+mod tools;
