@@ -86,7 +86,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             header: 32 << 10,
-            headers: 100,
+            headers: 128,
             uri: 16 << 10,
             body: 1 << 30,
             form: 1 << 20,

@@ -132,13 +132,13 @@ fn a_value_that_does_not_fit_says_what_would() {
     check(
         "[limits]\nheaders = -1",
         &[
-            "f:5:11: limits.headers: `-1` stands where a whole number from 0 up belongs: write it like `headers = 100`",
+            "f:5:11: limits.headers: `-1` stands where a whole number from 0 up belongs: write it like `headers = 128`",
         ],
     );
     check(
         "[limits]\nheaders = 99999999999999999999",
         &[
-            "f:5:11: limits.headers: `99999999999999999999` stands where a whole number from 0 up belongs: write it like `headers = 100`",
+            "f:5:11: limits.headers: `99999999999999999999` stands where a whole number from 0 up belongs: write it like `headers = 128`",
         ],
     );
     check(
@@ -379,7 +379,7 @@ fn a_mistake_in_the_environment_names_its_variable() {
         "M3O_INGRESS_LIMITS__HEADERS",
         "many",
         &[
-            "M3O_INGRESS_LIMITS__HEADERS: limits.headers: `many` stands where a whole number from 0 up belongs: write it like `headers = 100`",
+            "M3O_INGRESS_LIMITS__HEADERS: limits.headers: `many` stands where a whole number from 0 up belongs: write it like `headers = 128`",
         ],
     );
     check_variable(
