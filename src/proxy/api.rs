@@ -13,7 +13,6 @@ use super::upgrade::Upgrade;
 use super::{Client, Proxy};
 use crate::credentials::{Credentials, Secret};
 use crate::telemetry::exchange::Exchange;
-use crate::telemetry::metrics::RouteKind;
 use crate::wire::{Body, Request, Response};
 
 const ALLOWED: &str = "GET, HEAD, POST, OPTIONS";
@@ -47,8 +46,8 @@ impl Proxy {
             }
             _ => Err(Error::Method { allow: ALLOWED }),
         };
-        let mut response = answered
-            .unwrap_or_else(|error| super::tell(&error, Form::Json, RouteKind::Api, exchange));
+        let mut response =
+            answered.unwrap_or_else(|error| super::tell(&error, Form::Json, exchange));
         let headers = response.headers_mut();
         if keyed_url {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::page::{self, Message};
-use super::route;
+use super::route::is_of_the_api;
 use crate::id::RequestId;
 use crate::telemetry::metrics::RouteKind;
 use crate::upstream::messages::ErrorMessage;
@@ -19,11 +19,8 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// A page for browsers, JSON for everybody else and for whoever calls the API.
-    pub(super) fn accepted_by(headers: &HeaderMap, path: &str) -> Self {
-        if route::is_of_the_api(path) {
-            return Self::Json;
-        }
+    /// A page for browsers, JSON for everybody else.
+    pub(super) fn accepted_by(headers: &HeaderMap) -> Self {
         let html = headers
             .get_all(header::ACCEPT)
             .iter()
@@ -31,6 +28,22 @@ impl Form {
             .flat_map(|value| value.split(','))
             .any(takes_html);
         if html { Self::Html } else { Self::Json }
+    }
+
+    /// The same, but JSON for whoever calls the API, also where there is no such endpoint. The paths
+    /// of an app are its own.
+    pub(super) fn on(self, route: RouteKind, path: &str) -> Self {
+        match route {
+            RouteKind::App | RouteKind::Function => self,
+            RouteKind::Api => Self::Json,
+            RouteKind::Link | RouteKind::Verify | RouteKind::Index | RouteKind::Unknown => {
+                if is_of_the_api(path) {
+                    Self::Json
+                } else {
+                    self
+                }
+            }
+        }
     }
 
     /// The answer with `status` that says `text`.
@@ -86,23 +99,26 @@ mod tests {
 
     #[test]
     fn browsers_get_a_page_and_everybody_else_json() {
-        let check = |path: &str, accept: &'static str, expected| {
+        let check = |accept: &'static str, expected| {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-            assert_eq!(
-                Form::accepted_by(&headers, path),
-                expected,
-                "{path} {accept}"
-            );
+            assert_eq!(Form::accepted_by(&headers), expected, "{accept}");
         };
-        check("/", "text/html,application/xhtml+xml,*/*;q=0.8", Form::Html);
-        check("/", "application/json, Text/HTML ; q=0.5", Form::Html);
-        check("/", "*/*", Form::Json);
-        check("/", "application/json", Form::Json);
-        check("/", "text/html;q=0, */*", Form::Json);
-        check("/", "text/html; q=0.0", Form::Json);
-        check("/api/a/b", "text/html", Form::Json);
-        check("/v1/a/b", "text/html", Form::Json);
-        assert_eq!(Form::accepted_by(&HeaderMap::new(), "/"), Form::Json);
+        check("text/html,application/xhtml+xml,*/*;q=0.8", Form::Html);
+        check("application/json, Text/HTML ; q=0.5", Form::Html);
+        check("*/*", Form::Json);
+        check("application/json", Form::Json);
+        check("text/html;q=0, */*", Form::Json);
+        check("text/html; q=0.0", Form::Json);
+        assert_eq!(Form::accepted_by(&HeaderMap::new()), Form::Json);
+    }
+
+    #[test]
+    fn the_api_speaks_json_to_browsers_too_and_an_app_has_paths_of_its_own() {
+        assert_eq!(Form::Html.on(RouteKind::Api, "/api/a/b"), Form::Json);
+        assert_eq!(Form::Html.on(RouteKind::Unknown, "/v1/a"), Form::Json);
+        assert_eq!(Form::Html.on(RouteKind::Unknown, "/"), Form::Html);
+        assert_eq!(Form::Html.on(RouteKind::App, "/api/a/b"), Form::Html);
+        assert_eq!(Form::Json.on(RouteKind::App, "/"), Form::Json);
     }
 }

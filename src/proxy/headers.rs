@@ -45,14 +45,24 @@ pub fn loops(headers: &HeaderMap) -> bool {
 /// Removes what belongs to this connection alone (RFC 9110, 7.6.1), and returns nothing of it:
 /// framing and upgrades are decided anew for the next one.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
-        let (_, values) = connection.remove_entry_mult();
-        let nominated: Vec<HeaderName> = values.flat_map(|value| nominated(&value)).collect();
-        for name in nominated {
-            headers.remove(name);
+    remove_with_nominated(headers, is_hop_by_hop);
+}
+
+/// Removes the fields that `goes` is true of, and those that `Connection` names.
+///
+/// Each name is looked at once: a look-up for each field that might be there costs more than all
+/// the names of most messages, which have none of them.
+fn remove_with_nominated(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
+    let mut gone = Vec::new();
+    for name in headers.keys() {
+        if name == header::CONNECTION {
+            gone.extend(headers.get_all(name).iter().flat_map(nominated));
+        }
+        if goes(name.as_str()) {
+            gone.push(name.clone());
         }
     }
-    for name in HOP_BY_HOP {
+    for name in gone {
         headers.remove(name);
     }
 }
@@ -74,15 +84,19 @@ fn nominated(value: &HeaderValue) -> Vec<HeaderName> {
         .collect()
 }
 
-const HOP_BY_HOP: [HeaderName; 7] = [
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("http2-settings"),
-];
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
 
 /// Makes the head of a client's request one of ours: removes what strangers may not say and what
 /// belongs to one connection, says who is behind it and by what way it came.
@@ -94,18 +108,21 @@ pub fn prepare(
     authority: &HeaderValue,
 ) {
     let trailers = accepts_trailers(headers);
-    remove_hop_by_hop(headers);
-    headers.remove(header::TE);
+    remove_with_nominated(headers, |name| {
+        // `Expect` we have answered ourselves: 100 is sent when the body is first asked for.
+        is_hop_by_hop(name) || matches!(name, "te" | "expect") || is_look_alike(name, trust)
+    });
+    headers.reserve(MAX_ADDED);
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    // We have answered it ourselves: 100 is sent when the body is first asked for.
-    headers.remove(header::EXPECT);
-    remove_look_alikes(headers, trust);
     say_who(headers, peer, trust, authority);
     headers.append(header::VIA, via(version));
     headers.append(CDN_LOOP, HeaderValue::from_static(OUR_NAME));
 }
+
+/// How many fields a request is given at most; room is made for them once.
+const MAX_ADDED: usize = 10;
 
 /// `TE: trailers` is the only one that a proxy may pass on.
 fn accepts_trailers(headers: &HeaderMap) -> bool {
@@ -117,23 +134,13 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Drops fields that would be taken for framing or for our own word: with an underscore where
-/// those have a hyphen, and, from strangers, the ones that speak for a proxy.
-fn remove_look_alikes(headers: &mut HeaderMap, trust: Trust) {
-    let refused: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| {
-            let name = name.as_str();
-            if name.contains('_') {
-                return shadows(&name.replace('_', "-"));
-            }
-            trust == Trust::Stranger && speaks_for_a_proxy(name)
-        })
-        .cloned()
-        .collect();
-    for name in refused {
-        headers.remove(name);
+/// Whether a field would be taken for framing or for our own word: with an underscore where those
+/// have a hyphen, and, from strangers, the ones that speak for a proxy.
+fn is_look_alike(name: &str, trust: Trust) -> bool {
+    if name.contains('_') {
+        return shadows(&name.replace('_', "-"));
     }
+    trust == Trust::Stranger && speaks_for_a_proxy(name)
 }
 
 fn shadows(name: &str) -> bool {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use http_body::Body as _;
 use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
@@ -108,20 +108,25 @@ impl Handler for Proxy {
         let trust = self.trust(peer.address.ip());
         let id = request_id(request.headers(), trust);
         let mut exchange = Exchange::begin(&self.telemetry, &request, peer, id);
-        let form = Form::accepted_by(request.headers(), request.uri().path());
+        let accepted = Form::accepted_by(request.headers());
+        let uri = request.uri().clone();
 
         // A panic is one request's misfortune: nothing it held is used again.
         let answered = {
-            let answer = pin!(self.answer(&mut request, peer, trust, form, &mut exchange));
+            let answer = pin!(self.answer(&mut request, &uri, peer, trust, &mut exchange));
             AssertUnwindSafe(answer).catch_unwind().await
         };
-        let mut response = match answered {
-            Ok(response) => response,
-            Err(_) => {
-                self.telemetry.metrics.panics.inc();
-                tell(&Error::Panicked, form, exchange.route, &mut exchange)
-            }
-        };
+        let answered = answered.unwrap_or_else(|_| {
+            self.telemetry.metrics.panics.inc();
+            Err(Error::Panicked)
+        });
+        let mut response = answered.unwrap_or_else(|error| {
+            let form = accepted.on(exchange.route, uri.path());
+            tell(&error, form, &mut exchange)
+        });
+        if exchange.route == RouteKind::Verify {
+            verify::seal(&mut response);
+        }
         let id = exchange.id().to_header();
         response.headers_mut().insert(headers::X_REQUEST_ID, id);
         exchange.observe(response)
@@ -132,33 +137,13 @@ impl Proxy {
     async fn answer(
         &self,
         request: &mut Request,
-        peer: &Peer,
-        trust: Trust,
-        form: Form,
-        exchange: &mut Exchange,
-    ) -> Response {
-        match self.dispatch(request, peer, trust, exchange).await {
-            Ok(response) => response,
-            Err(error) => {
-                let mut response = tell(&error, form, exchange.route, exchange);
-                if exchange.route == RouteKind::Verify {
-                    verify::seal(&mut response);
-                }
-                response
-            }
-        }
-    }
-
-    async fn dispatch(
-        &self,
-        request: &mut Request,
+        uri: &Uri,
         peer: &Peer,
         trust: Trust,
         exchange: &mut Exchange,
     ) -> Result<Response, Error> {
         let authority = authority::authority(request)?;
         let host = authority::host(&authority)?;
-        let uri = request.uri().clone();
         let route = route::route(&host, uri.path(), &self.settings.hosts);
         exchange.route = route.kind();
         self.check(request)?;
@@ -177,11 +162,7 @@ impl Proxy {
                 Ok(Box::pin(self.api(endpoint, request, &client, exchange)).await)
             }
             Route::Link(link) => Box::pin(self.link(&link, request)).await,
-            Route::Verify(id) => {
-                let mut response = Box::pin(self.verify(id, request, &client)).await?;
-                verify::seal(&mut response);
-                Ok(response)
-            }
+            Route::Verify(id) => Box::pin(self.verify(id, request, &client)).await,
             Route::Index => Box::pin(self.index(request, &client)).await,
             Route::Unknown => Err(Error::Unknown),
         }
@@ -221,12 +202,12 @@ impl Proxy {
 }
 
 /// The answer to an error, noted on its exchange.
-fn tell(error: &Error, form: Form, route: RouteKind, exchange: &mut Exchange) -> Response {
+fn tell(error: &Error, form: Form, exchange: &mut Exchange) -> Response {
     exchange.error = Some(error.kind());
     if error.is_ours() {
         exchange.cause = Some(error.cause());
     }
-    error.to_response(form, route, exchange.id())
+    error.to_response(form, exchange.route, exchange.id())
 }
 
 fn request_id(headers: &HeaderMap, trust: Trust) -> RequestId {

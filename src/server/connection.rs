@@ -41,9 +41,13 @@ impl ConnectionSettings {
         // hyper's own head timer starts with the previous response, so ours is used instead.
         http1
             .header_read_timeout(None)
-            .max_headers(limits.headers)
             .max_header_size(head)
             .max_buf_size(head.max(64 << 10));
+        // Told a number, hyper allocates twice for each head; left alone it parses on its stack. A
+        // lower limit than its own is the handler's to keep.
+        if limits.headers > FIELDS_ON_STACK {
+            http1.max_headers(limits.headers);
+        }
         Self {
             phases: PhaseLimits {
                 idle: timeouts.idle,
@@ -56,6 +60,9 @@ impl ConnectionSettings {
         }
     }
 }
+
+/// Fields of a head that hyper takes unless it is told otherwise.
+const FIELDS_ON_STACK: usize = 100;
 
 /// Serves requests on `stream` until it ends, is overdue, or has drained.
 pub(super) async fn serve<S, P, H>(

@@ -257,7 +257,7 @@ mod tests {
                 .await
             }
         });
-        let never = std::future::pending::<()>();
+        let never = pin!(std::future::pending::<()>());
         let connection = timer.while_moving(Duration::from_secs(60), never);
         assert_eq!(drive(&timer, connection).await, None);
         assert_eq!(elsewhere.await.unwrap(), 6);
