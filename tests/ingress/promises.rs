@@ -1,0 +1,283 @@
+//! What is promised under attack and under faults, and the tests that hold it.
+//!
+//! A promise without a test is open, and ARCHITECTURE.md says so.
+
+use std::path::Path;
+
+/// A promise, and the functions that fail when it does not hold; none: it is open.
+const PROMISES: &[(&str, &[&str])] = &[
+    ("one reading of a message's length", &[]),
+    ("strict chunks", &[]),
+    (
+        "trailers stay trailers",
+        &[
+            "trailers_of_a_request_reach_the_backend",
+            "trailers_of_a_response_reach_the_client",
+        ],
+    ),
+    (
+        "malformed heads are refused",
+        &["malformed_requests_are_answered_and_closed"],
+    ),
+    (
+        "underscores shadow nothing",
+        &[
+            "a_stranger_cannot_speak_for_a_proxy",
+            "whatever_a_stranger_sends_only_our_word_about_it_is_forwarded",
+        ],
+    ),
+    (
+        "expectations",
+        &[
+            "another_expectation_is_a_417",
+            "a_client_that_waits_for_leave_to_send_gets_it",
+        ],
+    ),
+    (
+        "early answers",
+        &[
+            "an_answer_before_the_end_of_the_upload_reaches_the_client",
+            "a_body_that_is_declared_too_large_is_a_413_before_the_backend_is_asked",
+        ],
+    ),
+    (
+        "a backend's extra bytes",
+        &["a_connection_with_bytes_beyond_its_answer_is_not_used_again"],
+    ),
+    (
+        "hop-by-hop fields",
+        &[
+            "what_belongs_to_one_connection_goes_no_further",
+            "our_own_fields_cannot_be_nominated_away",
+            "fields_of_one_connection_go_no_further",
+        ],
+    ),
+    (
+        "upgrades",
+        &[
+            "no_byte_reaches_the_backend_as_a_tunnel_before_it_agreed",
+            "http2_is_not_negotiated_through_us",
+            "an_upgrade_over_http_1_0_is_ignored",
+            "a_tunnel_that_nobody_asked_for_is_a_502",
+        ],
+    ),
+    (
+        "one authority",
+        &[
+            "a_request_without_a_host_is_a_400",
+            "a_request_with_two_hosts_is_a_400",
+            "an_absolute_target_wins_over_the_host_field",
+            "an_absolute_target_with_user_information_is_a_400",
+        ],
+    ),
+    (
+        "lookalike hosts",
+        &[
+            "a_host_that_only_ends_like_ours_is_unknown",
+            "more_than_one_label_before_our_hosts_leads_nowhere",
+        ],
+    ),
+    ("HTTP/2", &[]),
+    ("TLS and certificates", &[]),
+    (
+        "slow clients",
+        &[
+            "a_head_that_comes_drop_by_drop_is_a_408_all_the_same",
+            "a_body_that_stops_moving_is_a_408",
+            "a_form_that_stops_moving_is_a_408",
+            "an_idle_connection_is_closed_without_a_word",
+        ],
+    ),
+    (
+        "sizes",
+        &[
+            "a_target_over_the_limit_is_a_414",
+            "a_target_of_8000_bytes_is_taken_by_default",
+            "a_head_over_the_limit_is_a_431",
+            "too_many_fields_are_a_431",
+            "a_body_that_becomes_too_large_is_a_413_and_never_whole_at_the_backend",
+        ],
+    ),
+    ("decompression", &["a_compressed_form_is_a_415"]),
+    (
+        "back-pressure",
+        &[
+            "a_client_that_reads_slowly_holds_the_backend_back",
+            "a_backend_that_reads_slowly_holds_the_client_back",
+        ],
+    ),
+    (
+        "injection from parameters",
+        &[
+            "a_key_that_could_break_a_field_is_refused",
+            "any_query_becomes_json_that_parses_and_never_holds_the_key",
+        ],
+    ),
+    (
+        "private addresses",
+        &[
+            "only_what_is_public_is_public",
+            "a_backend_on_a_private_address_is_refused_unless_allowed",
+            "our_own_listeners_are_no_backends",
+        ],
+    ),
+    (
+        "redirects are not followed",
+        &[
+            "a_redirect_of_the_api_carries_no_token_anywhere",
+            "an_answer_that_makes_no_sense_is_a_502",
+        ],
+    ),
+    (
+        "open redirects",
+        &[
+            "a_destination_that_browsers_could_misread_is_a_502",
+            "a_target_that_is_no_web_address_is_refused_before_the_token_is_spent",
+            "a_refused_token_shows_where_it_would_lead_and_does_not_redirect",
+        ],
+    ),
+    (
+        "looking spends no token",
+        &["looking_at_a_link_never_spends_its_token"],
+    ),
+    ("loops", &["a_request_that_was_here_three_times_is_a_loop"]),
+    (
+        "the cache holds answers of one id alone",
+        &[
+            "an_app_and_a_function_of_one_name_are_two",
+            "an_answer_asked_for_before_a_write_is_not_believed_after_it",
+        ],
+    ),
+    (
+        "made-up names",
+        &[
+            "made_up_names_do_not_push_known_apps_out",
+            "an_error_is_never_remembered_as_missing",
+        ],
+    ),
+    (
+        "stampedes",
+        &[
+            "many_requests_for_one_app_wait_for_one_call",
+            "the_first_caller_may_leave_without_harm_to_the_others",
+        ],
+    ),
+    (
+        "forwarding fields",
+        &[
+            "what_a_stranger_says_about_who_is_behind_it_is_replaced",
+            "what_a_trusted_proxy_says_is_kept_and_added_to",
+        ],
+    ),
+    (
+        "no secret leaks",
+        &[
+            "no_secret_of_a_client_is_written_down_as_json",
+            "the_token_reaches_nobody_but_the_api",
+            "an_answer_to_a_key_in_the_url_is_kept_by_nobody",
+        ],
+    ),
+    (
+        "error pages",
+        &[
+            "nothing_that_the_client_sent_is_shown_unescaped",
+            "an_error_never_shows_where_the_backend_or_the_api_is",
+        ],
+    ),
+    (
+        "a failing API",
+        &[
+            "a_known_app_goes_on_while_the_api_fails",
+            "a_known_app_goes_on_when_the_api_is_gone",
+            "an_api_that_hangs_or_breaks_off_is_a_503",
+        ],
+    ),
+    (
+        "a failing backend",
+        &[
+            "a_backend_that_refuses_is_a_502",
+            "a_backend_that_hangs_is_a_504",
+            "a_backend_that_fails_is_a_502",
+        ],
+    ),
+    (
+        "a cut is seen",
+        &[
+            "a_response_that_is_cut_is_visibly_cut",
+            "a_response_that_stops_moving_is_cut",
+        ],
+    ),
+    (
+        "one retry",
+        &[
+            "a_kept_connection_that_breaks_as_it_is_used_is_tried_again_for_a_get",
+            "a_kept_connection_that_breaks_as_it_is_used_is_not_tried_again_for_a_post",
+            "a_token_is_never_sent_twice",
+        ],
+    ),
+    (
+        "a client that leaves",
+        &[
+            "when_the_client_leaves_the_backend_is_let_go_within_a_second",
+            "when_the_client_leaves_the_api_is_let_go",
+        ],
+    ),
+    (
+        "the drain",
+        &[
+            "what_is_in_flight_is_answered_and_then_it_ends",
+            "sigterm_lets_a_request_in_flight_finish",
+            "what_takes_longer_than_the_drain_is_cut",
+        ],
+    ),
+    ("reload", &[]),
+    ("no descriptors left", &[]),
+    (
+        "the store",
+        &[
+            "what_was_acknowledged_outlives_a_kill_and_nothing_is_half_there",
+            "a_damaged_store_stops_the_start_and_is_left_as_it_is",
+        ],
+    ),
+    ("clock steps", &["a_deadline_ends_what_takes_longer"]),
+    ("memory of idle connections", &[]),
+    ("panics", &[]),
+];
+
+#[test]
+fn every_promise_has_its_tests_or_is_said_to_be_open() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests = String::new();
+    for folder in ["src", "tests"] {
+        read_all(&root.join(folder), &mut tests);
+    }
+    let architecture = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    for (promise, held_by) in PROMISES {
+        for name in *held_by {
+            let written = [
+                format!("fn {name}("),
+                format!("({name}, "),
+                format!("(\n    {name},\n"),
+            ];
+            let found = written.iter().any(|line| tests.contains(line));
+            assert!(found, "{promise}: there is no test {name}");
+        }
+        let open = architecture.contains(&format!("- open: {promise}\n"));
+        assert_eq!(
+            open,
+            held_by.is_empty(),
+            "{promise}: ARCHITECTURE.md says otherwise"
+        );
+    }
+}
+
+fn read_all(folder: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            read_all(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
