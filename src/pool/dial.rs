@@ -12,6 +12,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio_rustls::TlsConnector;
@@ -123,6 +124,11 @@ impl Dialer {
         };
         let tcp = self.connect_tcp(origin).await?;
         tcp.set_nodelay(true).map_err(connect_error)?;
+        // A backend that vanished under a quiet tunnel is noticed.
+        let probes = TcpKeepalive::new().with_time(Duration::from_secs(60));
+        SockRef::from(&tcp)
+            .set_tcp_keepalive(&probes)
+            .map_err(connect_error)?;
         match origin.scheme() {
             Scheme::Http => Ok(Stream::Plain(tcp)),
             Scheme::Https => {
@@ -172,7 +178,7 @@ impl Dialer {
         }
         let names = self.names.clone();
         // A dot at the end keeps the search list of resolv.conf out of it.
-        let name = format!("{host}.");
+        let name = format!("{}.", host.trim_end_matches('.'));
         let lookup = self
             .runtime
             .spawn(async move { names.lookup_ip(name).await })

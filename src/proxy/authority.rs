@@ -1,6 +1,6 @@
 //! The one authority of a request: what it is routed by, forwarded as, and logged under.
 
-use http::{HeaderValue, header};
+use http::{HeaderValue, Version, header};
 
 use crate::host::{BadHost, Host};
 use crate::wire::Request;
@@ -18,6 +18,11 @@ pub(super) fn authority(request: &Request) -> Result<HeaderValue, BadAuthority> 
         return Err(BadAuthority::Double);
     }
     if let Some(authority) = request.uri().authority() {
+        match host {
+            Some(value) => drop(self::host(value)?),
+            None if request.version() == Version::HTTP_11 => return Err(BadAuthority::Missing),
+            None => {}
+        }
         return HeaderValue::from_str(authority.as_str())
             .map_err(|_| BadAuthority::Invalid(BadHost::Character));
     }

@@ -61,8 +61,8 @@ impl Proxy {
         headers::map_to_public(
             response.headers_mut(),
             backend,
-            client.peer.scheme,
-            &client.authority,
+            client.public.0,
+            &client.public.1,
         );
         self.pass_back(&mut response, client);
         Ok(response)

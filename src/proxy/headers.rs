@@ -194,6 +194,25 @@ fn say_who(headers: &mut HeaderMap, peer: &Peer, trust: Trust, authority: &Heade
     set(X_FORWARDED_PORT, &port_of(authority, peer.scheme));
 }
 
+/// Scheme and authority as whoever is behind `peer` sees them.
+pub(super) fn public_origin(
+    headers: &HeaderMap,
+    peer: &Peer,
+    trust: Trust,
+    authority: &HeaderValue,
+) -> (Scheme, HeaderValue) {
+    if trust == Trust::Stranger {
+        return (peer.scheme, authority.clone());
+    }
+    let scheme = match headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+        Some(b"https") => Scheme::Https,
+        Some(b"http") => Scheme::Http,
+        _ => peer.scheme,
+    };
+    let authority = headers.get(X_FORWARDED_HOST).unwrap_or(authority);
+    (scheme, authority.clone())
+}
+
 /// The chain that a trusted proxy sent, with its own address at the end.
 fn joined(headers: &HeaderMap, peer: &Peer) -> HeaderValue {
     let mut chain = Vec::new();

@@ -19,7 +19,7 @@ use crate::settings::{Limits, Timeouts};
 use crate::telemetry::exchange::{Exchange, Observed, Telemetry};
 use crate::telemetry::metrics::RouteKind;
 use crate::upstream::Upstream;
-use crate::wire::{Body, Handler, Peer, Request, Response};
+use crate::wire::{Body, Handler, Peer, Request, Response, Scheme};
 use error::Error;
 use form::Form;
 use headers::Trust;
@@ -97,6 +97,8 @@ struct Client<'a> {
     trust: Trust,
     /// The authority that it was routed by, as the client wrote it.
     authority: HeaderValue,
+    /// Scheme and authority in the address bar of whoever is behind it.
+    public: (Scheme, HeaderValue),
     /// The id of the request.
     id: HeaderValue,
 }
@@ -150,6 +152,7 @@ impl Proxy {
         let client = Client {
             peer,
             trust,
+            public: headers::public_origin(request.headers(), peer, trust, &authority),
             id: exchange.id().to_header(),
             authority: authority.clone(),
         };

@@ -106,7 +106,9 @@ pub(super) async fn serve<S, P, H>(
             if Pin::new(&mut connection).poll(context).is_ready() {
                 return Poll::Ready(None);
             }
-            if !draining && drained.began(context) {
+            // A head that is under way is waited for: hyper would close a connection in the middle
+            // of its second one.
+            if !draining && !phase.is_in_head() && drained.began(context) {
                 draining = true;
                 if phase.is_idle() {
                     return Poll::Ready(None);

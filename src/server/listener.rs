@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -73,6 +74,13 @@ fn bind_all(address: SocketAddr, workers: usize) -> io::Result<Listeners> {
     Ok(Listeners { address, sockets })
 }
 
+/// After a minute of silence, a probe each quarter of one.
+fn probes() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sharing {
     Alone,
@@ -93,6 +101,10 @@ fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
         // `[::]` beside `0.0.0.0` is two listeners, whatever the system's default.
         socket.set_only_v6(true)?;
     }
+    // Accepted sockets inherit both. A small answer must not wait for the acknowledgement of the one
+    // before (RFC 896), and a client that vanished must not hold its place for ever (RFC 1122, 4.2.3.6).
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&probes())?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     if sharing == Sharing::WithOwnWorkers {
@@ -116,6 +128,19 @@ mod tests {
         for socket in &listeners.sockets {
             assert_eq!(socket.local_addr().unwrap(), listeners.address);
         }
+    }
+
+    #[test]
+    fn an_accepted_connection_is_probed_and_sends_at_once() {
+        let listeners = bind(loopback(0), 1).unwrap();
+        let _client = std::net::TcpStream::connect(listeners.address).unwrap();
+        let accepted = loop {
+            if let Ok((accepted, _)) = listeners.sockets[0].accept() {
+                break accepted;
+            }
+        };
+        assert!(accepted.nodelay().unwrap());
+        assert!(socket2::SockRef::from(&accepted).keepalive().unwrap());
     }
 
     #[test]

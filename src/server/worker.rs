@@ -154,10 +154,6 @@ impl<H: Handler + 'static> Shared<H> {
         let Ok(server) = stream.local_addr() else {
             return;
         };
-        // A small answer must not wait for the acknowledgement of the one before (RFC 896).
-        if stream.set_nodelay(true).is_err() {
-            return;
-        }
         let peer = Peer::new(address, server, Scheme::Http, Timer::new());
         let shared = Rc::clone(self);
         let drained = self.drain.join();

@@ -51,6 +51,8 @@ pub struct Exchange {
     status: Option<StatusCode>,
     sent: u64,
     outcome: Outcome,
+    /// HEAD: whatever body the answer has is not sent.
+    to_head: bool,
 }
 
 /// What only the access log needs. Clones of what the request holds anyway.
@@ -106,6 +108,7 @@ impl Exchange {
             status: None,
             sent: 0,
             outcome: Outcome::ClientLeft,
+            to_head: request.method() == Method::HEAD,
         })
     }
 
@@ -121,8 +124,13 @@ impl Exchange {
         response: http::Response<B>,
     ) -> http::Response<Observed<B>> {
         self.status = Some(response.status());
+        let bodiless = self.to_head
+            || matches!(
+                response.status(),
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            );
         response.map(|body| {
-            if body.is_end_stream() {
+            if bodiless || body.is_end_stream() {
                 self.outcome = Outcome::Complete;
             }
             Observed {

@@ -130,7 +130,10 @@ impl Log {
                 .location()
                 .map_or_else(String::new, ToString::to_string);
             // What a panic says may be made of anything: only where it happened is written.
-            tracing::error!(place, "a task panicked; the request it carried got a 500");
+            tracing::error!(
+                place,
+                "a task panicked; a request that it carried got a 500"
+            );
         }));
     }
 }

@@ -19,7 +19,8 @@ pub fn query(query: &str) -> String {
             logged.push('&');
         }
         match pair.split_once('=') {
-            Some((name, _)) if is_plain_name(name) => {
+            // A name without a value may be a secret in base64, whose padding looks like one.
+            Some((name, value)) if is_plain_name(name) && !value.is_empty() => {
                 logged.push_str(name);
                 logged.push('=');
                 logged.push_str(HIDDEN);
@@ -90,6 +91,7 @@ const MARKS: [&str; 9] = [
     "smtps://",
 ];
 
+const ENDS_OF_FIELD: [char; 3] = ['"', '\'', '\n'];
 const ENDS: [char; 8] = ['&', '"', '\'', ' ', ';', '\\', '\n', '>'];
 
 /// The bytes from `from` on that are the next secret.
@@ -105,7 +107,13 @@ fn next_secret(line: &str, from: usize) -> Option<(usize, usize)> {
                 .is_some_and(|found| found.eq_ignore_ascii_case(mark.as_bytes()))
         })?;
         let secret = start + mark.len();
-        let length = line[secret..].find(ENDS).unwrap_or(line.len() - secret);
+        // The whole of a field is secret, with the spaces in it.
+        let ends = if mark.ends_with(": ") {
+            &ENDS_OF_FIELD[..]
+        } else {
+            &ENDS[..]
+        };
+        let length = line[secret..].find(ends).unwrap_or(line.len() - secret);
         let already = line[secret..].starts_with(HIDDEN);
         (length > 0 && !already).then_some((secret, secret + length))
     })
@@ -130,7 +138,7 @@ mod tests {
         check("a=b=canary", "a=[hidden]");
         check("api_key%3Dcanary=x", "[hidden]");
         check("", "");
-        check("a=&&b=", "a=[hidden]&&b=[hidden]");
+        check("a=1&&c2VjcmV0=", "a=[hidden]&&[hidden]");
     }
 
     #[test]
@@ -162,6 +170,11 @@ mod tests {
         );
         check("TOKEN=canary token=canary", "TOKEN=[hidden] token=[hidden]");
         check("token=[hidden]", "token=[hidden]");
+        check(
+            "Authorization: Bearer canary\nx",
+            "Authorization: [hidden]\nx",
+        );
+        check("\"Cookie: a=canary; b=canary\"", "\"Cookie: [hidden]\"");
         check("ö bearer ä", "ö bearer [hidden]");
     }
 }

@@ -168,6 +168,9 @@ pub enum Hit {
 /// The largest answer to one of our own calls that is read.
 const MAX_ANSWER: u64 = 8 << 20;
 
+/// The largest error that is read for the sake of its connection.
+const MAX_ERROR: u64 = 64 << 10;
+
 impl Upstream {
     /// The API behind `via`, over this worker's pool.
     #[must_use]
@@ -321,8 +324,12 @@ impl Upstream {
     /// Sends one of our own calls and reads the answer of a success.
     async fn ask(&self, endpoint: &str, request: Request) -> Result<Bytes, Error> {
         let (head, body) = self.pass(endpoint, request).await?.into_parts();
+        if head.status == StatusCode::OK {
+            return Ok(body.collect(MAX_ANSWER).await?);
+        }
+        // What an error says is of no use, but unread it would cost its connection.
+        let _unread = body.collect(MAX_ERROR).await;
         match head.status {
-            StatusCode::OK => Ok(body.collect(MAX_ANSWER).await?),
             StatusCode::NOT_FOUND => Err(Error::NotFound),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Err(Error::TokenRefused(head.status))

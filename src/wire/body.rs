@@ -51,7 +51,7 @@ impl Body {
     /// `limit`. For a body that the task of `timer` reads.
     pub fn watch(&mut self, timer: &Timer, limit: Duration) {
         if let Self::Leased(leased) = self {
-            leased.stall = Some(Stall::new(timer.clone(), limit));
+            leased.stall = Some(Stall::new(timer.clone(), limit, Reader::Own));
         }
     }
 
@@ -186,13 +186,15 @@ impl Received {
         timer: Timer,
         phase: Phase,
     ) -> Self {
+        phase.body_began();
         let left = if limit == 0 { u64::MAX } else { limit };
         Self {
             incoming,
             ahead: None,
             limit,
             left,
-            stall: Stall::new(timer, stall),
+            // A request body is read by the task of the connection that it goes out on.
+            stall: Stall::new(timer, stall, Reader::Other),
             phase,
             ended: false,
         }
@@ -252,6 +254,7 @@ impl Received {
 
 impl Drop for Received {
     fn drop(&mut self) {
+        self.phase.body_ended();
         if !self.ended && !self.incoming.is_end_stream() {
             self.phase.body_given_up();
         }
@@ -325,15 +328,24 @@ impl Leased {
 struct Stall {
     timer: Timer,
     limit: Duration,
+    reader: Reader,
     /// Set while we wait for the next frame.
     deadline: Option<Deadline>,
 }
 
+/// Whose task reads a body: the one that the timer belongs to, or another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    Own,
+    Other,
+}
+
 impl Stall {
-    fn new(timer: Timer, limit: Duration) -> Self {
+    fn new(timer: Timer, limit: Duration, reader: Reader) -> Self {
         Self {
             timer,
             limit,
+            reader,
             deadline: None,
         }
     }
@@ -350,8 +362,11 @@ impl Stall {
         let deadline = *self
             .deadline
             .get_or_insert_with(|| self.timer.after(self.limit));
-        // A request body is read by the task of the connection that it goes out on.
-        if self.timer.passed_elsewhere(deadline, context) {
+        let passed = match self.reader {
+            Reader::Own => self.timer.passed(deadline),
+            Reader::Other => self.timer.passed_elsewhere(deadline, context),
+        };
+        if passed {
             return Poll::Ready(Some(Err(Error::Stalled)));
         }
         Poll::Pending

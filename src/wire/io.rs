@@ -36,6 +36,8 @@ pub enum Overdue {
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const BUSY: u8 = 2;
+/// The response is whole, but it is not written yet, or the request's body still comes.
+const ENDING: u8 = 3;
 const NONE: u64 = u64::MAX;
 
 /// The phase of one connection, shared by the adapter and the connection's task.
@@ -51,6 +53,8 @@ struct Shared {
     deadline: AtomicU64,
     write_deadline: AtomicU64,
     unread: AtomicBool,
+    body_open: AtomicBool,
+    flushed: AtomicBool,
 }
 
 impl Phase {
@@ -64,6 +68,8 @@ impl Phase {
             deadline: AtomicU64::new(NONE),
             write_deadline: AtomicU64::new(NONE),
             unread: AtomicBool::new(false),
+            body_open: AtomicBool::new(false),
+            flushed: AtomicBool::new(true),
         }));
         phase.enter(IDLE, Some(limits.idle));
         phase
@@ -74,9 +80,44 @@ impl Phase {
         self.enter(BUSY, None);
     }
 
-    /// The response is on its way whole: what comes next is the next request.
+    /// Nothing is added to the response any more. The connection is idle when that is written, and
+    /// when the request's body has ended too.
     pub fn response_ended(&self) {
-        self.enter(IDLE, Some(self.0.limits.idle));
+        self.0.flushed.store(false, Ordering::Relaxed);
+        self.enter(ENDING, None);
+    }
+
+    /// A request has a body: what arrives is that, and no head.
+    pub(super) fn body_began(&self) {
+        self.0.body_open.store(true, Ordering::Relaxed);
+    }
+
+    /// That body is read no more.
+    pub(super) fn body_ended(&self) {
+        self.0.body_open.store(false, Ordering::Relaxed);
+        self.settle();
+    }
+
+    fn settle(&self) {
+        let settled = self.0.phase.load(Ordering::Relaxed) == ENDING
+            && self.0.flushed.load(Ordering::Relaxed)
+            && !self.0.body_open.load(Ordering::Relaxed);
+        if settled {
+            self.enter(IDLE, Some(self.0.limits.idle));
+        }
+    }
+
+    fn wrote_all(&self) {
+        if !self.0.flushed.load(Ordering::Relaxed) {
+            self.0.flushed.store(true, Ordering::Relaxed);
+            self.settle();
+        }
+    }
+
+    /// Whether a head has begun to arrive and is not whole.
+    #[must_use]
+    pub fn is_in_head(&self) -> bool {
+        self.0.phase.load(Ordering::Relaxed) == HEAD
     }
 
     /// A request's body was given up before its end: the client may still be sending it.
@@ -205,7 +246,12 @@ impl<S: AsyncWrite + Unpin, P: Unpin> AsyncWrite for Io<S, P> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_flush(context);
+        if polled.is_ready() {
+            this.phase.wrote_all();
+        }
+        polled
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
