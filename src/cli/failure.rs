@@ -26,6 +26,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Configuration(_) | Self::NoDataFolder => 2,
+            Self::Ingress(ingress::Error::Platform(error)) if error.is_configuration() => 2,
             Self::DataFolder(..) | Self::System(_) | Self::Ingress(_) => 1,
         }
     }

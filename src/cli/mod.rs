@@ -111,6 +111,14 @@ impl Arguments {
                     ErrorKind::ArgumentConflict,
                     "`dev` reads no configuration: leave --config out",
                 )),
+            Some(Command::Dev(flags))
+                if !(flags.http.ip().is_loopback() && flags.admin.ip().is_loopback()) =>
+            {
+                Err(command.error(
+                    ErrorKind::ValueValidation,
+                    "dev has a key that everybody knows: --http and --admin take loopback addresses only",
+                ))
+            }
             Some(Command::Dev(flags)) if flags.https.is_some() => Err(command.error(
                 ErrorKind::InvalidValue,
                 "HTTPS is not built yet: leave --https and M3O_INGRESS_DEV_HTTPS out",

@@ -65,10 +65,16 @@ impl<Q: Queue, T: Transport> Outbox<Q, T> {
         Self { queue, transport }
     }
 
-    /// Sends until it is dropped. A mail under way then is sent once more by the next one.
-    pub async fn run(&self) {
+    /// Sends until `stop` is there. A mail that is under way then is sent to its end: dropped in the
+    /// middle it would be sent once more by the next one.
+    pub async fn run(&self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
         loop {
-            let mail = self.queue.next_due().await;
+            let mail = tokio::select! {
+                biased;
+                () = &mut stop => return,
+                mail = self.queue.next_due() => mail,
+            };
             self.send(&mail).await;
         }
     }

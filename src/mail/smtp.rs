@@ -76,7 +76,7 @@ impl Transport for Smtp {
                 // Only the reply's code: its text may repeat the address.
                 let code = error.status().map(|code| code.to_string());
                 match code {
-                    Some(code) if error.is_permanent() => SendError::Refused(code),
+                    Some(code) if FINAL.contains(&code.as_str()) => SendError::Refused(code),
                     Some(code) => SendError::Later(code),
                     None if error.is_timeout() => SendError::Later("it timed out".to_owned()),
                     None if error.is_tls() => SendError::Later("TLS failed".to_owned()),
@@ -91,6 +91,10 @@ impl std::fmt::Debug for Smtp {
         out.write_str("Smtp")
     }
 }
+
+/// Replies about the recipient or the mail itself (RFC 5321, 4.2.3, and RFC 6531). Every other one,
+/// such as a password that is refused, is about us, and the mail waits until that is mended.
+const FINAL: [&str; 6] = ["550", "551", "552", "553", "555", "556"];
 
 /// For each command and its reply.
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -52,13 +52,13 @@ impl Mail {
         }
     }
 
-    /// Sends what is queued, until it is dropped.
-    pub(super) async fn run(&self, store: &Store) {
+    /// Sends what is queued, until `stop` is there.
+    pub(super) async fn run(&self, store: &Store, stop: impl Future<Output = ()>) {
         match self {
-            Self::Nowhere | Self::Mailbox(_) => std::future::pending().await,
+            Self::Nowhere | Self::Mailbox(_) => stop.await,
             Self::Server { smtp, bell } => {
                 let queue = StoreQueue { store, bell };
-                Outbox::new(queue, smtp.as_ref()).run().await;
+                Outbox::new(queue, smtp.as_ref()).run(stop).await;
             }
         }
     }

@@ -116,6 +116,19 @@ pub enum OpenError {
     Smtp(#[from] mail::BadSmtp),
 }
 
+impl OpenError {
+    /// Whether what is configured is wrong, and not what is on the disk.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::NoKey { .. } | Self::BadKey { .. } | Self::NoSmtpUrl { .. } | Self::Smtp(_) => {
+                true
+            }
+            Self::Store(_) | Self::Unusable(_) => false,
+        }
+    }
+}
+
 /// The platform. Shared by all threads.
 #[derive(Debug)]
 pub struct Platform {
@@ -178,8 +191,7 @@ impl Platform {
     /// removes what has expired. Runs once, on the control thread.
     pub async fn run_background(&self, mut stop: Stop) {
         tokio::select! {
-            () = stop.reached(Stage::Draining) => {}
-            () = self.mail.run(&self.store) => {}
+            () = self.mail.run(&self.store, stop.reached(Stage::Draining)) => {}
             () = self.write_hits() => {}
             () = self.sweep() => {}
         }

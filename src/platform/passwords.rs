@@ -1,5 +1,7 @@
 //! Passwords: hashed slowly, on a few threads of their own, with a short queue before them.
 
+use std::sync::Arc;
+
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
@@ -12,17 +14,17 @@ use crate::credentials::Secret;
 #[derive(Debug)]
 pub(super) struct Passwords {
     /// Those that run or wait.
-    admitted: Semaphore,
+    admitted: Arc<Semaphore>,
     /// Those that run.
-    running: Semaphore,
+    running: Arc<Semaphore>,
 }
 
 impl Passwords {
     /// Nothing runs yet.
     pub(super) fn new() -> Self {
         Self {
-            admitted: Semaphore::new(RUNNING + WAITING),
-            running: Semaphore::new(RUNNING),
+            admitted: Arc::new(Semaphore::new(RUNNING + WAITING)),
+            running: Arc::new(Semaphore::new(RUNNING)),
         }
     }
 
@@ -49,11 +51,16 @@ impl Passwords {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let _admitted = self.admitted.try_acquire().map_err(|_| Error::Busy)?;
-        let _running = self.running.acquire().await.map_err(|_| Error::Internal)?;
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|_| Error::Internal)
+        let admitted = Arc::clone(&self.admitted);
+        let admitted = admitted.try_acquire_owned().map_err(|_| Error::Busy)?;
+        let running = Arc::clone(&self.running).acquire_owned().await;
+        let running = running.map_err(|_| Error::Internal)?;
+        let working = tokio::task::spawn_blocking(move || {
+            // Given back when the work is done, which goes on when its caller has left.
+            let _held = (admitted, running);
+            work()
+        });
+        working.await.map_err(|_| Error::Internal)
     }
 }
 
@@ -76,6 +83,23 @@ const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAA
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_caller_that_leaves_frees_no_thread_that_still_works() {
+        let passwords = Passwords::new();
+        let (finish, finished) = std::sync::mpsc::channel::<()>();
+        {
+            let mut working = std::pin::pin!(passwords.run(move || finished.recv()));
+            let polled = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(working.as_mut().poll(context).is_pending())
+            });
+            assert!(polled.await);
+        }
+        assert_eq!(passwords.running.available_permits(), RUNNING - 1);
+        finish.send(()).unwrap();
+        let all = u32::try_from(RUNNING).unwrap();
+        let _free_again = passwords.running.acquire_many(all).await.unwrap();
+    }
 
     #[tokio::test]
     async fn a_password_fits_its_own_hash_only() {

@@ -137,6 +137,8 @@ async fn update_password(platform: &Platform, fields: &Fields) -> Result<Value, 
         account.password_hash = hash;
         account.updated = Timestamp::now().as_second();
         tx.put(Table::Users, &id, &account);
+        // Whoever knew the old one may have begun them.
+        sessions::end_all(tx, &id)?;
         Ok(())
     });
     write.await.map(|()| json!({}))

@@ -31,8 +31,17 @@ pub(super) async fn send(platform: &Platform, fields: &Fields) -> Result<Value, 
             format!("must contain {PLACEHOLDER} where the link is to stand"),
         ));
     }
+    // Each is replaced by the link: many of them, or a long link, would make much out of little.
+    if text.len() > MAX_TEXT || text.matches(PLACEHOLDER).count() > MAX_LINKS {
+        let why = format!("must have at most {MAX_TEXT} bytes and {MAX_LINKS} links");
+        return Err(Error::field("textContent", why));
+    }
     let token = random::token::<32>();
     let link = platform.links.verification(&query(fields, &token)?);
+    if link.len() > MAX_LINK {
+        let why = format!("makes a link of more than {MAX_LINK} bytes");
+        return Err(Error::field("redirectUrl", why));
+    }
     let message = Message {
         to: email.clone(),
         from_name: fields.text("fromName")?.unwrap_or_default(),
@@ -104,6 +113,15 @@ const PLACEHOLDER: &str = "$micro_verification_link";
 
 /// In seconds: a day.
 const LIFETIME: i64 = 24 * 3600;
+
+/// Bytes of a mail's text.
+const MAX_TEXT: usize = 256 << 10;
+
+/// Places of one mail where the link stands.
+const MAX_LINKS: usize = 8;
+
+/// Bytes of a link: what mail programs and browsers all take.
+const MAX_LINK: usize = 4096;
 
 #[cfg(test)]
 mod tests {

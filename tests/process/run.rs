@@ -229,17 +229,8 @@ fn a_secret_that_is_missing_is_named() {
     assert!(text.contains("M3O_API_TOKEN"), "{text}");
     // A store without any key would let nobody in.
     let own = format!("{listen}platform.store = 'store'");
-    let refused = ended(&mut run_command(folder.path(), &own));
-    assert!(
-        matches!(refused.status.code(), Some(1 | 2)),
-        "{}",
-        refused.text
-    );
-    assert!(
-        refused.text.contains("M3O_PLATFORM_KEY"),
-        "{}",
-        refused.text
-    );
+    let text = ends_with(2, &mut run_command(folder.path(), &own));
+    assert!(text.contains("M3O_PLATFORM_KEY"), "{text}");
 }
 
 #[test]

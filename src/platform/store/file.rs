@@ -87,7 +87,7 @@ fn make_folder(path: &Path) -> Result<(), FileError> {
 /// file that looks like a damaged store.
 fn make_file(path: &Path) -> Result<(), FileError> {
     let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}", std::process::id()));
+    draft.push(format!(".{}", uuid::Uuid::now_v7()));
     let draft = PathBuf::from(draft);
     let io_error = |source| FileError::Io {
         path: path.to_owned(),
@@ -96,8 +96,7 @@ fn make_file(path: &Path) -> Result<(), FileError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&draft)
         .map_err(io_error)?;

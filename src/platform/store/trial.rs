@@ -20,7 +20,9 @@ pub(super) fn check(file: File) -> Result<Verdict, DatabaseError> {
     };
     let len = backend.file.len()?;
     backend.changed().len = len;
-    let mut database = Database::builder().create_with_backend(backend)?;
+    let mut database = Database::builder()
+        .set_cache_size(CACHE)
+        .create_with_backend(backend)?;
     let whole = database.check_integrity()?;
     Ok(if whole {
         Verdict::Whole
@@ -28,6 +30,9 @@ pub(super) fn check(file: File) -> Result<Verdict, DatabaseError> {
         Verdict::Mended
     })
 }
+
+/// Every page is read once, so keeping many is of no use.
+const CACHE: usize = 16 << 20;
 
 /// What a check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

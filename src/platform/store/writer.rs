@@ -132,7 +132,8 @@ pub(super) fn run(
             Err(RecvTimeoutError::Disconnected) => return,
         };
         if !heal(engine.as_ref(), &place) {
-            if let Some(job) = first {
+            // All that wait: each would open the file again, and be told the same later.
+            for job in first.into_iter().chain(jobs.try_iter()) {
                 job.answer(Err(Error::Unavailable));
             }
             continue;
