@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Handle, LocalOptions};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, Readiness};
@@ -186,29 +186,45 @@ impl Ingress {
         let admin = addresses.admin.map(tracing::field::display);
         tracing::info!(addresses = ?addresses.http, admin, workers = workers.len(), "serving");
 
-        let mut ended = tokio::task::spawn_blocking(move || join_all(workers));
-        let early = tokio::select! {
-            outcome = &mut ended => Some(outcome),
-            () = drained(&mut stop, &stopper, &readiness, drain_delay) => None,
+        let mut joining = JoinSet::new();
+        for worker in workers {
+            joining.spawn_blocking(move || join(worker));
+        }
+        let mut hurried = false;
+        let mut outcome = tokio::select! {
+            // Nobody told it to: the others are not left to carry on with half the sockets closed.
+            Some(ended) = joining.join_next() => {
+                stopper.advance(Stage::Draining);
+                flatten(ended)
+            }
+            () = drained(&mut stop, &stopper, &readiness, drain_delay) => Ok(()),
         };
-        let outcome = match early {
-            Some(outcome) => outcome,
-            None => {
-                tracing::info!("draining: no new connections, what is in flight may finish");
-                tokio::select! {
-                    outcome = &mut ended => outcome,
-                    () = stop.reached(Stage::Stopping) => {
-                        stopper.advance(Stage::Stopping);
-                        ended.await
-                    }
+        tracing::info!("draining: no new connections, what is in flight may finish");
+        loop {
+            tokio::select! {
+                ended = joining.join_next() => match ended {
+                    Some(ended) => outcome = outcome.and_then(|()| flatten(ended)),
+                    None => break,
+                },
+                () = stop.reached(Stage::Stopping), if !hurried => {
+                    hurried = true;
+                    stopper.advance(Stage::Stopping);
                 }
             }
-        };
+        }
         side_stopper.advance(Stage::Draining);
-        // Hits and mail that are only in memory are written now; a full disk must not hold us.
-        let _late = tokio::time::timeout(drain.max(Duration::from_secs(1)), side.join_all()).await;
+        // The last hits are written and the mail under way is sent; a full disk must not hold us.
+        let patience = drain.max(Duration::from_secs(1));
+        let _late = tokio::time::timeout(patience, async {
+            while let Some(ended) = side.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "what goes on beside the workers ended badly");
+                }
+            }
+        })
+        .await;
         tracing::info!("stopped");
-        outcome.map_err(|gone| Error::Worker(gone.to_string()))?
+        outcome
     }
 
     /// In `dev`, the store names the demo backends wherever they listen this time.
@@ -412,14 +428,16 @@ async fn drained(stop: &mut Stop, workers: &Stopper, readiness: &Readiness, dela
     }
 }
 
-fn join_all(workers: Vec<JoinHandle<io::Result<()>>>) -> Result<(), Error> {
-    for worker in workers {
-        let name = worker.thread().name().unwrap_or("worker").to_owned();
-        worker
-            .join()
-            .map_err(|_| Error::Worker(format!("{name} panicked")))??;
+fn join(worker: JoinHandle<io::Result<()>>) -> Result<(), Error> {
+    let name = worker.thread().name().unwrap_or("worker").to_owned();
+    match worker.join() {
+        Ok(ended) => Ok(ended?),
+        Err(_) => Err(Error::Worker(format!("{name} panicked"))),
     }
-    Ok(())
+}
+
+fn flatten(ended: Result<Result<(), Error>, JoinError>) -> Result<(), Error> {
+    ended.unwrap_or_else(|gone| Err(Error::Worker(gone.to_string())))
 }
 
 /// As many as configured, else one a core that this process may run on.

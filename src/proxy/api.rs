@@ -39,12 +39,13 @@ impl Proxy {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let in_url = take_key_from_url(&mut request);
         let keyed_url = in_url.is_some();
-        let answered = match *request.method() {
-            Method::OPTIONS => Ok(preflight(request.headers())),
-            Method::GET | Method::HEAD | Method::POST => {
+        let answered = match (self.check(&request), request.method()) {
+            (Err(error), _) => Err(error),
+            (Ok(()), &Method::OPTIONS) => Ok(preflight(request.headers())),
+            (Ok(()), &(Method::GET | Method::HEAD | Method::POST)) => {
                 self.call(endpoint, request, in_url.flatten(), client).await
             }
-            _ => Err(Error::Method { allow: ALLOWED }),
+            (Ok(()), _) => Err(Error::Method { allow: ALLOWED }),
         };
         let mut response =
             answered.unwrap_or_else(|error| super::tell(&error, Form::Json, exchange));

@@ -69,7 +69,7 @@ impl Proxy {
     ) -> Result<Response, Error> {
         let act = self.act(request)?;
         if matches!(act, Act::Look) {
-            return Ok(looked_at(request.method()));
+            return Ok(self.looked_at(request.method()));
         }
         let asked = Asked::read(request.uri().query().unwrap_or_default(), id)?;
         for (name, target) in [
@@ -103,6 +103,23 @@ impl Proxy {
         }
     }
 
+    fn looked_at(&self, method: &Method) -> Response {
+        let mut response = Response::new(Body::Empty);
+        if method == Method::OPTIONS {
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            let allow = HeaderValue::from_static(self.allowed());
+            response.headers_mut().insert(header::ALLOW, allow);
+        }
+        response
+    }
+
+    fn allowed(&self) -> &'static str {
+        match self.settings.user.confirm {
+            Confirm::Never => "GET, HEAD, OPTIONS",
+            Confirm::Always | Confirm::Auto => "GET, HEAD, POST, OPTIONS",
+        }
+    }
+
     fn act(&self, request: &Request) -> Result<Act, Error> {
         let confirm = self.settings.user.confirm;
         let clicked = request
@@ -114,15 +131,9 @@ impl Proxy {
             ("GET", Confirm::Never) | ("POST", Confirm::Always | Confirm::Auto) => Act::Spend,
             ("GET", Confirm::Auto) if clicked => Act::Spend,
             ("GET", Confirm::Always | Confirm::Auto) => Act::Ask,
-            (_, Confirm::Never) => {
-                return Err(Error::Method {
-                    allow: "GET, HEAD, OPTIONS",
-                });
-            }
-            (_, Confirm::Always | Confirm::Auto) => {
-                return Err(Error::Method {
-                    allow: "GET, HEAD, POST, OPTIONS",
-                });
+            _ => {
+                let allow = self.allowed();
+                return Err(Error::Method { allow });
             }
         })
     }
@@ -179,16 +190,6 @@ fn verified(asked: &Asked, client: &Client<'_>) -> Response {
         request_id: client.id.to_str().unwrap_or_default(),
     };
     page::respond(StatusCode::OK, &message)
-}
-
-fn looked_at(method: &Method) -> Response {
-    let mut response = Response::new(Body::Empty);
-    if method == Method::OPTIONS {
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        let allow = HeaderValue::from_static("GET, HEAD, OPTIONS");
-        response.headers_mut().insert(header::ALLOW, allow);
-    }
-    response
 }
 
 impl Asked {

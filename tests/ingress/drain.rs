@@ -254,3 +254,41 @@ fn a_stream_under_way_reaches_its_end() {
     assert_eq!(caller.chunk(), None);
     ingress.join().unwrap();
 }
+
+#[test]
+fn a_response_that_is_still_being_written_is_not_cut() {
+    const SIZE: usize = 8 << 20;
+    let backend = TestBackend::scripted(|answering| {
+        answering.body();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n");
+        answering.write(head);
+        answering.write(vec![b'x'; SIZE]);
+    });
+    let api = TestApi::with_app("blog", &backend.url());
+    let mut ingress = TestIngress::before(&api);
+    let mut caller = ingress.caller();
+    caller.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+    let head = caller.head();
+    ingress.advance(Stage::Draining);
+    eventually("new connections are refused", || {
+        TcpStream::connect(ingress.address).is_err()
+    });
+    assert_eq!(caller.try_body(&head).unwrap().len(), SIZE);
+    ingress.join().unwrap();
+}
+
+#[test]
+fn a_second_request_whose_head_is_under_way_is_answered() {
+    let mut blog = blog(|_| {});
+    let mut caller = blog.ingress.caller();
+    caller.get(BLOG, "/").expect(200);
+    caller.send("GET / HTTP/1.1\r\nHost: blog.m3o.app\r\n");
+    let mut other = blog.in_flight();
+    blog.ingress.advance(Stage::Draining);
+    eventually("new connections are refused", || blog.refuses_connections());
+    caller.send("\r\n");
+    caller.reply().expect(200);
+    blog.gate.open();
+    other.reply().expect(200);
+    blog.ingress.join().unwrap();
+}

@@ -298,3 +298,22 @@ fn a_full_front_door_does_not_shut_out_the_operator() {
     blog.ingress.caller().reply().expect(503);
     assert_eq!(blog.ingress.metric("m3o_ingress_connections"), 1.0);
 }
+
+#[test]
+fn an_upload_that_outlives_its_answer_is_no_head() {
+    let backend = TestBackend::scripted(|answering| {
+        answering.write(ok("early"));
+        answering.wait_for_close();
+    });
+    let api = TestApi::with_app("blog", &backend.url());
+    let ingress = TestIngress::before_with(&api, |config| {
+        config.timeouts.header = Duration::from_millis(50);
+        config.timeouts.body = Duration::from_millis(500);
+    });
+    let mut caller = ingress.caller();
+    caller.send("POST / HTTP/1.1\r\nHost: blog.m3o.app\r\nContent-Length: 8\r\n\r\n1");
+    assert_eq!(caller.reply().expect(200).text(), "early");
+    // Whether hyper still takes it or not: it is body, and gets no second answer.
+    let _ = caller.try_send("2");
+    assert_eq!(String::from_utf8_lossy(&caller.rest()), "");
+}
