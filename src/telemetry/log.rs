@@ -7,7 +7,9 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -40,12 +42,15 @@ enum Message {
     End,
 }
 
-/// The thread that writes. Ended and joined by [`Writer::finish`].
+/// The thread that writes. Ended by [`Writer::finish`].
 #[derive(Debug)]
 pub struct Writer {
     log: Log,
     thread: JoinHandle<()>,
 }
+
+/// How long the last lines may take: whoever reads them may have stopped reading.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Log {
     /// A log that keeps nothing.
@@ -145,12 +150,16 @@ impl Writer {
         self.log.clone()
     }
 
-    /// Writes what is queued and ends the thread.
+    /// Writes what is queued and ends the thread; gives up on a reader that takes nothing for two
+    /// seconds.
     pub fn finish(self) {
-        if let Some(lines) = &self.log.lines {
-            let _already_gone = lines.send(Message::End);
+        let Some(lines) = &self.log.lines else { return };
+        let began = Instant::now();
+        let mut told = false;
+        while !self.thread.is_finished() && began.elapsed() < PATIENCE {
+            told = told || !matches!(lines.try_send(Message::End), Err(TrySendError::Full(_)));
+            std::thread::park_timeout(Duration::from_millis(1));
         }
-        let _panicked = self.thread.join();
     }
 }
 
@@ -296,5 +305,24 @@ mod tests {
         log.write(b"lost\n".to_vec());
         assert_eq!(metrics.log_lines_dropped.get(), 1);
         assert!(matches!(receiver.recv(), Ok(Message::Line(line)) if line == b"kept\n"));
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_holds_the_end_up_for_a_moment_only() {
+        struct Stuck(Receiver<()>);
+        impl Write for Stuck {
+            fn write(&mut self, _data: &[u8]) -> io::Result<usize> {
+                let _never = self.0.recv();
+                Ok(0)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (_stays, never) = sync_channel(0);
+        let writer = Log::start(Style::Json, Metrics::new(), Stuck(never)).unwrap();
+        writer.log().write(b"line\n".to_vec());
+        writer.finish();
     }
 }
