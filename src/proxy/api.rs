@@ -155,7 +155,12 @@ impl Proxy {
             let headers = response.headers_mut();
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
         }
-        upgrade.join(&mut response, &self.tasks, self.settings.timeouts.tunnel);
+        upgrade.join(
+            &mut response,
+            &self.tasks,
+            self.settings.timeouts.tunnel,
+            (),
+        );
         Ok(response)
     }
 

@@ -10,6 +10,7 @@ use super::headers::{self, Trust};
 use super::upgrade::Upgrade;
 use super::{Client, Proxy};
 use crate::resolve::Backend;
+use crate::telemetry::exchange::Exchange;
 use crate::wire::{Body, Request, Response};
 
 impl Proxy {
@@ -23,6 +24,7 @@ impl Proxy {
         backend: &Backend,
         request: &mut Request,
         client: &Client<'_>,
+        exchange: &mut Exchange,
     ) -> Result<Response, Error> {
         if headers::loops(request.headers()) {
             return Err(Error::Loop);
@@ -54,7 +56,9 @@ impl Proxy {
                 .ok_or(Error::BackendUpgrade)?;
             headers::remove_hop_by_hop(response.headers_mut());
             upgrade.write_to(response.headers_mut());
-            upgrade.join(&mut response, &self.tasks, timeouts.tunnel);
+            // A tunnel is a request in flight until it ends.
+            let place = exchange.in_flight.take();
+            upgrade.join(&mut response, &self.tasks, timeouts.tunnel, place);
             return Ok(response);
         }
         headers::remove_hop_by_hop(response.headers_mut());

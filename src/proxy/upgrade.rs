@@ -71,11 +71,19 @@ impl Upgrade {
     /// or nothing has moved for `idle` (zero: for ever).
     ///
     /// A response without a connection of its own is one whose maker speaks to the client itself.
-    pub(super) fn join(self, response: &mut Response, tasks: &TaskTracker, idle: Duration) {
+    /// `held` is kept as long as the tunnel stands.
+    pub(super) fn join(
+        self,
+        response: &mut Response,
+        tasks: &TaskTracker,
+        idle: Duration,
+        held: impl Sized + 'static,
+    ) {
         let Some(server) = response.extensions_mut().remove::<OnUpgrade>() else {
             return;
         };
         tasks.spawn_local(async move {
+            let _held = held;
             let (Ok(client), Ok(server)) = (self.client.await, server.await) else {
                 // One of the two left before the tunnel stood.
                 return;

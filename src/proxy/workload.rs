@@ -30,6 +30,7 @@ impl Proxy {
             return Err(Error::Busy);
         };
         exchange.in_flight = Some(place);
-        self.forward(&found.backend, request, client).await
+        self.forward(&found.backend, request, client, exchange)
+            .await
     }
 }

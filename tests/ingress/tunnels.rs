@@ -234,3 +234,19 @@ fn a_tunnel_outlives_the_time_limits_of_requests() {
     tunnel.send("still here");
     assert_eq!(tunnel.exactly(10), b"still here");
 }
+
+#[test]
+fn a_tunnel_is_a_request_in_flight_until_it_ends() {
+    let backend = TestBackend::scripted(echo);
+    let api = TestApi::with_app("blog", &backend.url());
+    let ingress = TestIngress::before_with(&api, |config| config.limits.per_workload = 1);
+    let tunnel = open(&ingress);
+    let refused = |ingress: &TestIngress| {
+        let mut caller = ingress.caller();
+        caller.send(HANDSHAKE);
+        caller.head().status() == 503
+    };
+    assert!(refused(&ingress));
+    drop(tunnel);
+    eventually("its place is free", || !refused(&ingress));
+}
