@@ -87,8 +87,7 @@ fn request_head() -> HeaderMap {
 
 fn request_fields(criterion: &mut Criterion) {
     let client = SocketAddr::from(([192, 0, 2, 7], 50_000));
-    let server = SocketAddr::from(([127, 0, 0, 1], 8080));
-    let peer = Peer::new(client, server, Scheme::Http, Timer::new());
+    let peer = Peer::new(client, Scheme::Http, Timer::new());
     let authority = HeaderValue::from_static("blog.m3o.app");
     let mut group = criterion.benchmark_group("request fields");
     let mut check = |name: &str, trust, fields: &HeaderMap| {

@@ -146,7 +146,7 @@ mod tests {
 
     async fn send(handler: &impl Handler<Body = Body>, request: Request) -> (u16, String) {
         let loopback = ([127, 0, 0, 1], 1).into();
-        let peer = Peer::new(loopback, loopback, Scheme::Http, Timer::new());
+        let peer = Peer::new(loopback, Scheme::Http, Timer::new());
         let response = handler.handle(request, &peer).await;
         let status = response.status().as_u16();
         let body = response.into_body().collect(1 << 20).await.unwrap();

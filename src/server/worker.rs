@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio_util::task::TaskTracker;
@@ -123,22 +124,9 @@ async fn accept<H: Handler + 'static>(
             }
         }
     }
-    while let Some(Ok((stream, address))) = try_accept(&listener).await {
+    while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
         shared.connect(stream, address);
     }
-}
-
-/// A connection that is already waiting.
-async fn try_accept(
-    listener: &TcpListener,
-) -> Option<io::Result<(TcpStream, std::net::SocketAddr)>> {
-    std::future::poll_fn(|context| {
-        std::task::Poll::Ready(match listener.poll_accept(context) {
-            std::task::Poll::Ready(accepted) => Some(accepted),
-            std::task::Poll::Pending => None,
-        })
-    })
-    .await
 }
 
 impl<H: Handler + 'static> Shared<H> {
@@ -151,10 +139,7 @@ impl<H: Handler + 'static> Shared<H> {
                 return;
             }
         };
-        let Ok(server) = stream.local_addr() else {
-            return;
-        };
-        let peer = Peer::new(address, server, Scheme::Http, Timer::new());
+        let peer = Peer::new(address, Scheme::Http, Timer::new());
         let shared = Rc::clone(self);
         let drained = self.drain.join();
         self.tasks.spawn_local(async move {

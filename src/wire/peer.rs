@@ -40,8 +40,6 @@ impl Scheme {
 pub struct Peer {
     /// The address at the other end.
     pub address: SocketAddr,
-    /// The address that it connected to.
-    pub server: SocketAddr,
     /// What it speaks.
     pub scheme: Scheme,
     /// The timer of its connection.
@@ -51,14 +49,13 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A client at `address` that connected to `server`.
+    /// A client at `address`.
     #[must_use]
-    pub fn new(address: SocketAddr, server: SocketAddr, scheme: Scheme, timer: Timer) -> Self {
+    pub fn new(address: SocketAddr, scheme: Scheme, timer: Timer) -> Self {
         // An IPv4 client of a dual-stack socket is an IPv4 client.
         let ip = address.ip().to_canonical().to_string();
         Self {
             address: SocketAddr::new(address.ip().to_canonical(), address.port()),
-            server,
             scheme,
             timer,
             address_value: HeaderValue::try_from(ip).expect("an address is visible ASCII"),

@@ -5,8 +5,7 @@ use crate::wire::timer::Timer;
 
 fn peer() -> Peer {
     let client = SocketAddr::from(([192, 0, 2, 7], 5000));
-    let server = SocketAddr::from(([127, 0, 0, 1], 8080));
-    Peer::new(client, server, Scheme::Http, Timer::new())
+    Peer::new(client, Scheme::Http, Timer::new())
 }
 
 fn map(fields: &[(&'static str, &str)]) -> HeaderMap {
