@@ -19,7 +19,9 @@ impl Fields {
     pub(super) async fn read(body: Body) -> Result<Self, Error> {
         let bytes = body.collect(MAX_BODY).await.map_err(|error| match error {
             body::Error::TooLarge { .. } => Error::TooLarge,
-            body::Error::Stalled | body::Error::Broken(_) => Error::Body("it was cut off".into()),
+            body::Error::Stalled | body::Error::Broken(_) | body::Error::Malformed(_) => {
+                Error::Body("it was cut off".into())
+            }
         })?;
         Self::parse(&bytes)
     }

@@ -7,9 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -18,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::error::Error;
 use super::fields::Fields;
+use crate::wire::tunnel::Tunnel;
 use crate::wire::{Body, Request, Response};
 
 /// Answers `helloworld.Call {name}` → `{message}`.
@@ -48,15 +48,15 @@ pub(super) fn stream(fields: &Fields, tasks: &TaskTracker) -> Result<Response, E
 }
 
 /// The same over a WebSocket, whose first message is the request.
-pub(super) fn web_socket(mut request: Request, tasks: &TaskTracker) -> Result<Response, Error> {
+pub(super) fn web_socket(request: &Request, tasks: &TaskTracker) -> Result<Response, Error> {
     let accept = accept(request.headers())?;
-    let upgraded = hyper::upgrade::on(&mut request);
+    let (ours, theirs) = tokio::io::duplex(MAX_MESSAGE);
     tasks.spawn_local(async move {
-        if let Err(error) = converse(upgraded).await {
+        if let Err(error) = converse(ours).await {
             tracing::debug!(%error, "a WebSocket of helloworld ended early: {error}");
         }
     });
-    let mut response = Response::new(Body::Empty);
+    let mut response = Response::new(Body::Tunnel(Tunnel::new(theirs)));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let fields = response.headers_mut();
     fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -123,8 +123,6 @@ fn accept(headers: &HeaderMap) -> Result<HeaderValue, Error> {
 /// Why a conversation ended before its end.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
-    #[error("the connection was not handed over")]
-    Upgrade(#[source] hyper::Error),
     #[error("it broke")]
     Broken(#[source] Box<tokio_tungstenite::tungstenite::Error>),
     #[error("nothing moved")]
@@ -143,9 +141,7 @@ impl From<tokio::time::error::Elapsed> for Ended {
     }
 }
 
-async fn converse(upgraded: OnUpgrade) -> Result<(), Ended> {
-    let connection = tokio::time::timeout(PATIENCE, upgraded).await?;
-    let connection = TokioIo::new(connection.map_err(Ended::Upgrade)?);
+async fn converse(connection: DuplexStream) -> Result<(), Ended> {
     let limits = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
@@ -196,16 +192,11 @@ const MAX_NAME: usize = 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-    use std::rc::Rc;
-
-    use hyper::body::Incoming;
-    use hyper::service::service_fn;
     use tokio::task::LocalSet;
-    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
     use super::super::testing::{TestPlatform, check};
     use super::*;
+    use crate::wire::body::Answer as _;
 
     #[tokio::test]
     async fn it_says_hello() {
@@ -250,29 +241,24 @@ mod tests {
 
     /// What a client hears after its first message, until the close.
     async fn heard(first: Message) -> Vec<Message> {
-        let platform = Rc::new(TestPlatform::new());
-        let (client, server) = tokio::io::duplex(1 << 16);
-        let service = service_fn(move |request: http::Request<Incoming>| {
-            let platform = Rc::clone(&platform);
-            async move {
-                let (head, _) = request.into_parts();
-                let answer = platform.send(Request::from_parts(head, Body::Empty)).await;
-                Ok::<_, Infallible>(answer)
-            }
-        });
-        let serve = hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(server), service)
-            .with_upgrades();
+        let platform = TestPlatform::new();
+        let mut request = TestPlatform::request("helloworld/stream", &json!({}));
+        *request.method_mut() = Method::GET;
+        for (name, value) in [
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ] {
+            request
+                .headers_mut()
+                .insert(name, HeaderValue::from_static(value));
+        }
         let talk = async {
-            let mut request = "ws://localhost/v1/helloworld/stream"
-                .into_client_request()
-                .unwrap();
-            let key = HeaderValue::from_static("Bearer dev");
-            request.headers_mut().insert("authorization", key);
-            let (mut socket, response) = tokio_tungstenite::client_async(request, client)
-                .await
-                .unwrap();
+            let mut response = platform.send(request).await;
+            assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
             assert!(!response.headers().contains_key("sec-websocket-protocol"));
+            let tunnel = response.body_mut().take_tunnel().unwrap().into_stream();
+            let mut socket = WebSocketStream::from_raw_socket(tunnel, Role::Client, None).await;
             socket.send(Message::Ping("early".into())).await.unwrap();
             socket.send(first).await.unwrap();
             let mut heard = Vec::new();
@@ -281,14 +267,7 @@ mod tests {
             }
             heard
         };
-        LocalSet::new()
-            .run_until(async {
-                let server = tokio::task::spawn_local(async { serve.await.unwrap() });
-                let heard = talk.await;
-                server.await.unwrap();
-                heard
-            })
-            .await
+        LocalSet::new().run_until(talk).await
     }
 
     #[tokio::test]

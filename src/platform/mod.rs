@@ -249,7 +249,7 @@ impl Platform {
         }
         let streams = endpoint.service == "helloworld" && endpoint.name == "Stream";
         if streams && helloworld::wants_web_socket(&request) {
-            return helloworld::web_socket(request, tasks);
+            return helloworld::web_socket(&request, tasks);
         }
         if request.method() != Method::POST {
             return Err(Error::Method);

@@ -1,143 +1,125 @@
-//! One connection to a server, over hyper's client.
+//! One connection to a server, and whose turn it is on it.
 
-use std::cell::{Cell, RefCell};
-use std::error::Error as StdError;
 use std::rc::{Rc, Weak};
+use std::task::{Context, Poll};
 
-use http::{StatusCode, header};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::origin::Origin;
 use super::stream::Stream;
 use super::{Error, Pool};
-use crate::wire::body::{self, Lease, Leased};
+use crate::wire::body::{self, Sent, Source};
+use crate::wire::client::{self, Client};
+use crate::wire::tunnel::Tunnel;
 use crate::wire::{Body, Request, Response};
 
-/// A connection that carries one request at a time.
+/// A connection that carries one request at a time, and goes where that goes: to the body of its
+/// response, and from there back to its pool.
 #[derive(Debug)]
 pub(super) struct Connection {
+    client: Client<Stream>,
     origin: Rc<Origin>,
-    sender: RefCell<SendRequest<Body>>,
     pool: Weak<Pool>,
-    pub(super) idle_since: Cell<Instant>,
-}
-
-/// A request that got no response.
-#[derive(Debug)]
-pub(super) enum Unsent {
-    /// Not a byte of it was written: here it is again.
-    Returned(Box<Request>),
-    /// It may have been received.
-    Failed(Error),
+    pub(super) idle_since: Instant,
 }
 
 impl Connection {
-    pub(super) async fn start(
-        stream: Stream,
-        origin: &Origin,
-        pool: &Rc<Pool>,
-    ) -> Result<Rc<Self>, Error> {
-        // hyper's own limit of 100 fields stays: told another, it allocates twice for each head.
-        let (sender, connection) = http1::Builder::new()
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|source| Error::Broken {
-                origin: origin.clone(),
-                source,
-            })?;
-        // Ends when `sender` is dropped or the other side closes: the connection owns it that way.
-        tokio::task::spawn_local(async move {
-            // What breaks it is seen by the request it carries.
-            let _closed = connection.with_upgrades().await;
-        });
-        Ok(Rc::new(Self {
-            origin: Rc::new(origin.clone()),
-            sender: RefCell::new(sender),
+    pub(super) fn new(stream: Stream, origin: Rc<Origin>, pool: &Rc<Pool>) -> Box<Self> {
+        Box::new(Self {
+            client: Client::new(stream),
+            origin,
             pool: Rc::downgrade(pool),
-            idle_since: Cell::new(Instant::now()),
-        }))
+            idle_since: Instant::now(),
+        })
     }
 
     pub(super) fn origin(&self) -> &Rc<Origin> {
         &self.origin
     }
 
-    /// Whether it can carry a request now: open, and done with the one before.
-    pub(super) fn is_ready(&self) -> bool {
-        self.sender.borrow().is_ready()
+    /// Whether it is still open after a pause, and nothing came that nobody asked for.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.client.is_quiet()
     }
 
-    pub(super) fn send(
-        self: &Rc<Self>,
-        request: Request,
-    ) -> impl Future<Output = Result<Response, Unsent>> {
-        let sending = self.sender.borrow_mut().try_send_request(request);
-        async move {
-            match sending.await {
-                Ok(response) => Ok(self.lease(response)),
-                Err(mut failed) => Err(match failed.take_message() {
-                    Some(request) => Unsent::Returned(Box::new(request)),
-                    None => Unsent::Failed(self.broken(failed.into_error())),
-                }),
-            }
-        }
+    /// Gives the memory of its buffers back.
+    pub(super) fn shrink(&mut self) {
+        self.client.shrink();
     }
 
-    fn lease(self: &Rc<Self>, response: http::Response<Incoming>) -> Response {
-        let (mut head, incoming) = response.into_parts();
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            // The connection is a tunnel's now; hyper hands it over.
-            return Response::from_parts(head, Body::Empty);
-        }
-        let lease: Rc<dyn Lease> = if head.headers.contains_key(header::TRANSFER_ENCODING)
-            && head.headers.remove(header::CONTENT_LENGTH).is_some()
-        {
-            // RFC 9112, 6.3: both fields may be an attempt at smuggling, so what follows the body
-            // is not trusted to be the next response.
-            Rc::new(Spoilt(Rc::clone(self)))
+    /// Puts `request` in line to be written, and takes its body.
+    pub(super) fn begin(&mut self, request: &mut Request) {
+        self.client.begin(request);
+    }
+
+    /// Takes over a request of which `other` wrote nothing.
+    pub(super) fn take_over(&mut self, other: &mut Self) {
+        self.client.take_over(&mut other.client);
+    }
+
+    /// Whether not a byte of the request was written.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.client.is_unsent()
+    }
+
+    /// Writes the request that was begun, and reads the head of its response.
+    pub(super) async fn response(
+        &mut self,
+        request: &mut Request,
+    ) -> Result<http::Response<()>, client::Error> {
+        let to_head = request.method() == Method::HEAD;
+        self.client.response(to_head, request.headers_mut()).await
+    }
+
+    /// The response with its body.
+    pub(super) fn answer(self: Box<Self>, head: http::Response<()>) -> Response {
+        let body = if head.status() == StatusCode::SWITCHING_PROTOCOLS {
+            Body::Tunnel(Tunnel::new(self.client.into_link()))
         } else {
-            Rc::clone(self) as Rc<dyn Lease>
+            Body::Sent(Sent::new(self))
         };
-        Response::from_parts(head, Body::Leased(Leased::new(incoming, lease)))
+        head.map(|()| body)
     }
 
-    fn broken(&self, source: hyper::Error) -> Error {
-        if body_error(&source).is_some() {
-            return Error::RequestBody(source);
-        }
-        Error::Broken {
-            origin: Origin::clone(&self.origin),
-            source,
+    pub(super) fn broken(&self, error: client::Error) -> Error {
+        let origin = Origin::clone(&self.origin);
+        match error {
+            client::Error::RequestBody(error) => Error::RequestBody(error),
+            client::Error::BrokenOff(source) => Error::Broken { origin, source },
+            client::Error::Malformed(source) => Error::Malformed { origin, source },
         }
     }
 }
 
-impl Lease for Connection {
-    fn finish(self: Rc<Self>) {
-        if let Some(pool) = self.pool.upgrade() {
+impl Source for Connection {
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
+        self.client.poll_frame(context)
+    }
+
+    fn is_ended(&self) -> bool {
+        self.client.is_ended()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.client.size_hint()
+    }
+
+    fn poll_upload(&mut self, context: &mut Context<'_>) {
+        // What breaks it is seen when the response is read.
+        let _progress = self.client.poll_upload(context);
+    }
+
+    fn finish(self: Box<Self>) {
+        if self.client.is_free()
+            && let Some(pool) = self.pool.upgrade()
+        {
             pool.keep(self);
         }
     }
-}
-
-/// Holds a connection until its body ends, and then lets it go.
-struct Spoilt(#[expect(dead_code, reason = "held, not read")] Rc<Connection>);
-
-impl Lease for Spoilt {
-    fn finish(self: Rc<Self>) {}
-}
-
-/// The error of our own request body inside an error of hyper's.
-pub(super) fn body_error(error: &hyper::Error) -> Option<&body::Error> {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(found) = cause.downcast_ref() {
-            return Some(found);
-        }
-        source = cause.source();
-    }
-    None
 }

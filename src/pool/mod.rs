@@ -2,20 +2,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::error::Error as _;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body::Body as _;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::telemetry::metrics::Metrics;
 use crate::units;
-use crate::wire::{Body, Request, Response, body};
-use connection::{Connection, Unsent, body_error};
+use crate::wire::head::BadHead;
+use crate::wire::{Request, Response, body, client};
+use connection::Connection;
 
 mod connection;
 mod dial;
@@ -62,7 +63,8 @@ pub struct Pool {
     dialer: Dialer,
     limits: PoolLimits,
     metrics: Arc<Metrics>,
-    idle: RefCell<HashMap<Rc<Origin>, Vec<Rc<Connection>>>>,
+    #[expect(clippy::vec_box, reason = "a connection goes round in its box")]
+    idle: RefCell<HashMap<Rc<Origin>, Vec<Box<Connection>>>>,
     idle_count: Cell<usize>,
     sweeper: RefCell<Option<JoinHandle<()>>>,
 }
@@ -87,36 +89,25 @@ pub enum Error {
     Dial(#[from] DialError),
     /// The body of the request ended before its end: the fault is the client's.
     #[error("the request's body failed")]
-    RequestBody(#[source] hyper::Error),
-    /// The connection broke, or what came back was no response.
-    #[error("{origin} broke off or did not speak HTTP")]
+    RequestBody(#[source] body::Error),
+    /// The connection broke before the head of a response.
+    #[error("{origin} broke off")]
     Broken {
         /// Where to.
         origin: Origin,
-        /// What hyper says.
+        /// What the system says.
         #[source]
-        source: hyper::Error,
+        source: io::Error,
     },
-}
-
-impl Error {
-    /// What ended the request's body, where that is the reason.
-    #[must_use]
-    pub fn body_error(&self) -> Option<&body::Error> {
-        let Self::RequestBody(error) = self else {
-            return None;
-        };
-        body_error(error)
-    }
-
-    /// Whether the connection ended before the head of the response.
-    fn is_broken_off(&self) -> bool {
-        let Self::Broken { source, .. } = self else {
-            return false;
-        };
-        source.is_incomplete_message()
-            || source.source().is_some_and(|cause| cause.is::<io::Error>())
-    }
+    /// What came back is no response.
+    #[error("{origin} gave a response that is malformed")]
+    Malformed {
+        /// Where to.
+        origin: Origin,
+        /// What is wrong with it.
+        #[source]
+        source: BadHead,
+    },
 }
 
 impl Pool {
@@ -144,41 +135,51 @@ impl Pool {
         request: Request,
     ) -> Result<Response, Error> {
         let mut request = request;
-        while let Some(connection) = self.take_idle(origin) {
+        // RFC 9110, 9.2.2: such a request means the same when it arrives twice.
+        let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
+        let mut unsent: Option<Box<Connection>> = None;
+        while let Some(mut connection) = self.take_idle(origin) {
             self.metrics.pool_reused.inc();
-            let again = repeatable(&request);
-            match connection.send(request).await {
-                Ok(response) => return Ok(response),
-                // Closed before a byte was written: it may go over another one, whatever it asks.
-                Err(Unsent::Returned(unsent)) => request = *unsent,
-                Err(Unsent::Failed(error)) => match again {
-                    Some(again) if error.is_broken_off() => {
-                        request = again;
-                        break;
-                    }
-                    _ => return Err(error),
-                },
+            match &mut unsent {
+                Some(other) => connection.take_over(other),
+                None => connection.begin(&mut request),
+            }
+            match connection.response(&mut request).await {
+                Ok(head) => return Ok(connection.answer(head)),
+                // It was closed while it was idle, or as we wrote.
+                Err(client::Error::BrokenOff(_)) if connection.is_unsent() => {
+                    unsent = Some(connection);
+                }
+                Err(client::Error::BrokenOff(_)) if repeatable => {
+                    unsent = None;
+                    break;
+                }
+                Err(error) => return Err(connection.broken(error)),
             }
         }
         // Boxed, because a connection is opened seldom and the future of every request has room for it.
-        let connection = Box::pin(self.open(origin)).await?;
-        connection
-            .send(request)
-            .await
-            .map_err(|unsent| match unsent {
-                Unsent::Failed(error) => error,
-                Unsent::Returned(_) => Error::Dial(DialError::Connect {
-                    origin: origin.clone(),
-                    source: io::ErrorKind::ConnectionAborted.into(),
-                }),
-            })
+        let mut connection = Box::pin(self.open(origin)).await?;
+        match &mut unsent {
+            Some(other) => connection.take_over(other),
+            None => connection.begin(&mut request),
+        }
+        match connection.response(&mut request).await {
+            Ok(head) => Ok(connection.answer(head)),
+            Err(error) => Err(connection.broken(error)),
+        }
     }
 
-    async fn open(self: &Rc<Self>, origin: &Origin) -> Result<Rc<Connection>, Error> {
+    async fn open(self: &Rc<Self>, origin: &Origin) -> Result<Box<Connection>, Error> {
         let stream = self.dialer.dial(origin).await.inspect_err(|_| {
             self.metrics.pool_failed.inc();
         })?;
-        let connection = Connection::start(stream, origin, self).await?;
+        let known = self
+            .idle
+            .borrow()
+            .get_key_value(origin)
+            .map(|(known, _)| Rc::clone(known));
+        let origin = known.unwrap_or_else(|| Rc::new(origin.clone()));
+        let connection = Connection::new(stream, origin, self);
         self.sweeper.borrow_mut().get_or_insert_with(|| {
             tokio::task::spawn_local(sweep(Rc::downgrade(self), self.limits.idle))
         });
@@ -187,19 +188,19 @@ impl Pool {
     }
 
     /// The connection used last: the others may then grow old and go.
-    fn take_idle(&self, origin: &Origin) -> Option<Rc<Connection>> {
+    fn take_idle(&self, origin: &Origin) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(origin)?;
-        while let Some(connection) = kept.pop() {
+        while let Some(mut connection) = kept.pop() {
             self.count_idle(-1);
-            if connection.is_ready() {
+            if connection.is_quiet() {
                 return Some(connection);
             }
         }
         None
     }
 
-    fn keep(&self, connection: Rc<Connection>) {
+    fn keep(&self, mut connection: Box<Connection>) {
         let mut idle = self.idle.borrow_mut();
         let kept = match idle.get_mut(connection.origin()) {
             Some(kept) => kept,
@@ -209,7 +210,7 @@ impl Pool {
         {
             return;
         }
-        connection.idle_since.set(Instant::now());
+        connection.idle_since = Instant::now();
         kept.push(connection);
         self.count_idle(1);
     }
@@ -218,8 +219,9 @@ impl Pool {
         let mut dropped = 0;
         self.idle.borrow_mut().retain(|_, kept| {
             let before = kept.len();
-            kept.retain(|connection| {
-                connection.is_ready() && connection.idle_since.get().elapsed() < self.limits.idle
+            kept.retain_mut(|connection| {
+                connection.shrink();
+                connection.is_quiet() && connection.idle_since.elapsed() < self.limits.idle
             });
             dropped += before - kept.len();
             !kept.is_empty()
@@ -256,20 +258,6 @@ impl Drop for Pool {
             sweeper.abort();
         }
     }
-}
-
-/// A second copy of a request that means the same when it arrives twice (RFC 9110, 9.2.2): its
-/// connection may have been closed as it was written.
-fn repeatable(request: &Request) -> Option<Request> {
-    if !request.method().is_idempotent() || !matches!(request.body(), Body::Empty) {
-        return None;
-    }
-    let mut again = Request::new(Body::Empty);
-    *again.method_mut() = request.method().clone();
-    *again.uri_mut() = request.uri().clone();
-    *again.version_mut() = request.version();
-    *again.headers_mut() = request.headers().clone();
-    Some(again)
 }
 
 /// Drops what has been idle for too long or was closed by the other side.

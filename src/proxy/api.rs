@@ -5,7 +5,7 @@ use std::pin::pin;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body::Body as _;
 
-use super::error::{Error, of_upstream};
+use super::error::{Error, of_body, of_upstream};
 use super::form::Form;
 use super::headers;
 use super::parameters::{Parameters, without_key};
@@ -155,12 +155,9 @@ impl Proxy {
             let headers = response.headers_mut();
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
         }
-        upgrade.join(
-            &mut response,
-            &self.tasks,
-            self.settings.timeouts.tunnel,
-            (),
-        );
+        if let Body::Tunnel(tunnel) = response.body_mut() {
+            tunnel.hold(self.settings.timeouts.tunnel, ());
+        }
         Ok(response)
     }
 
@@ -191,10 +188,7 @@ impl Proxy {
         let body = body
             .collect(self.settings.limits.form)
             .await
-            .map_err(|error| match error {
-                crate::wire::body::Error::TooLarge { .. } => Error::BodyTooLarge,
-                error => Error::ClientBody(error),
-            })?;
+            .map_err(of_body)?;
         let form = match kind {
             Kind::Multipart => {
                 let content_type = request.headers().get(header::CONTENT_TYPE);

@@ -272,7 +272,7 @@ fn client_body(error: &body::Error) -> Told {
             StatusCode::REQUEST_TIMEOUT,
             "the body of the request did not arrive in time",
         ),
-        body::Error::Broken(_) => (
+        body::Error::Broken(_) | body::Error::Malformed(_) => (
             StatusCode::BAD_REQUEST,
             "the body of the request is malformed or was cut off",
         ),
@@ -386,7 +386,7 @@ fn backend_error(error: &pool::Error) -> Told {
             "http_request_error",
             "the body of the request is malformed or was cut off",
         ),
-        pool::Error::Broken { .. } => (
+        pool::Error::Broken { .. } | pool::Error::Malformed { .. } => (
             StatusCode::BAD_GATEWAY,
             "http_protocol_error",
             "the app broke off or gave an answer that makes no sense",
@@ -406,10 +406,9 @@ fn proxy_status(kind: &str) -> HeaderValue {
 
 /// An error of the pool, told apart by whose fault it is.
 pub(super) fn of_backend(error: pool::Error) -> Error {
-    match error.body_error() {
-        Some(body::Error::TooLarge { .. }) => Error::BodyTooLarge,
-        Some(body::Error::Stalled) => Error::ClientBody(body::Error::Stalled),
-        Some(body::Error::Broken(_)) | None => Error::Backend(error),
+    match error {
+        pool::Error::RequestBody(error) => of_body(error),
+        error => Error::Backend(error),
     }
 }
 
@@ -418,15 +417,20 @@ pub(super) fn of_upstream(error: upstream::Error) -> Error {
     let upstream::Error::Unreachable(error) = error else {
         return Error::Upstream(error);
     };
-    match error.body_error() {
-        Some(body::Error::TooLarge { .. }) => Error::BodyTooLarge,
-        Some(body::Error::Stalled) => Error::ClientBody(body::Error::Stalled),
-        Some(body::Error::Broken(_)) | None => match error {
-            pool::Error::Broken { .. } => Error::UpstreamBroken(error),
-            pool::Error::Dial(DialError::TimedOut { .. }) => Error::UpstreamTimedOut,
-            pool::Error::Dial(_) | pool::Error::RequestBody(_) => {
-                Error::Upstream(upstream::Error::Unreachable(error))
-            }
-        },
+    match error {
+        pool::Error::RequestBody(error) => of_body(error),
+        error @ (pool::Error::Broken { .. } | pool::Error::Malformed { .. }) => {
+            Error::UpstreamBroken(error)
+        }
+        pool::Error::Dial(DialError::TimedOut { .. }) => Error::UpstreamTimedOut,
+        error @ pool::Error::Dial(_) => Error::Upstream(upstream::Error::Unreachable(error)),
+    }
+}
+
+/// The body of a client's request ended before its end.
+pub(super) fn of_body(error: body::Error) -> Error {
+    match error {
+        body::Error::TooLarge { .. } => Error::BodyTooLarge,
+        error => Error::ClientBody(error),
     }
 }

@@ -2,8 +2,7 @@
 
 use std::pin::pin;
 
-use http::{HeaderValue, StatusCode, Uri, Version, header};
-use http_body::Body as _;
+use http::{StatusCode, Uri, Version, header};
 
 use super::error::{Error, of_backend};
 use super::headers::{self, Trust};
@@ -57,8 +56,9 @@ impl Proxy {
             headers::remove_hop_by_hop(response.headers_mut());
             upgrade.write_to(response.headers_mut());
             // A tunnel is a request in flight until it ends.
-            let place = exchange.in_flight.take();
-            upgrade.join(&mut response, &self.tasks, timeouts.tunnel, place);
+            if let Body::Tunnel(tunnel) = response.body_mut() {
+                tunnel.hold(timeouts.tunnel, exchange.in_flight.take());
+            }
             return Ok(response);
         }
         headers::remove_hop_by_hop(response.headers_mut());
@@ -102,18 +102,5 @@ impl Client<'_> {
         headers::prepare(headers, version, self.peer, self.trust, &self.authority);
         headers.insert(headers::X_REQUEST_ID, self.id.clone());
         *request.version_mut() = Version::HTTP_11;
-        frame(request);
-    }
-}
-
-/// Says how the body is framed: hyper takes a GET without either field for one without a body.
-fn frame(request: &mut Request) {
-    let length = request.body().size_hint().exact();
-    if matches!(request.body(), Body::Received(_)) && length.is_none() {
-        let chunked = HeaderValue::from_static("chunked");
-        request.headers_mut().remove(header::CONTENT_LENGTH);
-        request
-            .headers_mut()
-            .insert(header::TRANSFER_ENCODING, chunked);
     }
 }

@@ -65,7 +65,6 @@ pub struct Proxy {
     upstream: Rc<Upstream>,
     resolver: Cached<Upstream>,
     pool: Rc<Pool>,
-    tasks: TaskTracker,
 }
 
 impl Proxy {
@@ -83,10 +82,9 @@ impl Proxy {
         Self {
             settings,
             telemetry,
-            resolver: Cached::new(cache, Rc::clone(&upstream), tasks.clone()),
+            resolver: Cached::new(cache, Rc::clone(&upstream), tasks),
             upstream,
             pool,
-            tasks,
         }
     }
 }

@@ -1,17 +1,7 @@
 //! Requests that turn their connection into a tunnel: WebSockets, and other protocols by 101.
 
-use std::cell::Cell;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::Duration;
-
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
-use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
+use http_body::Body as _;
 
 use crate::wire::{Request, Response};
 
@@ -19,7 +9,6 @@ use crate::wire::{Request, Response};
 #[derive(Debug)]
 pub(super) struct Upgrade {
     protocol: HeaderValue,
-    client: OnUpgrade,
 }
 
 impl Upgrade {
@@ -35,11 +24,10 @@ impl Upgrade {
             && request.method() == Method::GET
             && request.version() == Version::HTTP_11
             && names_upgrade(headers)
+            && request.body().is_end_stream()
             && is_passed_on(protocol);
-        let client = request.extensions().get::<OnUpgrade>().filter(|_| asked)?;
-        Some(Self {
+        asked.then(|| Self {
             protocol: protocol.clone(),
-            client: client.clone(),
         })
     }
 
@@ -66,46 +54,6 @@ impl Upgrade {
                         .eq_ignore_ascii_case(self.protocol.as_bytes())
                 })
     }
-
-    /// Joins the client with whoever granted the wish, as a task of `tasks`, until both have ended
-    /// or nothing has moved for `idle` (zero: for ever).
-    ///
-    /// A response without a connection of its own is one whose maker speaks to the client itself.
-    /// `held` is kept as long as the tunnel stands.
-    pub(super) fn join(
-        self,
-        response: &mut Response,
-        tasks: &TaskTracker,
-        idle: Duration,
-        held: impl Sized + 'static,
-    ) {
-        let Some(server) = response.extensions_mut().remove::<OnUpgrade>() else {
-            return;
-        };
-        tasks.spawn_local(async move {
-            let _held = held;
-            let (Ok(client), Ok(server)) = (self.client.await, server.await) else {
-                // One of the two left before the tunnel stood.
-                return;
-            };
-            let mut server = TokioIo::new(server);
-            // However it ends, both ends are closed by being dropped.
-            if idle.is_zero() {
-                let mut client = TokioIo::new(client);
-                let _ended = copy_bidirectional(&mut client, &mut server).await;
-                return;
-            }
-            let moved = Rc::new(Cell::new(Instant::now()));
-            let mut client = Watched {
-                stream: TokioIo::new(client),
-                moved: Rc::clone(&moved),
-            };
-            tokio::select! {
-                _ended = copy_bidirectional(&mut client, &mut server) => {}
-                () = quiet_for(idle, &moved) => {}
-            }
-        });
-    }
 }
 
 fn names_upgrade(headers: &HeaderMap) -> bool {
@@ -129,82 +77,9 @@ fn is_passed_on(protocol: &HeaderValue) -> bool {
             .any(|refused| name.eq_ignore_ascii_case(refused))
 }
 
-/// Waits until nothing has moved for `idle`.
-async fn quiet_for(idle: Duration, moved: &Cell<Instant>) {
-    loop {
-        let until = moved.get() + idle;
-        if Instant::now() >= until {
-            return;
-        }
-        tokio::time::sleep_until(until).await;
-    }
-}
-
-/// A stream that notes when bytes last moved, in either direction.
-struct Watched<S> {
-    stream: S,
-    moved: Rc<Cell<Instant>>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if polled.is_ready() {
-            this.moved.set(Instant::now());
-        }
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_write(context, data);
-        if polled.is_ready() {
-            this.moved.set(Instant::now());
-        }
-        polled
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_tunnel_is_quiet_only_when_nothing_moved_for_the_configured_time() {
-        let start = Instant::now();
-        let moved = Cell::new(start);
-        let moving = async {
-            for _ in 0..3 {
-                tokio::time::sleep(Duration::from_secs(9)).await;
-                moved.set(Instant::now());
-            }
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            () = moving => {}
-            () = quiet_for(Duration::from_secs(10), &moved) => {}
-        }
-        assert_eq!(start.elapsed().as_secs(), 37);
-    }
 
     #[test]
     fn http2_and_tls_are_not_negotiated_through_us() {

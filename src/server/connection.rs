@@ -1,68 +1,46 @@
-//! One connection of a client: hyper reads requests from it, a handler answers them.
+//! One connection of a client: request after request, each phase within its time.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::drain::Drained;
 use super::refusal::{self, Refusal};
 use crate::settings::{Limits, Timeouts};
-use crate::wire::body::Received;
-use crate::wire::io::{Io, Overdue, Phase, PhaseLimits};
-use crate::wire::timer::Alarm;
-use crate::wire::{Body, Handler, Peer};
+use crate::wire::body::{Answer, Received};
+use crate::wire::head::HeadLimits;
+use crate::wire::server::{After, Cut, Next, Server};
+use crate::wire::timer::{Alarm, Deadline};
+use crate::wire::tunnel::Tunnel;
+use crate::wire::{Body, Handler, Peer, Request};
 
 /// What every connection of a listener is held to.
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings {
-    phases: PhaseLimits,
-    body_stall: Duration,
+    timeouts: Timeouts,
     body_limit: u64,
-    http1: http1::Builder,
+    head: HeadLimits,
 }
 
 impl ConnectionSettings {
     /// From the configuration.
     #[must_use]
     pub fn new(timeouts: &Timeouts, limits: &Limits) -> Self {
-        let mut http1 = http1::Builder::new();
-        let head = usize::try_from(limits.header).unwrap_or(usize::MAX);
-        // hyper's own head timer starts with the previous response, so ours is used instead.
-        http1
-            .header_read_timeout(None)
-            .max_header_size(head)
-            .max_buf_size(head.max(64 << 10));
-        // Told a number, hyper allocates twice for each head; left alone it parses on its stack. A
-        // lower limit than its own is the handler's to keep.
-        if limits.headers > FIELDS_ON_STACK {
-            http1.max_headers(limits.headers);
-        }
         Self {
-            phases: PhaseLimits {
-                idle: timeouts.idle,
-                header: timeouts.header,
-                response: timeouts.response,
-            },
-            body_stall: timeouts.body,
+            timeouts: timeouts.clone(),
             body_limit: limits.body,
-            http1,
+            head: HeadLimits {
+                bytes: usize::try_from(limits.header).unwrap_or(usize::MAX),
+                fields: limits.headers,
+            },
         }
     }
 }
-
-/// Fields of a head that hyper takes unless it is told otherwise.
-const FIELDS_ON_STACK: usize = 100;
 
 /// Serves requests on `stream` until it ends, is overdue, or has drained.
 pub(super) async fn serve<S, P, H>(
@@ -71,69 +49,225 @@ pub(super) async fn serve<S, P, H>(
     peer: Peer,
     handler: Rc<H>,
     settings: &ConnectionSettings,
-    mut drained: Drained,
+    drained: Drained,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    P: Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Handler + 'static,
 {
-    let timer = peer.timer.clone();
-    let phase = Phase::new(settings.phases, timer.clone());
-    let io = TokioIo::new(Io::new(stream, phase.clone(), permit));
-    let connected = Rc::new((handler, peer, phase.clone()));
-    let (body_limit, body_stall) = (settings.body_limit, settings.body_stall);
-    let service = service_fn(move |request: http::Request<Incoming>| {
-        let connected = Rc::clone(&connected);
-        async move {
-            let (handler, peer, phase) = &*connected;
-            phase.request_began();
-            let request =
-                request.map(|incoming| receive(incoming, body_limit, body_stall, peer, phase));
-            let response = handler.handle(request, peer).await;
-            Ok::<_, Infallible>(response.map(|body| Tracked {
-                body,
-                phase: phase.clone(),
-            }))
-        }
-    });
-    let mut connection = settings.http1.serve_connection(io, service).with_upgrades();
-    let mut alarm = Alarm::new(timer);
-    let mut draining = false;
-
-    let overdue = poll_fn(|context| {
+    let _held = permit;
+    let mut alarm = Alarm::new(peer.timer.clone());
+    let connection = Connection {
+        server: Server::new(stream, settings.head),
+        peer: &peer,
+        settings,
+        drained,
+    };
+    let mut running = pin!(connection.run(&*handler));
+    poll_fn(|context| {
         loop {
-            // How it ended is known to the exchange; a client that broke off needs no other word.
-            if Pin::new(&mut connection).poll(context).is_ready() {
-                return Poll::Ready(None);
-            }
-            // A head that is under way is waited for: hyper would close a connection in the middle
-            // of its second one.
-            if !draining && !phase.is_in_head() && drained.began(context) {
-                draining = true;
-                if phase.is_idle() {
-                    return Poll::Ready(None);
-                }
-                Pin::new(&mut connection).graceful_shutdown();
-                continue;
-            }
-            if let Some(overdue) = phase.overdue() {
-                return Poll::Ready(Some(overdue));
+            if running.as_mut().poll(context).is_ready() {
+                return Poll::Ready(());
             }
             ready!(alarm.poll(context));
         }
     })
     .await;
+}
 
-    let Some(parts) = connection.into_parts() else {
-        // A tunnel has taken the stream over.
-        return;
-    };
-    let stream = parts.io.into_inner();
-    if overdue == Some(Overdue::Head) {
-        // hyper waits for the rest of the head, so the answer is written past it.
-        refusal::write(stream, Refusal::HeadTimedOut).await;
-    } else if overdue.is_none() && phase.has_unread_body() {
-        linger(stream).await;
+struct Connection<'a, S> {
+    server: Server<S>,
+    peer: &'a Peer,
+    settings: &'a ConnectionSettings,
+    drained: Drained,
+}
+
+/// What became of one request.
+enum Ended {
+    /// Answered.
+    Answered(After),
+    /// Answered with a tunnel.
+    Switched(Tunnel),
+    /// Not answered to the end.
+    Broken,
+}
+
+/// What a connection without a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// The next request, which mostly comes at once.
+    Next,
+    /// The next request, whenever it comes.
+    Idle,
+    /// The rest of a head.
+    Head,
+}
+
+/// An idle connection keeps its buffers for so long.
+const REST: Duration = Duration::from_secs(1);
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<'_, S> {
+    async fn run(mut self, handler: &impl Handler) {
+        let ended = loop {
+            match self.next().await {
+                Ok(Some(request)) => match self.answer(request, handler).await {
+                    Ended::Answered(After::Open) => {}
+                    ended => break ended,
+                },
+                Ok(None) => return,
+                Err(refusal) => {
+                    if let Some(mut link) = self.server.into_link() {
+                        refusal::write(&mut link, refusal).await;
+                        linger(link).await;
+                    }
+                    return;
+                }
+            }
+        };
+        let Some(mut link) = self.server.into_link() else {
+            return;
+        };
+        match ended {
+            Ended::Answered(After::Open | After::Close) => {
+                // A client that is gone needs no other word.
+                let _outcome = link.shutdown().await;
+            }
+            Ended::Answered(After::Linger) => linger(link).await,
+            Ended::Switched(tunnel) => tunnel.join(link).await,
+            // Not shut down in order: the cut is to be seen.
+            Ended::Broken => {}
+        }
+    }
+
+    /// The next request; `None` when the connection ends without one.
+    async fn next(&mut self) -> Result<Option<http::Request<()>>, Refusal> {
+        let mut waiting: Option<(Wait, Deadline)> = None;
+        poll_fn(|context| {
+            // A head that is under way is waited for, also when the drain has begun.
+            if self.server.is_idle() && self.drained.began(context) {
+                return Poll::Ready(Ok(None));
+            }
+            match self.server.poll_next(context) {
+                Poll::Ready(Next::Request(request)) => return Poll::Ready(Ok(Some(request))),
+                Poll::Ready(Next::Closed) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Next::Refused(bad)) => return Poll::Ready(Err(Refusal::Head(bad))),
+                Poll::Pending => {}
+            }
+            let idle = self.server.is_idle();
+            let (mut wait, mut deadline) = match waiting {
+                Some((wait, deadline)) if idle == (wait != Wait::Head) => (wait, deadline),
+                _ => self.wait(if idle { Wait::Next } else { Wait::Head }),
+            };
+            if wait == Wait::Next && self.peer.timer.passed(deadline) {
+                self.server.shrink();
+                (wait, deadline) = self.wait(Wait::Idle);
+            }
+            waiting = Some((wait, deadline));
+            match wait {
+                _ if !self.peer.timer.passed(deadline) => Poll::Pending,
+                Wait::Head => Poll::Ready(Err(Refusal::HeadTimedOut)),
+                Wait::Next | Wait::Idle => Poll::Ready(Ok(None)),
+            }
+        })
+        .await
+    }
+
+    /// Begins to wait: until when at most.
+    fn wait(&self, wait: Wait) -> (Wait, Deadline) {
+        let timeouts = &self.settings.timeouts;
+        let limit = match wait {
+            Wait::Next => REST.min(timeouts.idle),
+            Wait::Idle => timeouts.idle.saturating_sub(REST),
+            Wait::Head => timeouts.header,
+        };
+        (wait, self.peer.timer.after(limit))
+    }
+
+    async fn answer(&mut self, head: http::Request<()>, handler: &impl Handler) -> Ended {
+        let request = self.receive(head);
+        let Some(mut response) = self.response(handler.handle(request, self.peer)).await else {
+            return Ended::Broken;
+        };
+        let mut tunnel = None;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            tunnel = response.body_mut().take_tunnel();
+            if tunnel.is_none() {
+                return Ended::Broken;
+            }
+        }
+        if self.write(response).await == Err(Cut) {
+            return Ended::Broken;
+        }
+        match tunnel {
+            Some(tunnel) => Ended::Switched(tunnel),
+            None => Ended::Answered(self.server.after()),
+        }
+    }
+
+    /// The request with its body, which is held to its limits.
+    fn receive(&self, head: http::Request<()>) -> Request {
+        let body = match self.server.body() {
+            None => Body::Empty,
+            Some(source) => {
+                let stall = self.settings.timeouts.body;
+                let timer = self.peer.timer.clone();
+                let limit = self.settings.body_limit;
+                Body::Received(Received::new(source, limit, stall, timer))
+            }
+        };
+        head.map(|()| body)
+    }
+
+    /// Waits for the answer; `None` when the client leaves first.
+    async fn response<T>(&mut self, answering: impl Future<Output = T>) -> Option<T> {
+        let mut answering = pin!(answering);
+        poll_fn(|context| {
+            if let Poll::Ready(response) = answering.as_mut().poll(context) {
+                return Poll::Ready(Some(response));
+            }
+            if self.server.has_left(context) {
+                return Poll::Ready(None);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Writes an answer to its end.
+    async fn write<B: Answer>(&mut self, response: http::Response<B>) -> Result<(), Cut> {
+        let mut response = response;
+        let mut encoder = self.server.begin(&mut response, self.drained.has_begun());
+        let mut body = response.into_body();
+        // Set while the client takes nothing: what it had taken by then, and how long it may wait.
+        let mut stuck: Option<(u64, Deadline)> = None;
+        poll_fn(|context| {
+            if let Poll::Ready(ended) = self.server.poll_answer(&mut body, &mut encoder, context) {
+                return Poll::Ready(ended);
+            }
+            if !self.server.is_writing() {
+                stuck = None;
+                return self.gone(context);
+            }
+            body.poll_upload(context);
+            let written = self.server.written();
+            let deadline = match stuck {
+                Some((before, deadline)) if before == written => deadline,
+                _ => self.peer.timer.after(self.settings.timeouts.response),
+            };
+            stuck = Some((written, deadline));
+            if self.peer.timer.passed(deadline) {
+                return Poll::Ready(Err(Cut));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn gone(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        if self.server.has_left(context) {
+            Poll::Ready(Err(Cut))
+        } else {
+            Poll::Pending
+        }
     }
 }
 
@@ -155,44 +289,3 @@ async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
 
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 4 << 20;
-
-/// The body of a request as our own type, within its limits.
-fn receive(incoming: Incoming, limit: u64, stall: Duration, peer: &Peer, phase: &Phase) -> Body {
-    if incoming.is_end_stream() {
-        return Body::Empty;
-    }
-    let timer = peer.timer.clone();
-    Body::Received(Received::new(incoming, limit, stall, timer, phase.clone()))
-}
-
-/// A response body that tells its connection when it has ended.
-pub(super) struct Tracked<B> {
-    body: B,
-    phase: Phase,
-}
-
-impl<B> Drop for Tracked<B> {
-    fn drop(&mut self) {
-        self.phase.response_ended();
-    }
-}
-
-impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Tracked<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}

@@ -43,9 +43,14 @@ pub(super) struct Drained {
 }
 
 impl Drained {
+    /// Whether the drain has begun.
+    pub(super) fn has_begun(&self) -> bool {
+        self.drain.began.get()
+    }
+
     /// Whether the drain has begun; if not, the task of `context` is woken when it does.
     pub(super) fn began(&mut self, context: &Context<'_>) -> bool {
-        if self.drain.began.get() {
+        if self.has_begun() {
             return true;
         }
         if !self.registered {

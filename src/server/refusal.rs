@@ -2,15 +2,19 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::id::RequestId;
+use crate::wire::head::BadHead;
 
 /// Why a connection ends without a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// The head did not arrive in time.
     HeadTimedOut,
+    /// What arrived is no head that is taken.
+    Head(BadHead),
     /// Too many connections.
     Full,
 }
@@ -31,25 +35,28 @@ pub(super) async fn write(mut stream: impl AsyncWrite + Unpin, refusal: Refusal)
 
 impl Refusal {
     fn to_bytes(self) -> String {
-        let (status, reason, detail, extra) = match self {
+        let status = self.status();
+        let (code, reason) = (
+            status.as_u16(),
+            status.canonical_reason().unwrap_or_default(),
+        );
+        let (detail, error, extra) = match self {
             Self::HeadTimedOut => (
-                408,
-                "Request Timeout",
-                "the request did not arrive in time",
+                "the request did not arrive in time".to_owned(),
+                "http_request_error",
                 "",
             ),
+            Self::Head(bad) => (bad.to_string(), "http_request_error", ""),
             Self::Full => (
-                503,
-                "Service Unavailable",
-                "too many connections; try again in a moment",
+                "too many connections; try again in a moment".to_owned(),
+                "connection_limit_reached",
                 "Retry-After: 1\r\n",
             ),
         };
-        let body = format!(
-            r#"{{"id":"ingress","code":{status},"detail":"{detail}","status":"{reason}"}}"#
-        );
+        let body =
+            format!(r#"{{"id":"ingress","code":{code},"detail":"{detail}","status":"{reason}"}}"#);
         format!(
-            "HTTP/1.1 {status} {reason}\r\n\
+            "HTTP/1.1 {code} {reason}\r\n\
              Content-Type: application/json\r\n\
              Content-Length: {length}\r\n\
              X-Request-Id: {id}\r\n\
@@ -57,11 +64,22 @@ impl Refusal {
              {extra}Connection: close\r\n\r\n{body}",
             length = body.len(),
             id = RequestId::new().as_str(),
-            error = if self == Self::Full {
-                "connection_limit_reached"
-            } else {
-                "http_request_error"
-            },
         )
+    }
+
+    fn status(self) -> StatusCode {
+        match self {
+            Self::HeadTimedOut => StatusCode::REQUEST_TIMEOUT,
+            Self::Full => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Head(bad) => match bad {
+                BadHead::Malformed(_) => StatusCode::BAD_REQUEST,
+                BadHead::TargetTooLong => StatusCode::URI_TOO_LONG,
+                BadHead::TooLarge | BadHead::TooManyFields => {
+                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+                }
+                BadHead::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                BadHead::Coding => StatusCode::NOT_IMPLEMENTED,
+            },
+        }
     }
 }

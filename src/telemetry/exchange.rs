@@ -16,6 +16,8 @@ use super::log::{Log, Style};
 use super::metrics::{CacheResult, Metrics, RouteKind};
 use super::redact;
 use crate::id::{RequestId, WorkloadId};
+use crate::wire::body::{self, Answer};
+use crate::wire::tunnel::Tunnel;
 use crate::wire::{Peer, Request};
 
 /// What an exchange reports to.
@@ -333,5 +335,18 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Observed<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl<B> Answer for Observed<B>
+where
+    B: Answer + HttpBody<Data = Bytes, Error = body::Error>,
+{
+    fn poll_upload(&mut self, context: &mut Context<'_>) {
+        self.body.poll_upload(context);
+    }
+
+    fn take_tunnel(&mut self) -> Option<Tunnel> {
+        self.body.take_tunnel()
     }
 }

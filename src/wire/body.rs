@@ -1,17 +1,15 @@
 //! One body type for every protocol and every source: an enum, not a box.
 
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
-use super::io::Phase;
 use super::timer::{Deadline, Timer};
+use super::tunnel::Tunnel;
 
 /// The body of a request or a response.
 #[derive(Debug, Default)]
@@ -23,10 +21,12 @@ pub enum Body {
     Full(Bytes),
     /// What a client sends, within its limits.
     Received(Received),
-    /// What a backend or the upstream sends, with the lease of its connection.
-    Leased(Leased),
+    /// What a backend or the upstream sends.
+    Sent(Sent),
     /// Chunks that this process makes, one at a time.
     Chunks(mpsc::Receiver<Bytes>),
+    /// No body, but the other end of a connection that switches protocols.
+    Tunnel(Tunnel),
 }
 
 /// Why a body ended before its end.
@@ -41,17 +41,20 @@ pub enum Error {
     /// Nothing moved for the configured time.
     #[error("the body stopped moving")]
     Stalled,
-    /// The connection broke or the framing was faulty.
+    /// It is not framed as it must be.
+    #[error("the body is malformed: {0}")]
+    Malformed(&'static str),
+    /// The connection broke.
     #[error("the body was cut off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] std::io::Error),
 }
 
 impl Body {
     /// Ends the body with [`Error::Stalled`] when a backend or the upstream stops sending it for
-    /// `limit`. For a body that the task of `timer` reads.
+    /// `limit`.
     pub fn watch(&mut self, timer: &Timer, limit: Duration) {
-        if let Self::Leased(leased) = self {
-            leased.stall = Some(Stall::new(timer.clone(), limit, Reader::Own));
+        if let Self::Sent(sent) = self {
+            sent.stall = Some(Stall::new(timer.clone(), limit));
         }
     }
 
@@ -129,11 +132,11 @@ impl HttpBody for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
+            Self::Empty | Self::Tunnel(_) => Poll::Ready(None),
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Received(received) => received.poll_frame(context),
-            Self::Leased(leased) => leased.poll_frame(context),
+            Self::Sent(sent) => sent.poll_frame(context),
             Self::Chunks(chunks) => chunks
                 .poll_recv(context)
                 .map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk)))),
@@ -142,61 +145,103 @@ impl HttpBody for Body {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Empty => true,
+            Self::Empty | Self::Tunnel(_) => true,
             Self::Full(bytes) => bytes.is_empty(),
-            Self::Received(received) => {
-                received.ahead.is_none() && received.incoming.is_end_stream()
-            }
-            Self::Leased(leased) => leased.incoming.is_end_stream(),
+            Self::Received(received) => received.ahead.is_none() && received.source.is_ended(),
+            Self::Sent(sent) => sent.source.is_none(),
             Self::Chunks(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Empty => SizeHint::with_exact(0),
+            Self::Empty | Self::Tunnel(_) => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Received(received) => received.size_hint(),
-            Self::Leased(leased) => leased.incoming.size_hint(),
+            Self::Sent(sent) => match &sent.source {
+                Some(source) => source.size_hint(),
+                None => SizeHint::with_exact(0),
+            },
             Self::Chunks(_) => SizeHint::default(),
         }
     }
 }
 
+/// What an answer's body can do beside being read.
+pub trait Answer: HttpBody<Data = Bytes, Error = Error> + Unpin {
+    /// Goes on with the request's body where the answer came before its end, while nobody takes the
+    /// answer's own.
+    fn poll_upload(&mut self, context: &mut Context<'_>);
+
+    /// The other end of the connection, where the answer switches protocols.
+    fn take_tunnel(&mut self) -> Option<Tunnel>;
+}
+
+impl Answer for Body {
+    fn poll_upload(&mut self, context: &mut Context<'_>) {
+        if let Self::Sent(Sent {
+            source: Some(source),
+            ..
+        }) = self
+        {
+            source.poll_upload(context);
+        }
+    }
+
+    fn take_tunnel(&mut self) -> Option<Tunnel> {
+        match std::mem::take(self) {
+            Self::Tunnel(tunnel) => Some(tunnel),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
+/// Where a body is read from: one half of a connection.
+pub trait Source: std::fmt::Debug {
+    /// The next frame of the body.
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>>;
+
+    /// Whether it was read to its end.
+    fn is_ended(&self) -> bool;
+
+    /// What is known of its length.
+    fn size_hint(&self) -> SizeHint;
+
+    /// Goes on with what is sent the other way.
+    fn poll_upload(&mut self, _context: &mut Context<'_>) {}
+
+    /// It was read to its end: the connection is free.
+    fn finish(self: Box<Self>) {}
+}
+
 /// A request body on its way from a client.
 #[derive(Debug)]
 pub struct Received {
-    incoming: Incoming,
+    source: Box<dyn Source>,
     /// Data that was read to look at it, and is read again first.
     ahead: Option<Bytes>,
     limit: u64,
     left: u64,
     stall: Stall,
-    phase: Phase,
-    ended: bool,
 }
 
 impl Received {
     /// A body of at most `limit` bytes (0: any length) that must not stop moving for `stall`.
     #[must_use]
-    pub fn new(
-        incoming: Incoming,
-        limit: u64,
-        stall: Duration,
-        timer: Timer,
-        phase: Phase,
-    ) -> Self {
-        phase.body_began();
+    pub fn new(source: Box<dyn Source>, limit: u64, stall: Duration, timer: Timer) -> Self {
         let left = if limit == 0 { u64::MAX } else { limit };
         Self {
-            incoming,
+            source,
             ahead: None,
             limit,
             left,
-            // A request body is read by the task of the connection that it goes out on.
-            stall: Stall::new(timer, stall, Reader::Other),
-            phase,
-            ended: false,
+            stall: Stall::new(timer, stall),
         }
     }
 
@@ -207,9 +252,8 @@ impl Received {
     pub async fn peek(&mut self) -> Result<Option<u8>, Error> {
         while self.ahead.is_none() {
             let frame =
-                std::future::poll_fn(|context| self.stall.poll_frame(&mut self.incoming, context));
+                std::future::poll_fn(|context| self.stall.poll_frame(&mut *self.source, context));
             let Some(frame) = frame.await.transpose()? else {
-                self.ended = true;
                 return Ok(None);
             };
             self.ahead = frame.into_data().ok().filter(|data| !data.is_empty());
@@ -223,12 +267,9 @@ impl Received {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = match self.ahead.take() {
             Some(data) => Frame::data(data),
-            None => match ready!(self.stall.poll_frame(&mut self.incoming, context)) {
+            None => match ready!(self.stall.poll_frame(&mut *self.source, context)) {
                 Some(Ok(frame)) => frame,
-                other => {
-                    self.ended = other.is_none();
-                    return Poll::Ready(other);
-                }
+                other => return Poll::Ready(other),
             },
         };
         self.stall.timer.touch();
@@ -242,29 +283,14 @@ impl Received {
 
     fn size_hint(&self) -> SizeHint {
         let ahead = self.ahead.as_ref().map_or(0, Bytes::len) as u64;
-        let incoming = self.incoming.size_hint();
+        let rest = self.source.size_hint();
         let mut hint = SizeHint::default();
-        if let Some(upper) = incoming.upper() {
+        if let Some(upper) = rest.upper() {
             hint.set_upper(upper + ahead);
         }
-        hint.set_lower(incoming.lower() + ahead);
+        hint.set_lower(rest.lower() + ahead);
         hint
     }
-}
-
-impl Drop for Received {
-    fn drop(&mut self) {
-        self.phase.body_ended();
-        if !self.ended && !self.incoming.is_end_stream() {
-            self.phase.body_given_up();
-        }
-    }
-}
-
-/// A connection that a [`Leased`] body is read from.
-pub trait Lease {
-    /// The body was read to its end: the connection is free.
-    fn finish(self: Rc<Self>);
 }
 
 /// A response body on its way from a backend or the upstream.
@@ -272,101 +298,77 @@ pub trait Lease {
 /// Dropped before its end, it takes its connection with it: what is left unread must never become
 /// the start of the next response.
 #[derive(Debug)]
-pub struct Leased {
-    incoming: Incoming,
-    lease: Option<LeaseHandle>,
+pub struct Sent {
+    /// `None` once it was read to its end.
+    source: Option<Box<dyn Source>>,
     stall: Option<Stall>,
 }
 
-struct LeaseHandle(Rc<dyn Lease>);
-
-impl std::fmt::Debug for LeaseHandle {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("Lease")
-    }
-}
-
-impl Leased {
-    /// A body, and the connection to free at its end.
+impl Sent {
+    /// The body that `source` gives, which is told when it ended.
     #[must_use]
-    pub fn new(incoming: Incoming, lease: Rc<dyn Lease>) -> Self {
-        let mut leased = Self {
-            incoming,
-            lease: Some(LeaseHandle(lease)),
+    pub fn new(source: Box<dyn Source>) -> Self {
+        let mut sent = Self {
+            source: Some(source),
             stall: None,
         };
-        if leased.incoming.is_end_stream() {
-            leased.finish();
-        }
-        leased
+        sent.settle();
+        sent
     }
 
     fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = match &mut self.stall {
-            Some(stall) => ready!(stall.poll_frame(&mut self.incoming, context)),
-            None => ready!(Pin::new(&mut self.incoming).poll_frame(context))
-                .map(|frame| frame.map_err(Error::Broken)),
+        let Some(source) = self.source.as_deref_mut() else {
+            return Poll::Ready(None);
         };
-        if frame.is_none() || self.incoming.is_end_stream() {
-            self.finish();
-        }
+        let frame = ready!(match &mut self.stall {
+            Some(stall) => stall.poll_frame(source, context),
+            None => source.poll_frame(context),
+        });
+        self.settle();
         Poll::Ready(frame)
     }
 
-    fn finish(&mut self) {
-        if let Some(LeaseHandle(lease)) = self.lease.take() {
-            lease.finish();
+    fn settle(&mut self) {
+        if let Some(source) = self.source.take_if(|source| source.is_ended()) {
+            source.finish();
         }
     }
 }
 
-/// Notices that a body stopped moving.
+/// Notices that a body stopped moving. For a body that the task of the timer reads.
 #[derive(Debug)]
 struct Stall {
     timer: Timer,
     limit: Duration,
-    reader: Reader,
     /// Set while we wait for the next frame.
     deadline: Option<Deadline>,
 }
 
-/// Whose task reads a body: the one that the timer belongs to, or another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reader {
-    Own,
-    Other,
-}
-
 impl Stall {
-    fn new(timer: Timer, limit: Duration, reader: Reader) -> Self {
+    fn new(timer: Timer, limit: Duration) -> Self {
         Self {
             timer,
             limit,
-            reader,
             deadline: None,
         }
     }
 
     fn poll_frame(
         &mut self,
-        incoming: &mut Incoming,
+        source: &mut dyn Source,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let Poll::Ready(frame) = Pin::new(incoming).poll_frame(context) {
+        if let Poll::Ready(frame) = source.poll_frame(context) {
             self.deadline = None;
-            return Poll::Ready(frame.map(|frame| frame.map_err(Error::Broken)));
+            return Poll::Ready(frame);
         }
         let deadline = *self
             .deadline
             .get_or_insert_with(|| self.timer.after(self.limit));
-        let passed = match self.reader {
-            Reader::Own => self.timer.passed(deadline),
-            Reader::Other => self.timer.passed_elsewhere(deadline, context),
-        };
-        if passed {
+        if self.timer.passed(deadline) {
             return Poll::Ready(Some(Err(Error::Stalled)));
         }
         Poll::Pending

@@ -1,13 +1,12 @@
 //! What answers a request.
 
-use bytes::Bytes;
-
-use super::{Peer, Request, body};
+use super::body::Answer;
+use super::{Peer, Request};
 
 /// Takes a request and the peer that sent it, and always gives a response: failing is an answer too.
 pub trait Handler {
     /// The body of its answers.
-    type Body: http_body::Body<Data = Bytes, Error = body::Error> + Unpin + 'static;
+    type Body: Answer + 'static;
 
     /// Answers one request.
     fn handle(

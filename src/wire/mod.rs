@@ -1,13 +1,23 @@
-//! HTTP messages as every part sees them, whatever protocol carried them.
+//! HTTP messages as every part sees them, and HTTP/1.1 on the wire.
 //!
-//! `body` is the one body type, `timer` the one timer of a connection, `io` the adapter under hyper
-//! that knows the phase of a connection, `handler` what answers a request.
+//! `head` and `framing` read strictly, `encode` writes, `link` is a connection with its buffers.
+//! `server` is our half of a client's connection, `client` our half of one to a server, `tunnel` what
+//! comes after either has switched protocols. `body` is the one body type, `timer` the one timer of a
+//! connection, `handler` what answers a request.
 
 pub mod body;
+pub mod client;
+mod clock;
+pub mod encode;
+pub mod framing;
 pub mod handler;
-pub mod io;
+pub mod head;
+pub mod link;
+pub mod output;
 pub mod peer;
+pub mod server;
 pub mod timer;
+pub mod tunnel;
 
 pub use body::Body;
 pub use handler::Handler;

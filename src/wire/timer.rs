@@ -3,53 +3,48 @@
 //! A phase asks for a [`Deadline`]; the task of the connection holds one sleep and looks after each
 //! poll whether a deadline has become earlier than that sleep. Nothing is armed or cancelled a request.
 
+use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use futures_util::task::AtomicWaker;
 use tokio::time::{Instant, Sleep};
 
 /// The deadlines of one connection. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Timer(Arc<Shared>);
+pub struct Timer(Rc<Shared>);
 
-// Atomics only because hyper wants an upgradable I/O type to be `Send`: one thread uses them.
 #[derive(Debug)]
 struct Shared {
     started: Instant,
     /// The earliest deadline that somebody waits for, in milliseconds since `started`.
-    wanted: AtomicU64,
+    wanted: Cell<u64>,
     /// The time when the sleep last fired, likewise.
-    fired: AtomicU64,
+    fired: Cell<u64>,
     /// The time when a request body last moved, likewise.
-    touched: AtomicU64,
+    touched: Cell<u64>,
     /// The task that holds the sleep.
-    owner: OnceLock<Waker>,
-    /// Another task that waits for a deadline: the one that sends a request body on.
-    other: AtomicWaker,
+    owner: OnceCell<Waker>,
 }
 
 const NEVER: u64 = u64::MAX;
 
 /// A moment until which something must have happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deadline(pub(super) u64);
+pub struct Deadline(u64);
 
 impl Timer {
     /// A timer with no deadline.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Shared {
+        Self(Rc::new(Shared {
             started: Instant::now(),
-            wanted: AtomicU64::new(NEVER),
-            fired: AtomicU64::new(0),
-            touched: AtomicU64::new(0),
-            owner: OnceLock::new(),
-            other: AtomicWaker::new(),
+            wanted: Cell::new(NEVER),
+            fired: Cell::new(0),
+            touched: Cell::new(0),
+            owner: OnceCell::new(),
         }))
     }
 
@@ -62,28 +57,22 @@ impl Timer {
 
     /// Whether `deadline` has passed. Asks for a wake-up of the connection's task if not.
     pub fn passed(&self, deadline: Deadline) -> bool {
-        if self.0.fired.load(Ordering::Relaxed) >= deadline.0 {
+        if self.0.fired.get() >= deadline.0 {
             return true;
         }
-        let earliest = self.0.wanted.fetch_min(deadline.0, Ordering::Relaxed);
-        if deadline.0 < earliest
-            && let Some(owner) = self.0.owner.get()
-        {
-            // It looks at its sleep again. Seldom: what is wanted stays until the sleep fires.
-            owner.wake_by_ref();
+        if deadline.0 < self.0.wanted.get() {
+            self.0.wanted.set(deadline.0);
+            if let Some(owner) = self.0.owner.get() {
+                // It looks at its sleep again. Seldom: what is wanted stays until the sleep fires.
+                owner.wake_by_ref();
+            }
         }
         false
     }
 
-    /// As [`passed`](Self::passed), for a task other than the connection's: it is woken too.
-    pub fn passed_elsewhere(&self, deadline: Deadline, context: &Context<'_>) -> bool {
-        self.0.other.register(context.waker());
-        self.passed(deadline)
-    }
-
     /// A request body has moved: what waits [`while_moving`](Self::while_moving) may wait on.
     pub fn touch(&self) {
-        self.0.touched.store(self.now(), Ordering::Relaxed);
+        self.0.touched.set(self.now());
     }
 
     /// Runs `future`, but for no longer than `limit` after the request's body last moved; `None`
@@ -102,7 +91,7 @@ impl Timer {
                 return Poll::Ready(Some(output));
             }
             while self.passed(deadline) {
-                let touched = self.0.touched.load(Ordering::Relaxed);
+                let touched = self.0.touched.get();
                 let later = Deadline(touched + millis(limit) + 1);
                 if later.0 <= deadline.0 {
                     return Poll::Ready(None);
@@ -150,7 +139,7 @@ impl Alarm {
         let shared = &self.timer.0;
         // A connection stays in one task, so its waker stays good.
         shared.owner.get_or_init(|| context.waker().clone());
-        let wanted = shared.wanted.load(Ordering::Relaxed);
+        let wanted = shared.wanted.get();
         if wanted < self.armed {
             self.armed = wanted;
             let moment = shared.started + Duration::from_millis(wanted);
@@ -161,9 +150,8 @@ impl Alarm {
         }
         // Whoever still waits says so again when the connection is polled.
         self.armed = NEVER;
-        shared.wanted.store(NEVER, Ordering::Relaxed);
-        shared.fired.store(self.timer.now(), Ordering::Relaxed);
-        shared.other.wake();
+        shared.wanted.set(NEVER);
+        shared.fired.set(self.timer.now());
         Poll::Ready(())
     }
 }
@@ -238,28 +226,5 @@ mod tests {
         assert_eq!(outcome, None);
         let took = start.elapsed().as_secs();
         assert_eq!(took, 70);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_deadline_of_another_task_is_kept_too() {
-        let timer = Timer::new();
-        let start = Instant::now();
-        let elsewhere = tokio::spawn({
-            let timer = timer.clone();
-            async move {
-                // The connection's task sleeps already, and for longer.
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                let deadline = timer.after(Duration::from_secs(5));
-                poll_fn(|context| match timer.passed_elsewhere(deadline, context) {
-                    true => Poll::Ready(start.elapsed().as_secs()),
-                    false => Poll::Pending,
-                })
-                .await
-            }
-        });
-        let never = pin!(std::future::pending::<()>());
-        let connection = timer.while_moving(Duration::from_secs(60), never);
-        assert_eq!(drive(&timer, connection).await, None);
-        assert_eq!(elsewhere.await.unwrap(), 6);
     }
 }

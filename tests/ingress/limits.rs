@@ -313,7 +313,7 @@ fn an_upload_that_outlives_its_answer_is_no_head() {
     let mut caller = ingress.caller();
     caller.send("POST / HTTP/1.1\r\nHost: blog.m3o.app\r\nContent-Length: 8\r\n\r\n1");
     assert_eq!(caller.reply().expect(200).text(), "early");
-    // Whether hyper still takes it or not: it is body, and gets no second answer.
+    // Whether it is still taken or not: it is body, and gets no second answer.
     let _ = caller.try_send("2");
     assert_eq!(String::from_utf8_lossy(&caller.rest()), "");
 }

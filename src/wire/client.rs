@@ -1,0 +1,325 @@
+//! Our half of a connection to a server: one request at a time, read and written in the task that
+//! asks (RFC 9112).
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::{Method, StatusCode, Version};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Request;
+use super::body::{self, Body};
+use super::encode::{self, Encoder, Said, WrongLength};
+use super::framing::{self, BadFraming, Decoder, Found, Length};
+use super::head::{self, BadHead, HeadLimits, Scan};
+use super::link::Link;
+
+/// A connection to a server.
+#[derive(Debug)]
+pub struct Client<S> {
+    link: Link<S>,
+    /// What is left of the request.
+    upload: Option<Upload>,
+    /// What is left of the response.
+    decoder: Decoder,
+    /// Whether the connection may carry another request after this one.
+    keeps: bool,
+    /// What was written before this request.
+    before: u64,
+}
+
+#[derive(Debug)]
+struct Upload {
+    body: Body,
+    encoder: Encoder,
+}
+
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The body of the request ended before its end: the fault is of whoever made it.
+    #[error("the request's body failed")]
+    RequestBody(#[source] body::Error),
+    /// The connection ended before the head of a response, or broke.
+    #[error("the connection broke off")]
+    BrokenOff(#[source] io::Error),
+    /// What came is no head of a response.
+    #[error("the response is malformed")]
+    Malformed(#[from] BadHead),
+}
+
+/// How large the head of a response may be, and its trailers.
+const LIMITS: HeadLimits = HeadLimits {
+    bytes: 64 << 10,
+    fields: 256,
+};
+
+/// Interim responses to one request: more of them are an attack.
+const MAX_INTERIM: u32 = 16;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// A connection that has carried nothing yet.
+    pub fn new(stream: S) -> Self {
+        Self {
+            link: Link::new(stream),
+            upload: None,
+            decoder: Decoder::new(Length::Exact(0), LIMITS),
+            keeps: true,
+            before: 0,
+        }
+    }
+
+    /// Whether it may carry another request: done with this one, and with nothing unread that could
+    /// be taken for the next response.
+    pub fn is_free(&self) -> bool {
+        self.keeps
+            && self.decoder.is_ended()
+            && self.upload.is_none()
+            && self.link.output.is_empty()
+            && self.link.input.is_empty()
+    }
+
+    /// Whether it is still open and silent after a pause.
+    pub fn is_quiet(&mut self) -> bool {
+        self.link.is_quiet()
+    }
+
+    /// Whether not a byte of the request was written.
+    pub fn is_unsent(&self) -> bool {
+        self.link.written() == self.before
+    }
+
+    /// Takes over a request of which `other` wrote nothing.
+    pub fn take_over(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.link.output, &mut other.link.output);
+        self.upload = other.upload.take();
+    }
+
+    /// Puts the head of `request` in line to be written and takes its body; says itself how that is
+    /// framed.
+    pub fn begin(&mut self, request: &mut Request) {
+        self.before = self.link.written();
+        self.keeps = true;
+        let body = std::mem::take(request.body_mut());
+        let length = match body.size_hint().exact() {
+            // RFC 9110, 8.6: nothing is said of a body that none expects.
+            Some(0) if !expects_body(request.method()) => None,
+            Some(length) => Some(Length::Exact(length)),
+            None => Some(Length::Chunked),
+        };
+        let said = Said {
+            length: Some(length.unwrap_or(Length::UntilClose)),
+            connection: None,
+        };
+        encode::request(
+            self.link.output.text(),
+            request.method(),
+            request.uri(),
+            request.headers(),
+            said,
+        );
+        self.upload = length
+            .filter(|length| *length != Length::Exact(0))
+            .map(|length| Upload {
+                body,
+                encoder: Encoder::new(length),
+            });
+    }
+
+    /// Writes the request that was begun and reads the head of its response. Its fields go into the
+    /// map of the request, `sent`, which is emptied once it is not needed any more. The body of the request goes on beside that of the response.
+    ///
+    /// # Errors
+    /// When no response came.
+    pub async fn response(
+        &mut self,
+        to_head: bool,
+        sent: &mut HeaderMap,
+    ) -> Result<http::Response<()>, Error> {
+        let mut scan = Scan::default();
+        let mut interim = 0;
+        loop {
+            let whole = poll_fn(|context| self.poll_head(&mut scan, context)).await?;
+            scan = Scan::default();
+            let head = self.link.input.split_to(whole.end).freeze();
+            let mut spare = std::mem::take(sent);
+            spare.clear();
+            let response = head::response(&head, &whole, spare)?;
+            let status = response.status();
+            if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+                interim += 1;
+                if interim > MAX_INTERIM {
+                    return Err(BadHead::Malformed("there is no end of interim responses").into());
+                }
+                continue;
+            }
+            self.expect_body(&response, to_head)?;
+            return Ok(response);
+        }
+    }
+
+    fn poll_head(
+        &mut self,
+        scan: &mut Scan,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<head::Whole, Error>> {
+        // A server may answer, and close, before it has read everything: what it says comes first.
+        // Where writing is over because the connection broke, reading says so too.
+        match self.poll_upload(context) {
+            Poll::Ready(Err(error @ Error::RequestBody(_))) => return Poll::Ready(Err(error)),
+            Poll::Ready(_) | Poll::Pending => {}
+        }
+        loop {
+            if let Some(whole) = scan.advance(&self.link.input, &LIMITS)? {
+                return Poll::Ready(Ok(whole));
+            }
+            let error = match ready!(self.link.poll_fill(context, 0)) {
+                Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+                Ok(_) => continue,
+                Err(error) => error,
+            };
+            if !self.link.input.is_empty() {
+                return Poll::Ready(Err(BadHead::Malformed("it was cut off in its head").into()));
+            }
+            return Poll::Ready(Err(Error::BrokenOff(error)));
+        }
+    }
+
+    fn expect_body(&mut self, response: &http::Response<()>, to_head: bool) -> Result<(), BadHead> {
+        let headers = response.headers();
+        let (status, version) = (response.status(), response.version());
+        let length = framing::of_response(status, version, headers, to_head)?;
+        // RFC 9112, 6.3: both fields may be an attempt at smuggling, so what follows the body is not
+        // trusted to be the next response.
+        let twice = headers.contains_key(header::TRANSFER_ENCODING)
+            && headers.contains_key(header::CONTENT_LENGTH);
+        self.keeps = encode::keeps_alive(version, headers)
+            && !twice
+            && length != Length::UntilClose
+            && status != StatusCode::SWITCHING_PROTOCOLS
+            && version == Version::HTTP_11;
+        self.decoder = Decoder::new(length, LIMITS);
+        Ok(())
+    }
+
+    /// Goes on with the request's body: ready when it is written, or broken.
+    ///
+    /// # Errors
+    /// When either end broke.
+    pub fn poll_upload(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        loop {
+            while let Some(upload) = &mut self.upload
+                && self.link.output.has_room()
+            {
+                let wrong =
+                    |error: WrongLength| Error::RequestBody(body::Error::Malformed(error.0));
+                match Pin::new(&mut upload.body).poll_frame(context) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        upload
+                            .encoder
+                            .frame(frame, &mut self.link.output)
+                            .map_err(wrong)?;
+                        if upload.encoder.is_ended() {
+                            self.upload = None;
+                        }
+                    }
+                    Poll::Ready(Some(Err(error))) => {
+                        return Poll::Ready(Err(Error::RequestBody(error)));
+                    }
+                    Poll::Ready(None) => {
+                        upload.encoder.end(&mut self.link.output).map_err(wrong)?;
+                        self.upload = None;
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            if self.link.output.is_empty() {
+                return match self.upload {
+                    Some(_) => Poll::Pending,
+                    None => Poll::Ready(Ok(())),
+                };
+            }
+            ready!(self.link.poll_flush(context)).map_err(Error::BrokenOff)?;
+        }
+    }
+
+    /// The next frame of the response's body. Goes on with the request's meanwhile.
+    ///
+    /// # Errors
+    /// When it is cut off or not framed as it must be.
+    pub fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
+        if self.upload.is_some() || !self.link.output.is_empty() {
+            match self.poll_upload(context) {
+                // The server need not take the rest of it.
+                Poll::Ready(Err(Error::BrokenOff(_))) => self.give_up_upload(),
+                Poll::Ready(Err(Error::RequestBody(error))) => {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Poll::Ready(Ok(()) | Err(Error::Malformed(_))) | Poll::Pending => {}
+            }
+        }
+        loop {
+            match self.decoder.decode(&mut self.link.input) {
+                Ok(Found::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Found::Trailers(fields)) => {
+                    return Poll::Ready(Some(Ok(Frame::trailers(fields))));
+                }
+                Ok(Found::End) => return Poll::Ready(None),
+                Ok(Found::More) => {}
+                Err(BadFraming(what)) => {
+                    return Poll::Ready(Some(Err(body::Error::Malformed(what))));
+                }
+            }
+            let expected = self.decoder.left().unwrap_or(u64::MAX);
+            match ready!(self.link.poll_fill(context, expected)) {
+                Ok(0) if self.decoder.close() => return Poll::Ready(None),
+                Ok(0) => {
+                    let cut = io::ErrorKind::UnexpectedEof.into();
+                    return Poll::Ready(Some(Err(body::Error::Broken(cut))));
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(body::Error::Broken(error)))),
+            }
+        }
+    }
+
+    fn give_up_upload(&mut self) {
+        self.keeps = false;
+        self.upload = None;
+        self.link.output = super::output::Output::default();
+    }
+
+    /// Whether the response was read to its end.
+    pub fn is_ended(&self) -> bool {
+        self.decoder.is_ended()
+    }
+
+    /// What is known of the length of the response's body.
+    pub fn size_hint(&self) -> SizeHint {
+        self.decoder
+            .left()
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+
+    /// Gives the memory of its buffers back.
+    pub fn shrink(&mut self) {
+        self.link.shrink();
+    }
+
+    /// The stream, after another protocol was agreed on, with what was read ahead.
+    pub fn into_link(self) -> Link<S> {
+        self.link
+    }
+}
+
+fn expects_body(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}

@@ -1,0 +1,145 @@
+//! One connection: its stream, what was read ahead of it, and what is still to be written.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
+
+use super::output::Output;
+
+/// A stream with its buffers. It is a stream itself: what was read ahead comes first.
+#[derive(Debug)]
+pub struct Link<S> {
+    stream: S,
+    /// Bytes that were read and not used yet.
+    pub input: BytesMut,
+    /// Bytes that are to be written.
+    pub output: Output,
+    /// Bytes that were written since the connection began.
+    written: u64,
+}
+
+/// Room for a head, or for small pieces of a body.
+const ROOM: usize = 8 << 10;
+/// Room for large pieces of a body.
+const LARGE_ROOM: usize = 64 << 10;
+/// With less room than this a buffer is not worth a system call.
+const LEAST_ROOM: usize = 1 << 10;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
+    /// A connection on which nothing was read or written.
+    pub fn new(stream: S) -> Self {
+        Self {
+            stream,
+            input: BytesMut::new(),
+            output: Output::default(),
+            written: 0,
+        }
+    }
+
+    /// Bytes that were written since the connection began.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Reads what there is, when `expected` bytes more are known to come; 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// What the stream says.
+    pub fn poll_fill(
+        &mut self,
+        context: &mut Context<'_>,
+        expected: u64,
+    ) -> Poll<io::Result<usize>> {
+        let room = self.input.capacity() - self.input.len();
+        if expected > ROOM as u64 {
+            let wanted = usize::try_from(expected)
+                .unwrap_or(LARGE_ROOM)
+                .min(LARGE_ROOM);
+            if room < wanted / 2 {
+                self.input.reserve(wanted);
+            }
+        } else if room < LEAST_ROOM {
+            self.input.reserve(ROOM);
+        }
+        poll_read_buf(Pin::new(&mut self.stream), context, &mut self.input)
+    }
+
+    /// Writes what is to be written.
+    ///
+    /// # Errors
+    /// What the stream says.
+    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() {
+            let stream = Pin::new(&mut self.stream);
+            let written = match self.output.only() {
+                Some(only) => stream.poll_write(context, only),
+                None => stream.poll_write_vectored(context, &self.output.slices()),
+            };
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => {
+                    self.output.advance(written);
+                    self.written += written as u64;
+                }
+            }
+        }
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    /// Whether a connection on which nothing is due is still open and has stayed silent.
+    pub fn is_quiet(&mut self) -> bool {
+        // Asks the system only when something has happened on the socket.
+        self.input.is_empty()
+            && self
+                .poll_fill(&mut Context::from_waker(Waker::noop()), 0)
+                .is_pending()
+    }
+
+    /// Gives the memory of empty buffers back: nothing is expected for a while.
+    pub fn shrink(&mut self) {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        if self.output.is_empty() {
+            self.output.shrink();
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Link<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.input.is_empty() {
+            return Pin::new(&mut this.stream).poll_read(context, buffer);
+        }
+        let length = this.input.len().min(buffer.remaining());
+        buffer.put_slice(&this.input.split_to(length));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Link<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,374 @@
+//! Our half of a connection from a client: requests are read strictly, answers written to the letter
+//! (RFC 9112). It knows no time: whoever serves the connection does.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::{Method, StatusCode, Version};
+use http_body::{Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::body::{self, Answer, Source};
+use super::clock;
+use super::encode::{self, Encoder, Said};
+use super::framing::{self, BadFraming, Decoder, Found, Length};
+use super::head::{self, BadHead, HeadLimits, Scan};
+use super::link::Link;
+
+/// A connection from a client. The body of a request shares it.
+#[derive(Debug)]
+pub struct Server<S> {
+    half: Rc<RefCell<Half<S>>>,
+    limits: HeadLimits,
+    scan: Scan,
+    /// An empty map for the fields of the next request.
+    spare: HeaderMap,
+    /// What the request that is answered now says of its answer.
+    asked: Asked,
+}
+
+#[derive(Debug)]
+struct Half<S> {
+    link: Link<S>,
+    /// What is left of the request's body.
+    decoder: Decoder,
+    /// Whether the client waits for our word before it sends the body.
+    expects: bool,
+    /// Whether it has closed its end, or the connection broke.
+    left: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    version: Version,
+    by_head: bool,
+    keeps: bool,
+}
+
+/// What there is of the next request.
+#[derive(Debug)]
+pub enum Next {
+    /// Its head.
+    Request(http::Request<()>),
+    /// Nothing will come any more.
+    Closed,
+    /// No request, and none after it: the bytes cannot be told apart.
+    Refused(BadHead),
+}
+
+/// What becomes of the connection after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// The next request may come.
+    Open,
+    /// It ends; the client was told.
+    Close,
+    /// It ends, and the client may still be sending a body that nobody reads.
+    Linger,
+}
+
+/// Bytes that are read ahead while a request is answered.
+const AHEAD: usize = 16 << 10;
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
+    /// A connection on which nothing was read or written.
+    pub fn new(stream: S, limits: HeadLimits) -> Self {
+        Self {
+            half: Rc::new(RefCell::new(Half {
+                link: Link::new(stream),
+                decoder: Decoder::new(Length::Exact(0), limits),
+                expects: false,
+                left: false,
+            })),
+            limits,
+            scan: Scan::default(),
+            spare: HeaderMap::new(),
+            asked: Asked {
+                version: Version::HTTP_11,
+                by_head: false,
+                keeps: true,
+            },
+        }
+    }
+
+    /// The head of the next request.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Next> {
+        let mut half = self.half.borrow_mut();
+        loop {
+            match self.scan.advance(&half.link.input, &self.limits) {
+                Ok(None) => {}
+                Ok(Some(whole)) => {
+                    self.scan = Scan::default();
+                    let head = half.link.input.split_to(whole.end).freeze();
+                    let read = head::request(&head, &whole, std::mem::take(&mut self.spare));
+                    let begun = read.and_then(|request| {
+                        self.asked = half.begin(&request, &self.limits)?;
+                        Ok(request)
+                    });
+                    return Poll::Ready(begun.map_or_else(Next::Refused, Next::Request));
+                }
+                Err(bad) => return Poll::Ready(Next::Refused(bad)),
+            }
+            match ready!(half.link.poll_fill(context, 0)) {
+                Ok(0) | Err(_) => return Poll::Ready(Next::Closed),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Whether nothing of the next request has arrived.
+    pub fn is_idle(&self) -> bool {
+        self.half.borrow().link.input.is_empty()
+    }
+
+    /// Gives the memory of empty buffers back.
+    pub fn shrink(&mut self) {
+        self.half.borrow_mut().link.shrink();
+        self.spare = HeaderMap::new();
+    }
+
+    /// The body of the request that came last; `None` where it has none.
+    pub fn body(&self) -> Option<Box<dyn Source>> {
+        let half = self.half.borrow();
+        (!half.decoder.is_ended()).then(|| Box::new(RequestBody(Rc::clone(&self.half))) as _)
+    }
+
+    /// Whether the client has left. To be asked while its answer is not there: what it sends
+    /// meanwhile is read ahead, within bounds.
+    pub fn has_left(&mut self, context: &mut Context<'_>) -> bool {
+        let mut half = self.half.borrow_mut();
+        while !half.left && half.link.input.len() < AHEAD {
+            match half.link.poll_fill(context, 0) {
+                Poll::Ready(Ok(0) | Err(_)) => half.left = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => break,
+            }
+        }
+        half.left
+    }
+
+    /// Puts the head of an answer in line to be written, and says how its body is to be framed.
+    /// With `last` it says that the connection ends after it.
+    pub fn begin<B: Answer>(&mut self, response: &mut http::Response<B>, last: bool) -> Encoder {
+        let status = response.status();
+        let bodiless = self.asked.by_head || framing::is_bodiless(status);
+        let length = if bodiless {
+            Length::Exact(0)
+        } else {
+            match response.body().size_hint().exact() {
+                Some(length) => Length::Exact(length),
+                None if self.asked.version == Version::HTTP_10 => Length::UntilClose,
+                None => Length::Chunked,
+            }
+        };
+        // Where somebody still holds the request's body, the rest of it may yet be read.
+        let given_up = Rc::strong_count(&self.half) == 1;
+        let mut half = self.half.borrow_mut();
+        let unread = given_up && !half.finish_body();
+        let switches = status == StatusCode::SWITCHING_PROTOCOLS;
+        self.asked.keeps &= !last
+            && !unread
+            && length != Length::UntilClose
+            && encode::keeps_alive(Version::HTTP_11, response.headers());
+        let connection = match (self.asked.keeps, self.asked.version) {
+            _ if switches => None,
+            (false, _) => Some("close"),
+            (true, Version::HTTP_10) => Some("keep-alive"),
+            (true, _) => None,
+        };
+        // RFC 9110, 8.6: no answer of these kinds has the field; those to HEAD and 304 say what
+        // another would have had.
+        let says_nothing = status.is_informational() || status == StatusCode::NO_CONTENT;
+        let headers = response.headers_mut();
+        let of_another = self.asked.by_head && headers.contains_key(header::CONTENT_LENGTH);
+        let length_said = match length {
+            _ if says_nothing => Some(Length::UntilClose),
+            _ if of_another || status == StatusCode::NOT_MODIFIED => None,
+            _ if self.asked.by_head => response.body().size_hint().exact().map(Length::Exact),
+            length => Some(length),
+        };
+        let headers = response.headers_mut();
+        if !headers.contains_key(header::DATE) && !says_nothing {
+            headers.insert(header::DATE, clock::http_date());
+        }
+        let said = Said {
+            length: length_said,
+            connection,
+        };
+        half.expects = false;
+        encode::response(half.link.output.text(), response, said);
+        // The map goes round: the fields of the next request are read into it.
+        let mut spare = std::mem::take(response.headers_mut());
+        spare.clear();
+        self.spare = spare;
+        Encoder::new(length)
+    }
+
+    /// Goes on with an answer that was begun: ready when it is written.
+    ///
+    /// # Errors
+    /// When it must be cut off: its body broke, or the client did.
+    pub fn poll_answer<B: Answer>(
+        &mut self,
+        body: &mut B,
+        encoder: &mut Encoder,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Cut>> {
+        loop {
+            let mut waits = false;
+            // The body may read the request's: it is polled while nothing here is borrowed.
+            while !encoder.is_ended() && !waits && self.half.borrow().link.output.has_room() {
+                match Pin::new(&mut *body).poll_frame(context) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        let output = &mut self.half.borrow_mut().link.output;
+                        encoder.frame(frame, output).map_err(|_| Cut)?;
+                    }
+                    Poll::Ready(Some(Err(_))) => {
+                        // The client gets what came before, as far as it takes it at once.
+                        let _flushed = self.half.borrow_mut().link.poll_flush(context);
+                        return Poll::Ready(Err(Cut));
+                    }
+                    Poll::Ready(None) => {
+                        let output = &mut self.half.borrow_mut().link.output;
+                        encoder.end(output).map_err(|_| Cut)?;
+                    }
+                    Poll::Pending => waits = true,
+                }
+            }
+            match self.half.borrow_mut().link.poll_flush(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Cut)),
+                Poll::Pending => return Poll::Pending,
+            }
+            if encoder.is_ended() {
+                return Poll::Ready(Ok(()));
+            }
+            if waits {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Bytes that were written since the connection began.
+    pub fn written(&self) -> u64 {
+        self.half.borrow().link.written()
+    }
+
+    /// Whether bytes wait for the client to take them.
+    pub fn is_writing(&self) -> bool {
+        !self.half.borrow().link.output.is_empty()
+    }
+
+    /// After an answer that is written, and whose body is gone.
+    pub fn after(&mut self) -> After {
+        let mut half = self.half.borrow_mut();
+        if !half.finish_body() {
+            return After::Linger;
+        }
+        if self.asked.keeps {
+            After::Open
+        } else {
+            After::Close
+        }
+    }
+
+    /// The stream with what was read ahead; `None` where the body of a request still needs it.
+    pub fn into_link(self) -> Option<Link<S>> {
+        Rc::into_inner(self.half).map(|half| half.into_inner().link)
+    }
+}
+
+/// An answer that did not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut;
+
+impl<S> Half<S> {
+    fn begin(
+        &mut self,
+        request: &http::Request<()>,
+        limits: &HeadLimits,
+    ) -> Result<Asked, BadHead> {
+        let (version, headers) = (request.version(), request.headers());
+        let length = framing::of_request(version, headers)?;
+        self.decoder = Decoder::new(length, *limits);
+        self.expects = version == Version::HTTP_11
+            && headers.contains_key(header::EXPECT)
+            && !self.decoder.is_ended();
+        Ok(Asked {
+            version,
+            by_head: request.method() == Method::HEAD,
+            keeps: encode::keeps_alive(version, headers),
+        })
+    }
+
+    /// Whether the body of the request ends within what is here already.
+    fn finish_body(&mut self) -> bool {
+        while let Ok(Found::Data(_) | Found::Trailers(_)) =
+            self.decoder.decode(&mut self.link.input)
+        {}
+        self.decoder.is_ended()
+    }
+}
+
+/// The body of a request, as long as it is read.
+struct RequestBody<S>(Rc<RefCell<Half<S>>>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Source for RequestBody<S> {
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
+        let mut half = self.0.borrow_mut();
+        let half = &mut *half;
+        loop {
+            match half.decoder.decode(&mut half.link.input) {
+                Ok(Found::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Found::Trailers(fields)) => {
+                    return Poll::Ready(Some(Ok(Frame::trailers(fields))));
+                }
+                Ok(Found::End) => return Poll::Ready(None),
+                Ok(Found::More) => {}
+                Err(BadFraming(what)) => {
+                    return Poll::Ready(Some(Err(body::Error::Malformed(what))));
+                }
+            }
+            if half.left {
+                return Poll::Pending;
+            }
+            if std::mem::take(&mut half.expects) {
+                // RFC 9110, 10.1.1: the client has waited for this with its body.
+                let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+                half.link.output.text().extend_from_slice(go_on);
+            }
+            let flushed = half.link.poll_flush(context);
+            let expected = half.decoder.left().unwrap_or(u64::MAX);
+            let filled = ready!(half.link.poll_fill(context, expected));
+            let broken = matches!(flushed, Poll::Ready(Err(_)));
+            if broken || matches!(filled, Ok(0) | Err(_)) {
+                // Nobody is left to be answered: whoever serves the connection ends it, and with it
+                // whoever reads here.
+                half.left = true;
+                context.waker().wake_by_ref();
+            }
+        }
+    }
+
+    fn is_ended(&self) -> bool {
+        self.0.borrow().decoder.is_ended()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let left = self.0.borrow().decoder.left();
+        left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl<S> std::fmt::Debug for RequestBody<S> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("RequestBody")
+    }
+}
