@@ -39,8 +39,6 @@ pub(super) enum Error {
     BadKey,
     #[error("the URI is longer than the limit")]
     UriTooLong,
-    #[error("the head is larger than the limit")]
-    HeadTooLarge,
     #[error("the body is larger than the limit")]
     BodyTooLarge,
     #[error("a form with a content coding")]
@@ -139,13 +137,9 @@ impl Error {
     }
 
     fn leaves_body_unread(&self) -> bool {
-        matches!(
-            self,
-            Self::BodyTooLarge | Self::ClientBody(_) | Self::HeadTooLarge
-        )
+        matches!(self, Self::BodyTooLarge | Self::ClientBody(_))
     }
 
-    #[expect(clippy::too_many_lines, reason = "one table, one row an error")]
     fn told(&self) -> Told {
         let told = |status, kind, text: &str| Told {
             status,
@@ -179,11 +173,6 @@ impl Error {
                 StatusCode::URI_TOO_LONG,
                 "http_request_error",
                 "the URI is longer than this server takes",
-            ),
-            Self::HeadTooLarge => told(
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "http_request_error",
-                "the header fields are larger than this server takes",
             ),
             Self::BodyTooLarge => told(
                 StatusCode::PAYLOAD_TOO_LARGE,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Method, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use http_body::Body as _;
 use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
@@ -131,6 +131,10 @@ impl Handler for Proxy {
         response.headers_mut().insert(headers::X_REQUEST_ID, id);
         exchange.observe(response)
     }
+
+    fn refused(&self, peer: &Peer, status: StatusCode, id: RequestId) {
+        Exchange::refused(&self.telemetry, peer, id, status);
+    }
 }
 
 impl Proxy {
@@ -187,14 +191,6 @@ impl Proxy {
         }
         if limits.body > 0 && request.body().size_hint().lower() > limits.body {
             return Err(Error::BodyTooLarge);
-        }
-        let head: usize = request
-            .headers()
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len() + 4)
-            .sum();
-        if head as u64 > limits.header || request.headers().len() > limits.headers {
-            return Err(Error::HeadTooLarge);
         }
         let expectation = request.headers().get(header::EXPECT);
         if expectation.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue"))

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::drain::Drained;
 use super::refusal::{self, Refusal};
+use crate::id::RequestId;
 use crate::settings::{Limits, Timeouts};
 use crate::wire::body::{Answer, Received};
 use crate::wire::head::HeadLimits;
@@ -115,8 +116,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<'_, S> {
                 },
                 Ok(None) => return,
                 Err(refusal) => {
+                    let id = RequestId::new();
                     if let Some(mut link) = self.server.into_link() {
-                        refusal::write(&mut link, refusal).await;
+                        refusal::write(&mut link, refusal, &id).await;
+                        handler.refused(self.peer, refusal.status(), id);
                         linger(link).await;
                     }
                     return;

@@ -23,8 +23,8 @@ pub(super) enum Refusal {
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Writes the answer and ends the stream. A client that is gone is not waited for.
-pub(super) async fn write(mut stream: impl AsyncWrite + Unpin, refusal: Refusal) {
-    let answer = refusal.to_bytes();
+pub(super) async fn write(mut stream: impl AsyncWrite + Unpin, refusal: Refusal, id: &RequestId) {
+    let answer = refusal.to_bytes(id);
     let written = async {
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await
@@ -34,7 +34,7 @@ pub(super) async fn write(mut stream: impl AsyncWrite + Unpin, refusal: Refusal)
 }
 
 impl Refusal {
-    fn to_bytes(self) -> String {
+    fn to_bytes(self, id: &RequestId) -> String {
         let status = self.status();
         let (code, reason) = (
             status.as_u16(),
@@ -63,11 +63,12 @@ impl Refusal {
              Proxy-Status: m3o-ingress; error={error}\r\n\
              {extra}Connection: close\r\n\r\n{body}",
             length = body.len(),
-            id = RequestId::new().as_str(),
+            id = id.as_str(),
         )
     }
 
-    fn status(self) -> StatusCode {
+    /// The status of the answer.
+    pub(super) fn status(self) -> StatusCode {
         match self {
             Self::HeadTimedOut => StatusCode::REQUEST_TIMEOUT,
             Self::Full => StatusCode::SERVICE_UNAVAILABLE,

@@ -17,6 +17,7 @@ use super::drain::Drain;
 use super::permits::{Permits, Refused};
 use super::refusal::{self, Refusal};
 use super::shutdown::{Stage, Stop};
+use crate::id::RequestId;
 use crate::wire::timer::Timer;
 use crate::wire::{Handler, Peer, Scheme};
 
@@ -134,8 +135,13 @@ impl<H: Handler + 'static> Shared<H> {
         let permit = match self.permits.take(address.ip()) {
             Ok(permit) => permit,
             Err(Refused::Full | Refused::PeerFull) => {
-                self.tasks
-                    .spawn_local(refusal::write(stream, Refusal::Full));
+                let handler = Rc::clone(&self.handler);
+                let peer = Peer::new(address, Scheme::Http, Timer::new());
+                self.tasks.spawn_local(async move {
+                    let id = RequestId::new();
+                    refusal::write(stream, Refusal::Full, &id).await;
+                    handler.refused(&peer, Refusal::Full.status(), id);
+                });
                 return;
             }
         };

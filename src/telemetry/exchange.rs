@@ -31,6 +31,12 @@ pub struct Telemetry {
     pub access: bool,
 }
 
+impl Telemetry {
+    fn writes_lines(&self) -> bool {
+        self.access && self.log.is_on()
+    }
+}
+
 /// One request and its answer.
 #[derive(Debug)]
 pub struct Exchange {
@@ -60,12 +66,18 @@ pub struct Exchange {
 /// What only the access log needs. Clones of what the request holds anyway.
 #[derive(Debug)]
 struct Line {
-    method: Method,
-    uri: Uri,
-    version: Version,
+    /// `None` where what arrived was no request.
+    request: Option<RequestLine>,
     host: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     client: IpAddr,
+}
+
+#[derive(Debug)]
+struct RequestLine {
+    method: Method,
+    uri: Uri,
+    version: Version,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,16 +99,37 @@ impl Exchange {
         peer: &Peer,
         id: RequestId,
     ) -> Box<Self> {
-        telemetry.metrics.active_requests.inc();
-        let line = (telemetry.access && telemetry.log.is_on()).then(|| Line {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
+        let line = telemetry.writes_lines().then(|| Line {
+            request: Some(RequestLine {
+                method: request.method().clone(),
+                uri: request.uri().clone(),
+                version: request.version(),
+            }),
             host: request.headers().get(header::HOST).cloned(),
             user_agent: request.headers().get(header::USER_AGENT).cloned(),
             client: peer.address.ip(),
         });
-        Box::new(Self {
+        let to_head = request.method() == Method::HEAD;
+        Box::new(Self::new(telemetry, id, line, to_head))
+    }
+
+    /// Notes what was no request, or not whole in time, and was answered with `status`.
+    pub fn refused(telemetry: &Arc<Telemetry>, peer: &Peer, id: RequestId, status: StatusCode) {
+        let line = telemetry.writes_lines().then(|| Line {
+            request: None,
+            host: None,
+            user_agent: None,
+            client: peer.address.ip(),
+        });
+        let mut exchange = Self::new(telemetry, id, line, false);
+        exchange.status = Some(status);
+        exchange.error = Some("http_request_error");
+        exchange.outcome = Outcome::Complete;
+    }
+
+    fn new(telemetry: &Arc<Telemetry>, id: RequestId, line: Option<Line>, to_head: bool) -> Self {
+        telemetry.metrics.active_requests.inc();
+        Self {
             telemetry: Arc::clone(telemetry),
             started: Instant::now(),
             id,
@@ -110,8 +143,8 @@ impl Exchange {
             status: None,
             sent: 0,
             outcome: Outcome::ClientLeft,
-            to_head: request.method() == Method::HEAD,
-        })
+            to_head,
+        }
     }
 
     /// The id of the request.
@@ -148,29 +181,32 @@ impl Exchange {
                 .as_ref()
                 .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
-        let host = match line.uri.authority() {
+        let request = line.request.as_ref();
+        let host = match request.and_then(|request| request.uri.authority()) {
             Some(authority) => Some(authority.as_str().to_owned()),
             None => text(&line.host),
         };
         // User information is refused, but its request is logged all the same.
         let host = host.as_deref().and_then(|host| host.rsplit('@').next());
-        let path = redact::path(line.uri.path());
+        let path = request.map_or("", |request| request.uri.path());
         let path = if self.route == RouteKind::Verify && path != "/" {
             format!("/{}", redact::HIDDEN).into()
         } else {
-            path
+            redact::path(path)
         };
-        let query = line.uri.query().map(redact::query);
+        let query = request
+            .and_then(|request| request.uri.query())
+            .map(redact::query);
         let user_agent = text(&line.user_agent);
         let entry = Entry {
             timestamp: jiff::Timestamp::now().to_string(),
             kind: "access",
             client: line.client,
-            method: redact::method(line.method.as_str()),
+            method: redact::method(request.map_or("_OTHER", |request| request.method.as_str())),
             host,
             path: clip(&path),
             query: query.as_deref().map(clip),
-            version: version_text(line.version),
+            version: request.map(|request| version_text(request.version)),
             status,
             duration_ms: (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
             response_bytes: self.sent,
@@ -224,8 +260,11 @@ struct Entry<'a> {
     path: &'a str,
     #[serde(rename = "url.query", skip_serializing_if = "Option::is_none")]
     query: Option<&'a str>,
-    #[serde(rename = "network.protocol.version")]
-    version: &'static str,
+    #[serde(
+        rename = "network.protocol.version",
+        skip_serializing_if = "Option::is_none"
+    )]
+    version: Option<&'static str>,
     #[serde(rename = "http.response.status_code")]
     status: u16,
     duration_ms: f64,

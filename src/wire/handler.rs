@@ -1,7 +1,10 @@
 //! What answers a request.
 
+use http::StatusCode;
+
 use super::body::Answer;
 use super::{Peer, Request};
+use crate::id::RequestId;
 
 /// Takes a request and the peer that sent it, and always gives a response: failing is an answer too.
 pub trait Handler {
@@ -14,4 +17,7 @@ pub trait Handler {
         request: Request,
         peer: &Peer,
     ) -> impl Future<Output = http::Response<Self::Body>>;
+
+    /// Hears of what was no request, or not whole in time, and was answered with `status` under `id`.
+    fn refused(&self, _peer: &Peer, _status: StatusCode, _id: RequestId) {}
 }

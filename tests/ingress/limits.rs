@@ -144,6 +144,28 @@ fn a_head_that_does_not_come_to_its_end_is_a_408() {
 }
 
 #[test]
+fn what_was_no_request_is_logged_and_counted_all_the_same() {
+    let blog = blog(|config| config.timeouts.header = Duration::from_millis(150));
+    for (bytes, status) in [("nonsense\r\n\r\n", 400), ("GET / HT", 408)] {
+        let mut caller = blog.ingress.caller();
+        caller.send(bytes);
+        let reply = caller.reply().expect(status);
+        let id = reply.field("X-Request-Id").map(str::to_owned);
+        eventually("it is logged", || {
+            let lines = blog.ingress.access_lines();
+            lines.iter().any(|line| {
+                line["request_id"].as_str() == id.as_deref()
+                    && line["http.response.status_code"] == status
+                    && line["url.path"] == ""
+            })
+        });
+    }
+    let counted = "http_server_request_duration_seconds_count\
+                   {http_response_status_class=\"4xx\",http_route=\"unknown\"}";
+    assert_eq!(blog.ingress.metric(counted), 2.0);
+}
+
+#[test]
 fn a_head_that_comes_drop_by_drop_is_a_408_all_the_same() {
     let blog = blog(|config| config.timeouts.header = Duration::from_millis(300));
     let mut caller = blog.ingress.caller();
