@@ -15,6 +15,7 @@ use crate::id::RequestId;
 use crate::settings::{Limits, Timeouts};
 use crate::wire::body::{Answer, Received};
 use crate::wire::head::HeadLimits;
+use crate::wire::link::Transport;
 use crate::wire::server::{After, Cut, Next, Server};
 use crate::wire::timer::{Alarm, Deadline};
 use crate::wire::tunnel::Tunnel;
@@ -52,7 +53,7 @@ pub(super) async fn serve<S, P, H>(
     settings: &ConnectionSettings,
     drained: Drained,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Transport + 'static,
     H: Handler + 'static,
 {
     let _held = permit;
@@ -62,6 +63,7 @@ pub(super) async fn serve<S, P, H>(
         peer: &peer,
         settings,
         drained,
+        probe: None,
     };
     let mut running = pin!(connection.run(&*handler));
     poll_fn(|context| {
@@ -80,6 +82,8 @@ struct Connection<'a, S> {
     peer: &'a Peer,
     settings: &'a ConnectionSettings,
     drained: Drained,
+    /// When to look again for a client that left behind an upload that nobody takes.
+    probe: Option<Deadline>,
 }
 
 /// What became of one request.
@@ -106,7 +110,7 @@ enum Wait {
 /// An idle connection keeps its buffers for so long.
 const REST: Duration = Duration::from_secs(1);
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<'_, S> {
+impl<S: Transport + 'static> Connection<'_, S> {
     async fn run(mut self, handler: &impl Handler) {
         let ended = loop {
             match self.next().await {
@@ -227,7 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<'_, S> {
             if let Poll::Ready(response) = answering.as_mut().poll(context) {
                 return Poll::Ready(Some(response));
             }
-            if self.server.has_left(context) {
+            if self.has_left(context) {
                 return Poll::Ready(None);
             }
             Poll::Pending
@@ -248,7 +252,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<'_, S> {
             }
             if !self.server.is_writing() {
                 stuck = None;
-                return self.gone(context);
+                return if self.has_left(context) {
+                    Poll::Ready(Err(Cut))
+                } else {
+                    Poll::Pending
+                };
             }
             body.poll_upload(context);
             let written = self.server.written();
@@ -265,14 +273,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<'_, S> {
         .await
     }
 
-    fn gone(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+    /// Whether the client has left. Asks for a wake-up of this task when it does.
+    fn has_left(&mut self, context: &mut Context<'_>) -> bool {
         if self.server.has_left(context) {
-            Poll::Ready(Err(Cut))
-        } else {
-            Poll::Pending
+            return true;
         }
+        if !self.server.is_full() {
+            self.probe = None;
+            return false;
+        }
+        let timer = &self.peer.timer;
+        let mut due = *self.probe.get_or_insert_with(|| timer.after(PROBE));
+        while timer.passed(due) {
+            if self.server.is_closed_behind() {
+                return true;
+            }
+            due = timer.after(PROBE);
+        }
+        self.probe = Some(due);
+        false
     }
 }
+
+/// How often a client whose upload nobody takes is looked after.
+const PROBE: Duration = Duration::from_millis(500);
 
 /// Takes what the client still sends and throws it away for a moment.
 ///

@@ -5,10 +5,24 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use super::output::Output;
+
+/// A stream of the network.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// Whether the other side has closed its end, also when what it sent before is not read yet.
+    fn is_closed_behind(&self) -> bool;
+}
+
+impl Transport for TcpStream {
+    fn is_closed_behind(&self) -> bool {
+        matches!(self.ready(Interest::READABLE).now_or_never(), Some(Ok(ready)) if ready.is_read_closed())
+    }
+}
 
 /// A stream with its buffers. It is a stream itself: what was read ahead comes first.
 #[derive(Debug)]
@@ -110,6 +124,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     }
 }
 
+impl<S: Transport> Link<S> {
+    /// Whether the other side has closed its end, behind what is not read yet.
+    pub fn is_closed_behind(&self) -> bool {
+        self.stream.is_closed_behind()
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Link<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -141,5 +162,47 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Link<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_left_is_seen_behind_what_it_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let link = Link::new(listener.accept().await.unwrap().0);
+        client.write_all(b"unread").await.unwrap();
+        assert!(!link.is_closed_behind());
+        drop(client);
+        let seen = async {
+            while !link.is_closed_behind() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), seen)
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_read_ahead_is_read_first() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let mut link = Link::new(ours);
+        link.input.extend_from_slice(b"ahead ");
+        theirs.write_all(b"and after").await.unwrap();
+        drop(theirs);
+        let mut text = String::new();
+        link.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "ahead and after");
     }
 }

@@ -17,7 +17,7 @@ use super::clock;
 use super::encode::{self, Encoder, Said};
 use super::framing::{self, BadFraming, Decoder, Found, Length};
 use super::head::{self, BadHead, HeadLimits, Scan};
-use super::link::Link;
+use super::link::{Link, Transport};
 
 /// A connection from a client. The body of a request shares it.
 #[derive(Debug)]
@@ -149,6 +149,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
             }
         }
         half.left
+    }
+
+    /// Whether as much was read ahead as is: that the client has left is then not seen by reading.
+    pub fn is_full(&self) -> bool {
+        self.half.borrow().link.input.len() >= AHEAD
+    }
+
+    /// Whether the client has left behind what is not read yet.
+    pub fn is_closed_behind(&self) -> bool
+    where
+        S: Transport,
+    {
+        self.half.borrow().link.is_closed_behind()
     }
 
     /// Puts the head of an answer in line to be written, and says how its body is to be framed.
