@@ -51,7 +51,7 @@ pub use store::FileError;
 pub struct Config {
     /// The file of the store; `memory` keeps nothing.
     pub store: PathBuf,
-    /// The environment variable that holds the first API key.
+    /// The environment variable that holds the API key, needed while the store has none.
     #[serde(default = "default_key_env")]
     pub key_env: String,
     /// Scheme, and port if unusual, of the public links that it makes.
@@ -69,7 +69,7 @@ fn default_key_env() -> String {
 /// What the configuration names but does not hold.
 #[derive(Debug, Clone, Default)]
 pub struct Extras {
-    /// A key that may call. One that the store does not know yet is added to those it knows.
+    /// The key that may call, in place of those that the store knows; absent, and they stay.
     pub key: Option<Secret>,
     /// Where mail leaves, with its password.
     pub smtp_url: Option<Secret>,
@@ -155,7 +155,7 @@ impl Platform {
         let store = Store::open(&config.store)?;
         let unusable = |error: store::Error| OpenError::Unusable(error.to_string());
         if let Some(key) = &extras.key {
-            keys::add(&store, key).map_err(unusable)?;
+            keys::give(&store, key).map_err(unusable)?;
         } else if !keys::any(&store).map_err(unusable)? {
             return Err(OpenError::NoKey { env });
         }
