@@ -8,6 +8,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::Config;
 use super::report::Report;
+use crate::mail::check_address;
 use crate::units::{duration, size};
 
 /// More threads than any machine has cores.
@@ -23,6 +24,7 @@ pub(super) fn all(config: &Config, report: &mut Report<'_>) {
     numbers(config, report);
     authorities(config, report);
     variables(config, report);
+    sender(config, report);
 }
 
 fn one_api(config: &Config, report: &mut Report<'_>) {
@@ -227,13 +229,16 @@ fn variables(config: &Config, report: &mut Report<'_>) {
             );
         }
     }
-    if let Some(mail) = mail
-        && !mail.from.contains('@')
-    {
-        let message = format!(
-            "`{}` is no mail address: write it like \"noreply@m3o.one\"",
-            mail.from
-        );
+}
+
+/// Mail leaves in the name of somebody who can be written to.
+fn sender(config: &Config, report: &mut Report<'_>) {
+    let mail = config.platform.as_ref().and_then(|own| own.mail.as_ref());
+    let Some(from) = mail.map(|mail| &mail.from) else {
+        return;
+    };
+    if check_address(from).is_err() {
+        let message = format!("`{from}` is no mail address: write it like \"noreply@m3o.one\"");
         report.add("platform.mail.from", message);
     }
 }

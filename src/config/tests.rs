@@ -276,6 +276,23 @@ fn a_host_name_leads_to_one_kind() {
 }
 
 #[test]
+fn mail_needs_a_sender_that_can_be_answered() {
+    let from = |from: &str, expected: &[&str]| {
+        let text = format!(
+            "listen.http = '127.0.0.1:8080'\nplatform.store = 's'\n[platform.mail]\nsmtp_url_env = 'SMTP_URL'\nfrom = '{from}'"
+        );
+        check_whole(&text, expected);
+    };
+    for wrong in ["@", "noreply", "noreply@", "@m3o.one", "A <a@m3o.one>", ""] {
+        let expected = format!(
+            "f:5:8: platform.mail.from: `{wrong}` is no mail address: write it like \"noreply@m3o.one\""
+        );
+        from(wrong, &[&expected]);
+    }
+    from("noreply@m3o.one", &[]);
+}
+
+#[test]
 fn a_limit_that_lets_nothing_through_is_refused() {
     check(
         "[limits]\nheader = 1023\nheaders = 0\nuri = 63\nform = 0\nbody = 0\nconnections = 0\nper_peer = 0\nper_workload = 0\n[cache]\ncapacity = 0\nfresh = '0s'\n[backends]\nconnections = 0\nper_backend = 0",
