@@ -96,6 +96,12 @@ fn hosts(config: &Config, report: &mut Report<'_>) {
         ("user", &hosts.user),
     ];
     for (later, (kind, names)) in kinds.iter().enumerate() {
+        let gone = report.is_gone(&["hosts".to_owned(), (*kind).to_owned()]);
+        if names.is_empty() && config.platform.is_some() && !gone {
+            let key = format!("hosts.{kind}");
+            let message = "it is empty, but [platform] makes links with its first name: name a host, or leave the key out for its default";
+            report.add(&key, message);
+        }
         for (index, name) in names.iter().enumerate() {
             let taken = kinds[..later]
                 .iter()

@@ -276,6 +276,29 @@ fn a_host_name_leads_to_one_kind() {
 }
 
 #[test]
+fn the_platform_needs_a_host_of_every_kind_for_its_links() {
+    let platform = |hosts: &str, expected: &[&str]| {
+        let text =
+            format!("listen.http = '127.0.0.1:8080'\nplatform.store = 's'\n[hosts]\n{hosts}");
+        check_whole(&text, expected);
+    };
+    platform(
+        "app = []\nuser = []",
+        &[
+            "f:4:7: hosts.app: it is empty, but [platform] makes links with its first name: name a host, or leave the key out for its default",
+            "f:5:8: hosts.user: it is empty, but [platform] makes links with its first name: name a host, or leave the key out for its default",
+        ],
+    );
+    platform("app = ['app.localhost', 'm3o.app']", &[]);
+    platform(
+        "app = ['a b']",
+        &[
+            "f:4:8: hosts.app: `a b` is no host name: the host has a character that no host name has",
+        ],
+    );
+}
+
+#[test]
 fn mail_needs_a_sender_that_can_be_answered() {
     let from = |from: &str, expected: &[&str]| {
         let text = format!(
