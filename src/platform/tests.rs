@@ -117,6 +117,27 @@ async fn a_body_is_limited_and_must_be_an_object() {
     assert_eq!((status, &error["id"]), (400, &json!("helloworld.Call")));
 }
 
+#[tokio::test]
+async fn a_list_with_a_damaged_record_is_an_error() {
+    use store::Table::{Apps, Functions, Links};
+    let platform = TestPlatform::new();
+    for (table, endpoint) in [
+        (Apps, "app/List"),
+        (Functions, "function/List"),
+        (Links, "url/List"),
+    ] {
+        assert_eq!(platform.call(endpoint, json!({})).await.0, 200);
+        let put = platform.store().write(move |tx| {
+            tx.put(table, "damaged", &"something else");
+            Ok::<_, store::Error>(())
+        });
+        put.await.unwrap();
+        let (status, error) = platform.call(endpoint, json!({})).await;
+        let expected = (500, &json!("a record is damaged"));
+        assert_eq!((status, &error["detail"]), expected, "{endpoint}");
+    }
+}
+
 fn with_key(key: Option<&str>) -> Extras {
     Extras {
         key: key.map(Secret::new),

@@ -9,7 +9,7 @@ use super::error::Error;
 use super::fields::Fields;
 use super::mailing;
 use super::store::{self, Read, Table, Transaction};
-use super::{EVERYTHING, Platform, random};
+use super::{Platform, random};
 use crate::destination::Destination;
 use crate::mail::Message;
 
@@ -86,7 +86,7 @@ pub(super) async fn verify(platform: &Platform, fields: &Fields) -> Result<Value
 /// Removes the tokens that are too old to be used.
 pub(super) fn sweep(tx: &mut Transaction<'_>) -> Result<(), store::Error> {
     let now = Timestamp::now().as_second();
-    for (digest, token) in tx.scan::<Token>(Table::Tokens, "", EVERYTHING)? {
+    for (digest, token) in tx.scan_intact::<Token>(Table::Tokens)? {
         if token.expires <= now {
             tx.delete(Table::Tokens, &digest);
         }
@@ -202,6 +202,25 @@ mod tests {
         platform.store().write(sweep).await.unwrap();
         let view = platform.store().read().unwrap();
         assert!(view.scan::<Token>(Table::Tokens, "", 9).unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_token_stays_and_keeps_no_other_from_being_swept() {
+        let platform = TestPlatform::new();
+        let put = platform.store().write(|tx| {
+            let old = Token {
+                email: "a@b.example".to_owned(),
+                expires: 0,
+            };
+            tx.put(Table::Tokens, "1 old", &old);
+            tx.put(Table::Tokens, "2 damaged", &"no token");
+            tx.put(Table::Tokens, "3 old", &old);
+            Ok::<_, store::Error>(())
+        });
+        put.await.unwrap();
+        platform.store().write(sweep).await.unwrap();
+        let view = platform.store().read().unwrap();
+        assert_eq!(view.keys(Table::Tokens, 9).unwrap(), ["2 damaged"]);
     }
 
     #[tokio::test]
