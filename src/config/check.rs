@@ -215,15 +215,7 @@ fn authorities(config: &Config, report: &mut Report<'_>) {
 
 /// The names of variables are names: whoever writes a secret there must not see it printed.
 fn variables(config: &Config, report: &mut Report<'_>) {
-    let api = config
-        .api
-        .as_ref()
-        .map(|api| ("api.token_env", &api.token_env));
-    let platform = config.platform.as_ref();
-    let key = platform.map(|platform| ("platform.key_env", &platform.key_env));
-    let mail = platform.and_then(|platform| platform.mail.as_ref());
-    let smtp = mail.map(|mail| ("platform.mail.smtp_url_env", &mail.smtp_url_env));
-    for (key, name) in [api, key, smtp].into_iter().flatten() {
+    for (key, name) in config.secrets() {
         let starts = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
         let goes_on = name
             .bytes()

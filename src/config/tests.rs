@@ -431,3 +431,50 @@ fn a_mistake_in_the_environment_names_its_variable() {
         ],
     );
 }
+
+#[test]
+fn a_variable_that_misses_an_underscore_says_so() {
+    check_variable(
+        "M3O_INGRESS_LIMITS_HEADERS",
+        "9",
+        &[
+            "M3O_INGRESS_LIMITS_HEADERS: no key has this name; did you mean `M3O_INGRESS_LIMITS__HEADERS`?",
+        ],
+    );
+    check_variable(
+        "M3O_INGRESS_LISTN_HTTP",
+        "9",
+        &["M3O_INGRESS_LISTN_HTTP: no key has this name; did you mean `M3O_INGRESS_LISTEN__HTTP`?"],
+    );
+    check_variable(
+        "M3O_INGRESS_PLATFORM_MAIL__FROM",
+        "a@b",
+        &[
+            "M3O_INGRESS_PLATFORM_MAIL__FROM: no key has this name; did you mean `M3O_INGRESS_PLATFORM__MAIL__FROM`?",
+        ],
+    );
+}
+
+#[test]
+fn variables_that_are_something_else_are_let_be() {
+    for name in [
+        "M3O_INGRESS_CONFIG",
+        "M3O_INGRESS_LOG_FORMAT",
+        "M3O_INGRESS_LOG_LEVEL",
+        // Kubernetes sets these where a service is called `m3o-ingress`, or `m3o-ingress-api`.
+        "M3O_INGRESS_SERVICE_HOST",
+        "M3O_INGRESS_PORT",
+        "M3O_INGRESS_PORT_8080_TCP_ADDR",
+        "M3O_INGRESS_API_SERVICE_HOST",
+        "M3O_INGRESS_API_PORT",
+        "M3O_INGRESSLIMITS__HEADERS",
+        "M3O_API_TOKEN",
+    ] {
+        check_variable(name, "x", &[]);
+    }
+    // A secret may be called as one likes.
+    let named = format!("{FINE}token_env = 'M3O_INGRESS_LIMITS_URI'");
+    for name in ["M3O_INGRESS_LIMITS_URI", "M3O_INGRESS_LIMITS_URI_FILE"] {
+        assert_eq!(problems_with(&named, &[(name, "x")]), [""; 0]);
+    }
+}
