@@ -410,11 +410,12 @@ impl Api {
             smtp_url: secrets.smtp_url,
             mailbox,
         };
-        Ok(Self::Local(Arc::new(Platform::open(
-            platform,
-            &config.hosts,
-            &extras,
-        )?)))
+        let rules = platform::Rules {
+            hosts: config.hosts.clone(),
+            timeouts: config.timeouts.clone(),
+        };
+        let platform = Platform::open(platform, rules, &extras)?;
+        Ok(Self::Local(Arc::new(platform)))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 use http::{Method, Uri, header};
 use jiff::Timestamp;
@@ -89,7 +88,9 @@ async fn call_function(
     let argument = fields.object("request")?.unwrap_or_default();
     let function: Function = kept::find(platform, &name)?;
     let exchange = exchange(&function.backend, argument, pool);
-    let answer = tokio::time::timeout(PATIENCE, exchange).await;
+    // From head to end: then the ingress gives the whole call up anyhow.
+    let limit = platform.rules.timeouts.response;
+    let answer = tokio::time::timeout(limit, exchange).await;
     let response = answer.map_err(|_| Error::TimedOut)??;
     Ok(json!({ "response": response }))
 }
@@ -235,12 +236,13 @@ impl Function {
     }
 }
 
-/// For the whole of a call.
-const PATIENCE: Duration = Duration::from_secs(60);
 const MAX_ANSWER: u64 = 4 << 20;
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::LocalSet;
+
+    use super::super::Rules;
     use super::super::testing::{TestPlatform, check};
     use super::*;
 
@@ -278,6 +280,24 @@ mod tests {
             );
         }
         assert_eq!(proxy().await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn a_function_that_takes_longer_than_a_response_may_is_a_504() {
+        let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut rules = Rules::default();
+        rules.timeouts.response = std::time::Duration::from_millis(50);
+        let platform = TestPlatform::with_rules(rules);
+        let backend = format!("http://{}", deaf.local_addr().unwrap());
+        let deploy = json!({"name": "slow", "backend": backend});
+        assert_eq!(platform.call("function/Deploy", deploy).await.0, 200);
+        let called = tokio::time::Instant::now();
+        let call = platform.call("function/Call", json!({"name": "slow"}));
+        // The pool runs its connections beside the call.
+        let (status, error) = LocalSet::new().run_until(call).await;
+        let detail = json!("the function took too long to answer");
+        assert_eq!((status, &error["detail"]), (504, &detail));
+        assert!(called.elapsed().as_secs() < 4);
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ use crate::id::WorkloadId;
 use crate::mail::{self, Mailbox, Smtp};
 use crate::pool::Pool;
 use crate::server::shutdown::{Stage, Stop};
+use crate::settings::Timeouts;
 use crate::upstream::{LocalAnswer, LocalApi, OwnCall};
 use crate::wire::{Body, Request, Response};
 
@@ -64,6 +65,15 @@ pub struct Config {
 
 fn default_key_env() -> String {
     "M3O_PLATFORM_KEY".to_owned()
+}
+
+/// What other sections of the configuration say that holds for the platform too.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// `[hosts]`: links are made with them.
+    pub hosts: Hosts,
+    /// `[timeouts]`: a function that is called answers within `response`.
+    pub timeouts: Timeouts,
 }
 
 /// What the configuration names but does not hold.
@@ -134,6 +144,7 @@ impl OpenError {
 pub struct Platform {
     store: Store,
     links: PublicLinks,
+    rules: Rules,
     mail: Mail,
     passwords: passwords::Passwords,
     hits: hits::Hits,
@@ -144,7 +155,7 @@ impl Platform {
     ///
     /// # Errors
     /// When the store cannot be opened, nobody could call, or mail could never leave.
-    pub fn open(config: &Config, hosts: &Hosts, extras: &Extras) -> Result<Self, OpenError> {
+    pub fn open(config: &Config, rules: Rules, extras: &Extras) -> Result<Self, OpenError> {
         let env = config.key_env.clone();
         if let Some(key) = &extras.key
             && let Err(source) = Credentials::bearer(key.expose())
@@ -161,7 +172,8 @@ impl Platform {
         }
         Ok(Self {
             store,
-            links: PublicLinks::new(config.public, hosts.clone()),
+            links: PublicLinks::new(config.public, rules.hosts.clone()),
+            rules,
             mail,
             passwords: passwords::Passwords::new(),
             hits: hits::Hits::default(),

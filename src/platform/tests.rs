@@ -274,7 +274,7 @@ fn mail_that_could_never_leave_stops_the_start() {
             smtp_url: smtp_url.map(Secret::new),
             mailbox: None,
         };
-        Platform::open(&config, &Hosts::default(), &extras)
+        Platform::open(&config, Rules::default(), &extras)
     };
     let error = open(None).unwrap_err().to_string();
     assert!(error.contains("SMTP_ENV"), "{error}");
