@@ -412,6 +412,7 @@ impl Api {
         };
         let rules = platform::Rules {
             hosts: config.hosts.clone(),
+            redirect_hosts: config.user.redirect_hosts.clone(),
             timeouts: config.timeouts.clone(),
         };
         let platform = Platform::open(platform, rules, &extras)?;

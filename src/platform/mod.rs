@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio_util::task::TaskTracker;
 
 use crate::credentials::{BadToken, Credentials, Secret};
-use crate::hosts::{Hosts, PublicLinks, PublicScheme};
+use crate::hosts::{HostName, Hosts, PublicLinks, PublicScheme};
 use crate::id::WorkloadId;
 use crate::mail::{self, Mailbox, Smtp};
 use crate::pool::Pool;
@@ -72,6 +72,8 @@ fn default_key_env() -> String {
 pub struct Rules {
     /// `[hosts]`: links are made with them.
     pub hosts: Hosts,
+    /// `user.redirect_hosts`: the only hosts that the links in mails may redirect to; empty: any.
+    pub redirect_hosts: Vec<HostName>,
     /// `[timeouts]`: a function that is called answers within `response`.
     pub timeouts: Timeouts,
 }

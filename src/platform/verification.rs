@@ -9,7 +9,7 @@ use super::error::Error;
 use super::fields::Fields;
 use super::mailing;
 use super::store::{self, Read, Table, Transaction};
-use super::{Platform, random};
+use super::{Platform, Rules, random};
 use crate::destination::Destination;
 use crate::mail::Message;
 
@@ -37,7 +37,9 @@ pub(super) async fn send(platform: &Platform, fields: &Fields) -> Result<Value, 
         return Err(Error::field("textContent", why));
     }
     let token = random::token::<32>();
-    let link = platform.links.verification(&query(fields, &token)?);
+    let link = platform
+        .links
+        .verification(&query(fields, &platform.rules, &token)?);
     if link.len() > MAX_LINK {
         let why = format!("makes a link of more than {MAX_LINK} bytes");
         return Err(Error::field("redirectUrl", why));
@@ -95,13 +97,17 @@ pub(super) fn sweep(tx: &mut Transaction<'_>) -> Result<(), store::Error> {
 }
 
 /// The query of a verification link.
-fn query(fields: &Fields, token: &str) -> Result<String, Error> {
+fn query(fields: &Fields, rules: &Rules, token: &str) -> Result<String, Error> {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("token", token);
     for name in ["redirectUrl", "failureRedirectUrl"] {
         if let Some(url) = fields.filled(name)? {
             let url =
                 Destination::encode(&url).map_err(|error| Error::field(name, error.to_string()))?;
+            // The link would be refused as it is opened.
+            if !url.stays_on(&rules.redirect_hosts) {
+                return Err(Error::field(name, "redirects to this host are not allowed"));
+            }
             query.append_pair(name, url.as_str());
         }
     }
@@ -242,6 +248,25 @@ mod tests {
             assert!(error["detail"].as_str().unwrap().contains(field), "{error}");
         }
         assert!(platform.mailbox().messages().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_link_leads_to_no_host_that_it_would_not_redirect_to() {
+        let platform = TestPlatform::with_rules(Rules {
+            redirect_hosts: vec!["blog.example".parse().unwrap()],
+            ..Rules::default()
+        });
+        let sent = platform.call("user/SendVerificationEmail", letter());
+        check(sent, 200, json!({})).await;
+        assert_eq!(platform.mailbox().messages().len(), 1);
+        for field in ["redirectUrl", "failureRedirectUrl"] {
+            let mut letter = letter();
+            letter[field] = "https://other.example/".into();
+            let (status, error) = platform.call("user/SendVerificationEmail", letter).await;
+            let detail = json!(format!("{field}: redirects to this host are not allowed"));
+            assert_eq!((status, &error["detail"]), (400, &detail));
+        }
+        assert_eq!(platform.mailbox().messages().len(), 1);
     }
 
     #[tokio::test]
