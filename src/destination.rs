@@ -1,5 +1,7 @@
 //! Where a redirect may lead: checked when it is written and again when it is sent.
 
+use crate::hosts::HostName;
+
 /// An absolute http(s) URL that is safe to put into `Location` as it stands, to the byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination(String);
@@ -105,6 +107,12 @@ impl Destination {
             .and_then(|url| url.host_str().map(str::to_ascii_lowercase))
             .unwrap_or_default()
     }
+
+    /// Whether it leads to one of `hosts`; where there are none, it may lead anywhere.
+    #[must_use]
+    pub fn stays_on(&self, hosts: &[HostName]) -> bool {
+        hosts.is_empty() || hosts.iter().any(|host| host.as_str() == self.host())
+    }
 }
 
 /// The empty set: `utf8_percent_encode` then encodes non-ASCII characters and nothing else.
@@ -154,6 +162,23 @@ mod tests {
             &format!("https://example.com/{}", "x".repeat(8200)),
             TooLong,
         );
+    }
+
+    #[test]
+    fn a_list_of_hosts_allows_those_alone_and_an_empty_one_all() {
+        let hosts: [HostName; 2] =
+            ["a.example", "xn--bcher-kva.example"].map(|name| name.parse().unwrap());
+        let check = |url: &str, expected: bool| {
+            let destination = Destination::encode(url).unwrap();
+            assert_eq!(destination.stays_on(&hosts), expected, "{url}");
+            assert!(destination.stays_on(&[]), "{url}");
+        };
+        check("https://a.example/x", true);
+        check("http://A.Example:8080", true);
+        check("https://bücher.example/", true);
+        check("https://b.a.example/", false);
+        check("https://evila.example/", false);
+        check("https://b.example/?a.example", false);
     }
 
     #[test]

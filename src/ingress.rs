@@ -36,7 +36,7 @@ use crate::wire::Handler;
 pub struct Secrets {
     /// The ingress's own token for a remote API.
     pub api_token: Option<Secret>,
-    /// The first API key of the embedded platform.
+    /// The API key of the embedded platform, in place of those that its store knows.
     pub platform_key: Option<Secret>,
     /// Where mail leaves, with its password.
     pub smtp_url: Option<Secret>,
@@ -410,11 +410,13 @@ impl Api {
             smtp_url: secrets.smtp_url,
             mailbox,
         };
-        Ok(Self::Local(Arc::new(Platform::open(
-            platform,
-            &config.hosts,
-            &extras,
-        )?)))
+        let rules = platform::Rules {
+            hosts: config.hosts.clone(),
+            redirect_hosts: config.user.redirect_hosts.clone(),
+            timeouts: config.timeouts.clone(),
+        };
+        let platform = Platform::open(platform, rules, &extras)?;
+        Ok(Self::Local(Arc::new(platform)))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::ingress::Secrets;
 impl Secrets {
     /// Reads each secret from its variable, or from the file that `<VARIABLE>_FILE` names.
     ///
-    /// The platform's first key may be absent: its store may have one.
+    /// The platform's key may be absent: its store may have one.
     ///
     /// # Errors
     /// For every secret that is needed and not there, or that is unusable.

@@ -23,9 +23,7 @@ pub(super) fn check(file: &Path, log: &LogFlags) -> Result<(), Failure> {
 
 /// Whoever redirects the output gets a file that `run` takes.
 fn report(config: &Config, file: &Path, warnings: &[String]) -> io::Result<()> {
-    for warning in warnings {
-        writeln!(io::stderr(), "warning: {warning}")?;
-    }
+    super::warn(warnings)?;
     let mut out = io::stdout().lock();
     writeln!(
         out,
@@ -42,6 +40,7 @@ fn warnings(config: &Config, environment: &Environment, descriptors: Option<u64>
         .into_iter()
         .flatten()
         .map(|problem| problem.to_string())
+        .chain(super::unread(config, environment))
         .collect();
     let Some(descriptors) = descriptors else {
         return warnings;
@@ -90,15 +89,20 @@ mod tests {
     }
 
     #[test]
-    fn missing_secrets_and_few_descriptors_are_warnings() {
+    fn missing_secrets_stray_variables_and_few_descriptors_are_warnings() {
         let config = config("[api]\naddress = 'https://a.example'\n");
-        let none = Environment::default();
-        let found = warnings(&config, &none, Some(1024));
+        let stray = Environment::from_iter([("M3O_INGRESS_COLOUR", "red")]);
+        let found = warnings(&config, &stray, Some(1024));
         assert!(found[0].starts_with("M3O_API_TOKEN: api.token_env: it is not set"));
         assert_eq!(
             found[1],
+            "M3O_INGRESS_COLOUR: it is ignored: a key of the file is called `M3O_INGRESS_<SECTION>__<KEY>` here"
+        );
+        assert_eq!(
+            found[2],
             "limits.connections: 65536 is lowered to 448: a process may open 1024 files here"
         );
+        let none = Environment::default();
         assert_eq!(warnings(&config, &none, Some(1 << 20)).len(), 1);
     }
 

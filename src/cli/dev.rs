@@ -59,16 +59,18 @@ fn what_to_open(out: &mut impl Write, http: u16, admin: &str) -> io::Result<()> 
         port => format!(":{port}"),
     };
     let here = format!("http://localhost{port}");
+    let app = format!("http://helloworld.app.localhost{port}/");
+    let all_apps = format!("http://app.localhost{port}/");
     let mail = format!(
-        r#"{{"email":"alice@example.com","subject":"Welcome","textContent":"Please confirm: $micro_verification_link","redirectUrl":"{here}/u/hello","failureRedirectUrl":"{here}/"}}"#
+        r#"{{"email":"alice@example.com","subject":"Welcome","textContent":"Please confirm: $micro_verification_link","redirectUrl":"{app}","failureRedirectUrl":"{all_apps}"}}"#
     );
     writeln!(
         out,
         "\
 M3O Ingress runs on this machine alone; Ctrl-C ends it. The API key is `{KEY}`.
 
-  an app         http://helloworld.app.localhost{port}/
-  all apps       http://app.localhost{port}/
+  an app         {app}
+  all apps       {all_apps}
   a function     http://helloworld.fn.localhost{port}/?name=Alice
   the API        curl '{here}/api/helloworld/call?api_key={KEY}&name=John'
   a short link   curl '{here}/api/url/create?api_key={KEY}&id=hello&destinationURL=https://example.com/'

@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and who does it.
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -7,7 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use m3o_ingress::config::Config;
+use m3o_ingress::config::{Config, Environment};
 use m3o_ingress::telemetry::{Format, Level};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as Unknown, StrDeserializer};
@@ -151,6 +152,25 @@ impl LogFlags {
     }
 }
 
+/// Says beside the output what is odd, and stops nobody.
+fn warn(warnings: &[String]) -> io::Result<()> {
+    for warning in warnings {
+        writeln!(io::stderr(), "warning: {warning}")?;
+    }
+    Ok(())
+}
+
+/// What is set in vain.
+fn unread(config: &Config, environment: &Environment) -> Vec<String> {
+    let ignored = |name| {
+        format!(
+            "{name}: it is ignored: a key of the file is called `M3O_INGRESS_<SECTION>__<KEY>` here"
+        )
+    };
+    let unread = config.unread(environment);
+    unread.into_iter().map(ignored).collect()
+}
+
 /// Words that serde knows as a `T`.
 fn one_of<T: DeserializeOwned + Clone + Send + Sync + 'static>(
     words: &'static [&'static str],
@@ -161,6 +181,10 @@ fn one_of<T: DeserializeOwned + Clone + Send + Sync + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use m3o_ingress::config::FLAGS;
+
     use super::*;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
@@ -172,19 +196,19 @@ mod tests {
         let mut command = Arguments::command();
         command.build();
         let commands = std::iter::once(&command).chain(command.get_subcommands());
+        let mut variables = BTreeSet::new();
         for command in commands.filter(|command| command.get_name() != "help") {
             let flags = command
                 .get_arguments()
                 .filter(|flag| !matches!(flag.get_id().as_str(), "help" | "version"));
             for flag in flags {
-                let variable = flag.get_env().map(|name| name.to_string_lossy());
-                assert!(
-                    variable.is_some_and(|name| name.starts_with("M3O_INGRESS_")),
-                    "{flag}"
-                );
+                let variable = flag.get_env().expect("a variable").to_str().unwrap();
+                variables.insert(variable.to_owned());
                 assert!(!flag.is_hide_env_set(), "{flag}");
             }
         }
+        // The configuration lets these be, and wonders about others that begin like them.
+        assert_eq!(Vec::from_iter(variables), FLAGS);
         Arguments::command().debug_assert();
     }
 

@@ -17,6 +17,8 @@ pub(super) fn run(file: &Path, log: &LogFlags) -> Result<(), Failure> {
     let mut config = Config::load(file, &environment).map_err(Failure::Configuration)?;
     log.apply(&mut config);
     let secrets = Secrets::from_env(&config, &environment).map_err(Failure::Configuration)?;
+    // Whoever closed the output does not want to read it; the ingress serves all the same.
+    let _ = super::warn(&super::unread(&config, &environment));
     serve(config, secrets, |_| ())
 }
 

@@ -8,6 +8,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::Config;
 use super::report::Report;
+use crate::mail::check_address;
 use crate::units::{duration, size};
 
 /// More threads than any machine has cores.
@@ -23,6 +24,7 @@ pub(super) fn all(config: &Config, report: &mut Report<'_>) {
     numbers(config, report);
     authorities(config, report);
     variables(config, report);
+    sender(config, report);
 }
 
 fn one_api(config: &Config, report: &mut Report<'_>) {
@@ -94,6 +96,12 @@ fn hosts(config: &Config, report: &mut Report<'_>) {
         ("user", &hosts.user),
     ];
     for (later, (kind, names)) in kinds.iter().enumerate() {
+        let gone = report.is_gone(&["hosts".to_owned(), (*kind).to_owned()]);
+        if names.is_empty() && config.platform.is_some() && !gone {
+            let key = format!("hosts.{kind}");
+            let message = "it is empty, but [platform] makes links with its first name: name a host, or leave the key out for its default";
+            report.add(&key, message);
+        }
         for (index, name) in names.iter().enumerate() {
             let taken = kinds[..later]
                 .iter()
@@ -207,15 +215,7 @@ fn authorities(config: &Config, report: &mut Report<'_>) {
 
 /// The names of variables are names: whoever writes a secret there must not see it printed.
 fn variables(config: &Config, report: &mut Report<'_>) {
-    let api = config
-        .api
-        .as_ref()
-        .map(|api| ("api.token_env", &api.token_env));
-    let platform = config.platform.as_ref();
-    let key = platform.map(|platform| ("platform.key_env", &platform.key_env));
-    let mail = platform.and_then(|platform| platform.mail.as_ref());
-    let smtp = mail.map(|mail| ("platform.mail.smtp_url_env", &mail.smtp_url_env));
-    for (key, name) in [api, key, smtp].into_iter().flatten() {
+    for (key, name) in config.secrets() {
         let starts = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
         let goes_on = name
             .bytes()
@@ -227,13 +227,16 @@ fn variables(config: &Config, report: &mut Report<'_>) {
             );
         }
     }
-    if let Some(mail) = mail
-        && !mail.from.contains('@')
-    {
-        let message = format!(
-            "`{}` is no mail address: write it like \"noreply@m3o.one\"",
-            mail.from
-        );
+}
+
+/// Mail leaves in the name of somebody who can be written to.
+fn sender(config: &Config, report: &mut Report<'_>) {
+    let mail = config.platform.as_ref().and_then(|own| own.mail.as_ref());
+    let Some(from) = mail.map(|mail| &mail.from) else {
+        return;
+    };
+    if check_address(from).is_err() {
+        let message = format!("`{from}` is no mail address: write it like \"noreply@m3o.one\"");
         report.add("platform.mail.from", message);
     }
 }

@@ -5,6 +5,17 @@ use std::collections::BTreeMap;
 /// The prefix of variables that stand for a key: `M3O_INGRESS_TIMEOUTS__HEADER`.
 const PREFIX: &str = "M3O_INGRESS_";
 
+/// The variables with that prefix that stand for a flag of the command line.
+pub const FLAGS: [&str; 7] = [
+    "M3O_INGRESS_CONFIG",
+    "M3O_INGRESS_DEV_ADMIN",
+    "M3O_INGRESS_DEV_DATA",
+    "M3O_INGRESS_DEV_HTTP",
+    "M3O_INGRESS_DEV_HTTPS",
+    "M3O_INGRESS_LOG_FORMAT",
+    "M3O_INGRESS_LOG_LEVEL",
+];
+
 /// The variables of a process.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
@@ -33,6 +44,14 @@ impl Environment {
             let path = name.strip_prefix(PREFIX)?;
             let path: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
             (path.len() > 1).then_some((name.as_str(), path, value.as_str()))
+        })
+    }
+
+    /// The other variables with our prefix: they name no section and key.
+    pub(super) fn others(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str).filter(|name| {
+            name.strip_prefix(PREFIX)
+                .is_some_and(|rest| !rest.contains("__"))
         })
     }
 }

@@ -11,7 +11,7 @@ use super::document::Document;
 use super::environment::{Environment, variable};
 use super::example::{at, example};
 use super::report::Report;
-use super::{Config, Problem, check, wording};
+use super::{Config, Place, Problem, check, wording};
 
 /// After this many mistakes it is probably no configuration.
 const ENOUGH: usize = 100;
@@ -37,6 +37,7 @@ pub(super) fn read(
         return Err(report.into_problems());
     };
     check::all(&config, &mut report);
+    almost_keys(&mut report, &example, &config.unread(environment));
     match report.count() {
         0 => Ok(config),
         _ => Err(report.into_problems()),
@@ -48,19 +49,36 @@ fn overlay<'t>(report: &mut Report<'t>, example: &Table, environment: &'t Enviro
     for (name, path, text) in environment.keys() {
         match at(example, &path) {
             Some(Value::Table(_)) | None => {
-                let mut known = Vec::new();
-                variables(example, &mut Vec::new(), &mut known);
-                let meant = wording::nearest(name, known.iter().map(String::as_str));
-                let meant = meant.map_or_else(
-                    || "the keys are those of the file, `M3O_INGRESS_<SECTION>__<KEY>`".to_owned(),
-                    |meant| format!("did you mean `{meant}`?"),
-                );
-                let message = format!("no key has this name; {meant}");
-                report.add_at(super::Place::Variable(name.to_owned()), "", message);
+                let meant = meant(example, name).unwrap_or_else(|| {
+                    "the keys are those of the file, `M3O_INGRESS_<SECTION>__<KEY>`".to_owned()
+                });
+                no_key(report, name, &meant);
             }
             Some(like) => report.document.overlay(name, &path, value(text, like)),
         }
     }
+}
+
+/// Refuses variables that would stand for a key with another underscore. What is further from every
+/// key may be somebody else's: Kubernetes sets `M3O_INGRESS_PORT` for a service called `m3o-ingress`.
+fn almost_keys(report: &mut Report<'_>, example: &Table, unread: &[&str]) {
+    for name in unread {
+        if let Some(meant) = meant(example, name) {
+            no_key(report, name, &meant);
+        }
+    }
+}
+
+fn meant(example: &Table, name: &str) -> Option<String> {
+    let mut known = Vec::new();
+    variables(example, &mut Vec::new(), &mut known);
+    let nearest = wording::nearest(name, known.iter().map(String::as_str))?;
+    Some(format!("did you mean `{nearest}`?"))
+}
+
+fn no_key(report: &mut Report<'_>, name: &str, meant: &str) {
+    let message = format!("no key has this name; {meant}");
+    report.add_at(Place::Variable(name.to_owned()), "", message);
 }
 
 /// The text of a variable as a value of the kind that its key takes.

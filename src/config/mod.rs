@@ -18,7 +18,7 @@ mod problem;
 mod report;
 mod wording;
 
-pub use environment::Environment;
+pub use environment::{Environment, FLAGS};
 pub use problem::{Place, Problem};
 
 /// Everything that `m3o-ingress run` is told.
@@ -85,6 +85,33 @@ impl Config {
         let text = String::from_utf8(bytes)
             .map_err(|error| unreadable(format!("it is not UTF-8: {}", error.utf8_error())))?;
         Self::parse(&file, &text, environment)
+    }
+
+    /// The variables that begin like those of a key or a flag, but that nothing reads.
+    ///
+    /// Where one is almost that of a key, the configuration does not read at all.
+    #[must_use]
+    pub fn unread<'e>(&self, environment: &'e Environment) -> Vec<&'e str> {
+        let secrets: Vec<&str> = self.secrets().map(|(_, variable)| variable).collect();
+        let is_read = |name: &str| {
+            let secret = name.strip_suffix("_FILE").unwrap_or(name);
+            FLAGS.contains(&name) || secrets.contains(&name) || secrets.contains(&secret)
+        };
+        environment.others().filter(|name| !is_read(name)).collect()
+    }
+
+    /// The keys that name the variable of a secret, and the variables.
+    fn secrets(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let token = self
+            .api
+            .as_ref()
+            .map(|api| ("api.token_env", &api.token_env));
+        let platform = self.platform.as_ref();
+        let key = platform.map(|platform| ("platform.key_env", &platform.key_env));
+        let mail = platform.and_then(|platform| platform.mail.as_ref());
+        let smtp = mail.map(|mail| ("platform.mail.smtp_url_env", &mail.smtp_url_env));
+        let named = [token, key, smtp].into_iter().flatten();
+        named.map(|(key, variable)| (key, variable.as_str()))
     }
 
     /// The whole configuration with its defaults, as a file that reads back to the same.

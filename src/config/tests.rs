@@ -276,6 +276,46 @@ fn a_host_name_leads_to_one_kind() {
 }
 
 #[test]
+fn the_platform_needs_a_host_of_every_kind_for_its_links() {
+    let platform = |hosts: &str, expected: &[&str]| {
+        let text =
+            format!("listen.http = '127.0.0.1:8080'\nplatform.store = 's'\n[hosts]\n{hosts}");
+        check_whole(&text, expected);
+    };
+    platform(
+        "app = []\nuser = []",
+        &[
+            "f:4:7: hosts.app: it is empty, but [platform] makes links with its first name: name a host, or leave the key out for its default",
+            "f:5:8: hosts.user: it is empty, but [platform] makes links with its first name: name a host, or leave the key out for its default",
+        ],
+    );
+    platform("app = ['app.localhost', 'm3o.app']", &[]);
+    platform(
+        "app = ['a b']",
+        &[
+            "f:4:8: hosts.app: `a b` is no host name: the host has a character that no host name has",
+        ],
+    );
+}
+
+#[test]
+fn mail_needs_a_sender_that_can_be_answered() {
+    let from = |from: &str, expected: &[&str]| {
+        let text = format!(
+            "listen.http = '127.0.0.1:8080'\nplatform.store = 's'\n[platform.mail]\nsmtp_url_env = 'SMTP_URL'\nfrom = '{from}'"
+        );
+        check_whole(&text, expected);
+    };
+    for wrong in ["@", "noreply", "noreply@", "@m3o.one", "A <a@m3o.one>", ""] {
+        let expected = format!(
+            "f:5:8: platform.mail.from: `{wrong}` is no mail address: write it like \"noreply@m3o.one\""
+        );
+        from(wrong, &[&expected]);
+    }
+    from("noreply@m3o.one", &[]);
+}
+
+#[test]
 fn a_limit_that_lets_nothing_through_is_refused() {
     check(
         "[limits]\nheader = 1023\nheaders = 0\nuri = 63\nform = 0\nbody = 0\nconnections = 0\nper_peer = 0\nper_workload = 0\n[cache]\ncapacity = 0\nfresh = '0s'\n[backends]\nconnections = 0\nper_backend = 0",
@@ -390,4 +430,51 @@ fn a_mistake_in_the_environment_names_its_variable() {
             "M3O_INGRESS_PLATFORM__MAIL__FROM: [platform] needs the key `store`: write it like `store = \"data/platform.redb\"`",
         ],
     );
+}
+
+#[test]
+fn a_variable_that_misses_an_underscore_says_so() {
+    check_variable(
+        "M3O_INGRESS_LIMITS_HEADERS",
+        "9",
+        &[
+            "M3O_INGRESS_LIMITS_HEADERS: no key has this name; did you mean `M3O_INGRESS_LIMITS__HEADERS`?",
+        ],
+    );
+    check_variable(
+        "M3O_INGRESS_LISTN_HTTP",
+        "9",
+        &["M3O_INGRESS_LISTN_HTTP: no key has this name; did you mean `M3O_INGRESS_LISTEN__HTTP`?"],
+    );
+    check_variable(
+        "M3O_INGRESS_PLATFORM_MAIL__FROM",
+        "a@b",
+        &[
+            "M3O_INGRESS_PLATFORM_MAIL__FROM: no key has this name; did you mean `M3O_INGRESS_PLATFORM__MAIL__FROM`?",
+        ],
+    );
+}
+
+#[test]
+fn variables_that_are_something_else_are_let_be() {
+    for name in [
+        "M3O_INGRESS_CONFIG",
+        "M3O_INGRESS_LOG_FORMAT",
+        "M3O_INGRESS_LOG_LEVEL",
+        // Kubernetes sets these where a service is called `m3o-ingress`, or `m3o-ingress-api`.
+        "M3O_INGRESS_SERVICE_HOST",
+        "M3O_INGRESS_PORT",
+        "M3O_INGRESS_PORT_8080_TCP_ADDR",
+        "M3O_INGRESS_API_SERVICE_HOST",
+        "M3O_INGRESS_API_PORT",
+        "M3O_INGRESSLIMITS__HEADERS",
+        "M3O_API_TOKEN",
+    ] {
+        check_variable(name, "x", &[]);
+    }
+    // A secret may be called as one likes.
+    let named = format!("{FINE}token_env = 'M3O_INGRESS_LIMITS_URI'");
+    for name in ["M3O_INGRESS_LIMITS_URI", "M3O_INGRESS_LIMITS_URI_FILE"] {
+        assert_eq!(problems_with(&named, &[(name, "x")]), [""; 0]);
+    }
 }

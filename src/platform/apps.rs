@@ -34,13 +34,19 @@ pub(super) async fn call(
 ) -> Result<Value, Error> {
     match endpoint {
         "Run" => run(platform, fields).await,
-        "Get" | "Status" => get(platform, fields),
-        "Update" => update(platform, fields).await,
-        "Delete" => delete(platform, fields).await,
-        "List" => list(platform),
-        "Resolve" => resolve(platform, fields),
+        "Get" | "Status" => Ok(json!({ "service": kept::described::<App>(platform, fields)? })),
+        "Update" => {
+            let changed = Changed::of(fields)?;
+            kept::update(platform, fields, |app| changed.apply(app)).await
+        }
+        "Delete" => kept::delete::<App>(platform, fields).await,
+        "List" => Ok(json!({ "services": kept::list::<App>(platform)? })),
+        "Resolve" => {
+            let (_, app) = kept::find::<App>(platform, fields, "id")?;
+            Ok(json!({ "url": app.backend }))
+        }
         "Regions" => Ok(workload::regions()),
-        "Logs" => get(platform, fields).map(|_| json!({ "logs": "" })),
+        "Logs" => kept::find::<App>(platform, fields, "name").map(|_| json!({ "logs": "" })),
         "Reserve" => Err(Error::NotBuilt),
         _ => Err(Error::NoEndpoint),
     }
@@ -61,39 +67,6 @@ async fn run(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
     Changed::of(fields)?.apply(&mut app);
     let app = kept::insert(platform, name, app).await?;
     Ok(json!({ "service": app.to_json(platform, &name) }))
-}
-
-fn get(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
-    let name = workload::known_name(fields, "name", App::KIND)?;
-    let app: App = kept::find(platform, &name)?;
-    Ok(json!({ "service": app.to_json(platform, &name) }))
-}
-
-async fn update(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
-    let name = workload::known_name(fields, "name", App::KIND)?;
-    let changed = Changed::of(fields)?;
-    kept::change(platform, name, |app| changed.apply(app)).await?;
-    Ok(json!({}))
-}
-
-async fn delete(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
-    let name = workload::known_name(fields, "name", App::KIND)?;
-    kept::remove::<App>(platform, name).await?;
-    Ok(json!({}))
-}
-
-fn list(platform: &Platform) -> Result<Value, Error> {
-    let services: Vec<Value> = kept::all::<App>(platform)?
-        .iter()
-        .map(|(name, app)| app.to_json(platform, name))
-        .collect();
-    Ok(json!({ "services": services }))
-}
-
-fn resolve(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
-    let id = workload::known_name(fields, "id", App::KIND)?;
-    let app: App = kept::find(platform, &id)?;
-    Ok(json!({ "url": app.backend }))
 }
 
 /// The fields of a call that change an app; what is absent stays.
@@ -148,22 +121,6 @@ impl Kept for App {
     fn touch(&mut self) {
         self.updated = Timestamp::now();
     }
-}
-
-impl App {
-    fn new(backend: String) -> Self {
-        let now = Timestamp::now();
-        Self {
-            backend,
-            repo: String::new(),
-            branch: String::new(),
-            region: "local".to_owned(),
-            port: 0,
-            env_vars: BTreeMap::new(),
-            created: now,
-            updated: now,
-        }
-    }
 
     fn to_json(&self, platform: &Platform, name: &WorkloadId) -> Value {
         json!({
@@ -181,6 +138,22 @@ impl App {
             "env_vars": self.env_vars,
             "custom_domains": [],
         })
+    }
+}
+
+impl App {
+    fn new(backend: String) -> Self {
+        let now = Timestamp::now();
+        Self {
+            backend,
+            repo: String::new(),
+            branch: String::new(),
+            region: "local".to_owned(),
+            port: 0,
+            env_vars: BTreeMap::new(),
+            created: now,
+            updated: now,
+        }
     }
 }
 

@@ -139,7 +139,9 @@ impl Error {
         let fields = response.headers_mut();
         fields.insert(header::CONTENT_TYPE, JSON);
         match status {
-            StatusCode::UNAUTHORIZED => {
+            // RFC 9110, 15.5.2 wants a challenge with every 401. A wrong password has none that would
+            // be true: a client that asks its user for another key does so in vain.
+            StatusCode::UNAUTHORIZED if matches!(self, Self::Unauthorized) => {
                 fields.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             StatusCode::METHOD_NOT_ALLOWED => {
@@ -179,6 +181,12 @@ mod tests {
     fn an_error_carries_the_fields_that_its_status_asks_for() {
         let field = |error: Error, name| error.to_response("x").headers()[name].clone();
         assert_eq!(field(Error::Unauthorized, "www-authenticate"), "Bearer");
+        let login = Error::WrongPassword.to_response("user.Login");
+        assert_eq!(login.status(), 401);
+        assert!(
+            !login.headers().contains_key("www-authenticate"),
+            "the key was fine"
+        );
         assert_eq!(field(Error::Method, "allow"), "POST");
         assert_eq!(field(Error::Busy, "retry-after"), "1");
         assert_eq!(

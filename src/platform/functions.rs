@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 use http::{Method, Uri, header};
 use jiff::Timestamp;
@@ -49,15 +48,21 @@ pub(super) async fn call(
     match endpoint {
         "Deploy" => deploy(platform, fields).await,
         "Call" => call_function(platform, fields, pool).await,
-        "Describe" => describe(platform, fields),
-        "Update" => update(platform, fields).await,
-        "Delete" => delete(platform, fields).await,
-        "List" => list(platform),
-        "Proxy" => proxy(platform, fields),
+        "Describe" => Ok(json!({ "function": kept::described::<Function>(platform, fields)? })),
+        "Update" => {
+            let changed = Changed::of(fields)?;
+            kept::update(platform, fields, |function| changed.apply(function)).await
+        }
+        "Delete" => kept::delete::<Function>(platform, fields).await,
+        "List" => Ok(json!({ "functions": kept::list::<Function>(platform)? })),
+        "Proxy" => {
+            let (_, function) = kept::find::<Function>(platform, fields, "id")?;
+            Ok(json!({ "url": function.backend }))
+        }
         "Regions" => Ok(workload::regions()),
         // Nothing is built or started here: whatever its backend runs on, it is not ours.
         "Runtimes" => Ok(json!({ "runtimes": ["external"] })),
-        "Logs" => describe(platform, fields).map(|_| json!({ "logs": "" })),
+        "Logs" => kept::find::<Function>(platform, fields, "name").map(|_| json!({ "logs": "" })),
         "Reserve" => Err(Error::NotBuilt),
         _ => Err(Error::NoEndpoint),
     }
@@ -85,11 +90,12 @@ async fn call_function(
     fields: &Fields,
     pool: &Rc<Pool>,
 ) -> Result<Value, Error> {
-    let name = workload::known_name(fields, "name", Function::KIND)?;
     let argument = fields.object("request")?.unwrap_or_default();
-    let function: Function = kept::find(platform, &name)?;
+    let (_, function) = kept::find::<Function>(platform, fields, "name")?;
     let exchange = exchange(&function.backend, argument, pool);
-    let answer = tokio::time::timeout(PATIENCE, exchange).await;
+    // From head to end: then the ingress gives the whole call up anyhow.
+    let limit = platform.rules.timeouts.response;
+    let answer = tokio::time::timeout(limit, exchange).await;
     let response = answer.map_err(|_| Error::TimedOut)??;
     Ok(json!({ "response": response }))
 }
@@ -124,39 +130,6 @@ async fn exchange(
     let body = response.into_body().collect(MAX_ANSWER).await;
     let body = body.map_err(|_| Error::BadAnswer)?;
     serde_json::from_slice(&body).map_err(|_| Error::BadAnswer)
-}
-
-fn describe(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
-    let name = workload::known_name(fields, "name", Function::KIND)?;
-    let function: Function = kept::find(platform, &name)?;
-    Ok(json!({ "function": function.to_json(platform, &name) }))
-}
-
-async fn update(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
-    let name = workload::known_name(fields, "name", Function::KIND)?;
-    let changed = Changed::of(fields)?;
-    kept::change(platform, name, |function| changed.apply(function)).await?;
-    Ok(json!({}))
-}
-
-async fn delete(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
-    let name = workload::known_name(fields, "name", Function::KIND)?;
-    kept::remove::<Function>(platform, name).await?;
-    Ok(json!({}))
-}
-
-fn list(platform: &Platform) -> Result<Value, Error> {
-    let functions: Vec<Value> = kept::all::<Function>(platform)?
-        .iter()
-        .map(|(name, function)| function.to_json(platform, name))
-        .collect();
-    Ok(json!({ "functions": functions }))
-}
-
-fn proxy(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
-    let id = workload::known_name(fields, "id", Function::KIND)?;
-    let function: Function = kept::find(platform, &id)?;
-    Ok(json!({ "url": function.backend }))
 }
 
 /// The fields of a call that change a function; what is absent stays.
@@ -203,19 +176,6 @@ impl Kept for Function {
     fn touch(&mut self) {
         self.updated = Timestamp::now();
     }
-}
-
-impl Function {
-    fn new(backend: String) -> Self {
-        let now = Timestamp::now();
-        Self {
-            backend,
-            details: BTreeMap::from([("region".to_owned(), "local".to_owned())]),
-            env_vars: BTreeMap::new(),
-            created: now,
-            updated: now,
-        }
-    }
 
     fn to_json(&self, platform: &Platform, name: &WorkloadId) -> Value {
         let mut json = json!({
@@ -235,12 +195,26 @@ impl Function {
     }
 }
 
-/// For the whole of a call.
-const PATIENCE: Duration = Duration::from_secs(60);
+impl Function {
+    fn new(backend: String) -> Self {
+        let now = Timestamp::now();
+        Self {
+            backend,
+            details: BTreeMap::from([("region".to_owned(), "local".to_owned())]),
+            env_vars: BTreeMap::new(),
+            created: now,
+            updated: now,
+        }
+    }
+}
+
 const MAX_ANSWER: u64 = 4 << 20;
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::LocalSet;
+
+    use super::super::Rules;
     use super::super::testing::{TestPlatform, check};
     use super::*;
 
@@ -278,6 +252,24 @@ mod tests {
             );
         }
         assert_eq!(proxy().await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn a_function_that_takes_longer_than_a_response_may_is_a_504() {
+        let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut rules = Rules::default();
+        rules.timeouts.response = std::time::Duration::from_millis(50);
+        let platform = TestPlatform::with_rules(rules);
+        let backend = format!("http://{}", deaf.local_addr().unwrap());
+        let deploy = json!({"name": "slow", "backend": backend});
+        assert_eq!(platform.call("function/Deploy", deploy).await.0, 200);
+        let called = tokio::time::Instant::now();
+        let call = platform.call("function/Call", json!({"name": "slow"}));
+        // The pool runs its connections beside the call.
+        let (status, error) = LocalSet::new().run_until(call).await;
+        let detail = json!("the function took too long to answer");
+        assert_eq!((status, &error["detail"]), (504, &detail));
+        assert!(called.elapsed().as_secs() < 4);
     }
 
     #[tokio::test]

@@ -41,9 +41,17 @@ impl Hits {
         let added = batch.clone();
         let written = store.write(move |tx| {
             for (id, hits) in added {
-                if let Some(mut link) = tx.get::<Link>(Table::Links, id.as_str())? {
-                    link.hits = link.hits.saturating_add(hits);
-                    tx.put(Table::Links, id.as_str(), &link);
+                match tx.get::<Link>(Table::Links, id.as_str()) {
+                    Ok(Some(mut link)) => {
+                        link.hits = link.hits.saturating_add(hits);
+                        tx.put(Table::Links, id.as_str(), &link);
+                    }
+                    Ok(None) => {}
+                    // Kept for the next time, they would hold up all others for ever.
+                    Err(error @ store::Error::Damaged { .. }) => {
+                        tracing::error!(%error, hits, "hits are lost: {error}");
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             Ok(())
@@ -60,5 +68,33 @@ impl Hits {
 
     fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<LinkId, u64>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::TestPlatform;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_damaged_link_keeps_the_hits_of_no_other_from_being_written() {
+        let platform = TestPlatform::new();
+        let link = json!({"id": "good", "destinationURL": "https://a.example/"});
+        assert_eq!(platform.call("url/Create", link).await.0, 200);
+        let put = platform.store().write(|tx| {
+            tx.put(Table::Links, "damaged", &"no link");
+            Ok::<_, store::Error>(())
+        });
+        put.await.unwrap();
+        let hits = Hits::default();
+        for id in ["good", "damaged", "good"] {
+            hits.count(LinkId::parse(id).unwrap());
+        }
+        hits.flush(platform.store()).await.unwrap();
+        let view = platform.store().read().unwrap();
+        let good: Option<Link> = view.get(Table::Links, "good").unwrap();
+        assert_eq!(good.unwrap().hits, 2);
     }
 }

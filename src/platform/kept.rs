@@ -1,11 +1,13 @@
-//! The life of a record under a name, alike for apps and functions.
+//! The life of a record under a name, and the calls about it that are alike for apps and functions.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::error::Error;
+use super::fields::Fields;
 use super::store::{Read, Table};
-use super::{EVERYTHING, Platform};
+use super::{EVERYTHING, Platform, workload};
 use crate::id::WorkloadId;
 
 /// A record of an app or a function.
@@ -20,21 +22,38 @@ pub(super) trait Kept: Serialize + DeserializeOwned + Send + 'static {
 
     /// It was changed just now.
     fn touch(&mut self);
+
+    /// As the API gives it.
+    fn to_json(&self, platform: &Platform, name: &WorkloadId) -> Value;
 }
 
-/// The record called `name`.
-pub(super) fn find<K: Kept>(platform: &Platform, name: &WorkloadId) -> Result<K, Error> {
+/// The record whose name is in `field`.
+pub(super) fn find<K: Kept>(
+    platform: &Platform,
+    fields: &Fields,
+    field: &'static str,
+) -> Result<(WorkloadId, K), Error> {
+    let name = workload::known_name(fields, field, K::KIND)?;
     let record: Option<K> = platform.store.read()?.get(K::TABLE, name.as_str())?;
-    record.ok_or(Error::NotFound(K::KIND))
+    record
+        .map(|record| (name, record))
+        .ok_or(Error::NotFound(K::KIND))
 }
 
-/// Every record, by name.
-pub(super) fn all<K: Kept>(platform: &Platform) -> Result<Vec<(WorkloadId, K)>, Error> {
+/// `Get {name}`, whatever it is called: the record as the API gives it.
+pub(super) fn described<K: Kept>(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
+    let (name, record) = find::<K>(platform, fields, "name")?;
+    Ok(record.to_json(platform, &name))
+}
+
+/// `List`: every record as the API gives it, by name.
+pub(super) fn list<K: Kept>(platform: &Platform) -> Result<Vec<Value>, Error> {
     let records: Vec<(String, K)> = platform.store.read()?.scan(K::TABLE, "", EVERYTHING)?;
-    Ok(records
-        .into_iter()
-        .filter_map(|(name, record)| Some((WorkloadId::parse(&name).ok()?, record)))
-        .collect())
+    let described = |(name, record): &(String, K)| {
+        let name = WorkloadId::parse(name).ok()?;
+        Some(record.to_json(platform, &name))
+    };
+    Ok(records.iter().filter_map(described).collect())
 }
 
 /// Adds a record under a name that is free, and gives it back.
@@ -69,12 +88,13 @@ pub(super) async fn upsert<K: Kept>(
     write.await
 }
 
-/// Changes the record as it is then: what others changed meanwhile stays.
-pub(super) async fn change<K: Kept>(
+/// `Update {name, …}` → `{}`. Changes the record as it is then: what others changed meanwhile stays.
+pub(super) async fn update<K: Kept>(
     platform: &Platform,
-    name: WorkloadId,
+    fields: &Fields,
     change: impl FnOnce(&mut K) + Send + 'static,
-) -> Result<(), Error> {
+) -> Result<Value, Error> {
+    let name = workload::known_name(fields, "name", K::KIND)?;
     let write = platform.store.write(move |tx| {
         let known: Option<K> = tx.get(K::TABLE, name.as_str())?;
         let mut record = known.ok_or(Error::NotFound(K::KIND))?;
@@ -83,16 +103,17 @@ pub(super) async fn change<K: Kept>(
         tx.put(K::TABLE, name.as_str(), &record);
         Ok(())
     });
-    write.await
+    write.await.map(|()| json!({}))
 }
 
-/// Removes the record.
-pub(super) async fn remove<K: Kept>(platform: &Platform, name: WorkloadId) -> Result<(), Error> {
+/// `Delete {name}` → `{}`.
+pub(super) async fn delete<K: Kept>(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
+    let name = workload::known_name(fields, "name", K::KIND)?;
     let write = platform.store.write(move |tx| {
         let known: Option<K> = tx.get(K::TABLE, name.as_str())?;
         known.ok_or(Error::NotFound(K::KIND))?;
         tx.delete(K::TABLE, name.as_str());
         Ok(())
     });
-    write.await
+    write.await.map(|()| json!({}))
 }

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
-use super::random;
 use super::store::{self, Read, Store, Table};
+use super::{EVERYTHING, random};
 use crate::credentials::Secret;
 
 /// What is kept beside the digest of a key.
@@ -26,18 +26,30 @@ pub(super) fn admit(store: &Store, headers: &HeaderMap) -> Result<(), Error> {
     known.map(drop).ok_or(Error::Unauthorized)
 }
 
-/// Adds `key` to those that may call, if it is not one of them yet.
-pub(super) fn add(store: &Store, key: &Secret) -> Result<(), store::Error> {
+/// Lets `key` call, and no other: those that were given before are revoked.
+pub(super) fn give(store: &Store, key: &Secret) -> Result<(), store::Error> {
     let digest = random::digest(key.expose());
-    let known: Option<Key> = store.read()?.get(Table::Keys, &digest)?;
-    if known.is_some() {
+    let view = store.read()?;
+    let known: Option<Key> = view.get(Table::Keys, &digest)?;
+    let mut revoked = view.keys(Table::Keys, EVERYTHING)?;
+    drop(view);
+    revoked.retain(|other| *other != digest);
+    if known.is_some() && revoked.is_empty() {
         return Ok(());
     }
+    let count = revoked.len();
     store.write_blocking(move |tx| {
-        let created = Timestamp::now();
+        for other in &revoked {
+            tx.delete(Table::Keys, other);
+        }
+        let created = known.map_or_else(Timestamp::now, |known| known.created);
         tx.put(Table::Keys, &digest, &Key { created });
         Ok(())
-    })
+    })?;
+    if count > 0 {
+        tracing::info!(count, "revoked {count} API keys: another one is given");
+    }
+    Ok(())
 }
 
 /// Whether anybody may call at all.
@@ -72,24 +84,27 @@ mod tests {
     fn a_known_key_passes_as_bearer_and_as_basic() {
         let store = Store::open(Path::new("memory")).unwrap();
         assert!(!any(&store).unwrap());
-        add(&store, &Secret::new("k:1")).unwrap();
-        add(&store, &Secret::new("k2")).unwrap();
-        assert!(any(&store).unwrap());
-        let check = |value: &str, passes: bool| {
+        let check = |key: &str, value: &str, passes: bool| {
+            give(&store, &Secret::new(key)).unwrap();
+            assert!(any(&store).unwrap());
             let mut headers = HeaderMap::new();
             headers.insert(header::AUTHORIZATION, value.parse().unwrap());
             assert_eq!(admit(&store, &headers).is_ok(), passes, "{value}");
         };
-        check("Bearer k:1", true);
-        check("bearer  k2", true);
-        check(&format!("Basic {}", STANDARD.encode("user:k:1")), true);
-        check(&format!("Basic {}", STANDARD.encode(":k2")), true);
-        check(&format!("Basic {}", STANDARD.encode("k2")), false);
-        check("Bearer k", false);
-        check("Bearer K2", false);
-        check("Bearer ", false);
-        check("k2", false);
-        check("Digest k2", false);
+        check("k:1", "Bearer k:1", true);
+        check("k2", "bearer  k2", true);
+        check(
+            "k:1",
+            &format!("Basic {}", STANDARD.encode("user:k:1")),
+            true,
+        );
+        check("k2", &format!("Basic {}", STANDARD.encode(":k2")), true);
+        check("k2", &format!("Basic {}", STANDARD.encode("k2")), false);
+        check("k2", "Bearer k", false);
+        check("k2", "Bearer K2", false);
+        check("k2", "Bearer ", false);
+        check("k2", "k2", false);
+        check("k2", "Digest k2", false);
         assert!(admit(&store, &HeaderMap::new()).is_err());
     }
 }

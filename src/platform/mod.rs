@@ -10,11 +10,12 @@ use serde_json::Value;
 use tokio_util::task::TaskTracker;
 
 use crate::credentials::{BadToken, Credentials, Secret};
-use crate::hosts::{Hosts, PublicLinks, PublicScheme};
+use crate::hosts::{HostName, Hosts, PublicLinks, PublicScheme};
 use crate::id::WorkloadId;
 use crate::mail::{self, Mailbox, Smtp};
 use crate::pool::Pool;
 use crate::server::shutdown::{Stage, Stop};
+use crate::settings::Timeouts;
 use crate::upstream::{LocalAnswer, LocalApi, OwnCall};
 use crate::wire::{Body, Request, Response};
 
@@ -51,7 +52,7 @@ pub use store::FileError;
 pub struct Config {
     /// The file of the store; `memory` keeps nothing.
     pub store: PathBuf,
-    /// The environment variable that holds the first API key.
+    /// The environment variable that holds the API key, needed while the store has none.
     #[serde(default = "default_key_env")]
     pub key_env: String,
     /// Scheme, and port if unusual, of the public links that it makes.
@@ -66,10 +67,21 @@ fn default_key_env() -> String {
     "M3O_PLATFORM_KEY".to_owned()
 }
 
+/// What other sections of the configuration say that holds for the platform too.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// `[hosts]`: links are made with them.
+    pub hosts: Hosts,
+    /// `user.redirect_hosts`: the only hosts that the links in mails may redirect to; empty: any.
+    pub redirect_hosts: Vec<HostName>,
+    /// `[timeouts]`: a function that is called answers within `response`.
+    pub timeouts: Timeouts,
+}
+
 /// What the configuration names but does not hold.
 #[derive(Debug, Clone, Default)]
 pub struct Extras {
-    /// A key that may call. One that the store does not know yet is added to those it knows.
+    /// The key that may call, in place of those that the store knows; absent, and they stay.
     pub key: Option<Secret>,
     /// Where mail leaves, with its password.
     pub smtp_url: Option<Secret>,
@@ -134,6 +146,7 @@ impl OpenError {
 pub struct Platform {
     store: Store,
     links: PublicLinks,
+    rules: Rules,
     mail: Mail,
     passwords: passwords::Passwords,
     hits: hits::Hits,
@@ -144,7 +157,7 @@ impl Platform {
     ///
     /// # Errors
     /// When the store cannot be opened, nobody could call, or mail could never leave.
-    pub fn open(config: &Config, hosts: &Hosts, extras: &Extras) -> Result<Self, OpenError> {
+    pub fn open(config: &Config, rules: Rules, extras: &Extras) -> Result<Self, OpenError> {
         let env = config.key_env.clone();
         if let Some(key) = &extras.key
             && let Err(source) = Credentials::bearer(key.expose())
@@ -155,13 +168,14 @@ impl Platform {
         let store = Store::open(&config.store)?;
         let unusable = |error: store::Error| OpenError::Unusable(error.to_string());
         if let Some(key) = &extras.key {
-            keys::add(&store, key).map_err(unusable)?;
+            keys::give(&store, key).map_err(unusable)?;
         } else if !keys::any(&store).map_err(unusable)? {
             return Err(OpenError::NoKey { env });
         }
         Ok(Self {
             store,
-            links: PublicLinks::new(config.public, hosts.clone()),
+            links: PublicLinks::new(config.public, rules.hosts.clone()),
+            rules,
             mail,
             passwords: passwords::Passwords::new(),
             hits: hits::Hits::default(),

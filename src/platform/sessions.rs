@@ -88,7 +88,7 @@ pub(super) fn end_all(tx: &mut Transaction<'_>, user_id: &str) -> Result<(), sto
 /// Removes the sessions that are too old to be read.
 pub(super) fn sweep(tx: &mut Transaction<'_>) -> Result<(), store::Error> {
     let now = Timestamp::now().as_second();
-    for (digest, session) in tx.scan::<Session>(Table::Sessions, "", EVERYTHING)? {
+    for (digest, session) in tx.scan_intact::<Session>(Table::Sessions)? {
         if session.expires <= now {
             session.end(tx, &digest);
         }
@@ -218,5 +218,25 @@ mod tests {
                 .unwrap()
                 .is_empty()
         );
+    }
+
+    #[tokio::test]
+    async fn a_damaged_session_stays_and_keeps_no_other_from_being_swept() {
+        let platform = TestPlatform::new();
+        let put = platform.store().write(|tx| {
+            let old = Session {
+                user_id: "a".to_owned(),
+                created: 0,
+                expires: 0,
+            };
+            tx.put(Table::Sessions, "1 old", &old);
+            tx.put(Table::Sessions, "2 damaged", &"no session");
+            tx.put(Table::Sessions, "3 old", &old);
+            Ok::<_, store::Error>(())
+        });
+        put.await.unwrap();
+        platform.store().write(sweep).await.unwrap();
+        let view = platform.store().read().unwrap();
+        assert_eq!(view.keys(Table::Sessions, 9).unwrap(), ["2 damaged"]);
     }
 }

@@ -20,35 +20,43 @@ pub(super) async fn check(call: impl Future<Output = (u16, Value)>, status: u16,
     assert_eq!(call.await, (status, answer));
 }
 
-/// Opens a platform as assembly does.
+/// Opens a platform as assembly does, with the rules of an empty configuration.
 pub(super) fn open(store: &Path, extras: &Extras) -> Result<Platform, OpenError> {
+    open_with(store, Rules::default(), extras)
+}
+
+fn open_with(store: &Path, rules: Rules, extras: &Extras) -> Result<Platform, OpenError> {
     let config = Config {
         store: store.to_owned(),
         key_env: "KEY_ENV".to_owned(),
         public: PublicScheme::default(),
         mail: None,
     };
-    Platform::open(&config, &Hosts::default(), extras)
+    Platform::open(&config, rules, extras)
 }
 
 impl TestPlatform {
     pub(super) fn new() -> Self {
+        Self::with_rules(Rules::default())
+    }
+
+    pub(super) fn with_rules(rules: Rules) -> Self {
         let mailbox = Mailbox::default();
-        Self::with(mailbox.clone(), Some(mailbox))
+        Self::with(rules, mailbox.clone(), Some(mailbox))
     }
 
     pub(super) fn without_mail() -> Self {
-        Self::with(Mailbox::default(), None)
+        Self::with(Rules::default(), Mailbox::default(), None)
     }
 
-    fn with(mailbox: Mailbox, used: Option<Mailbox>) -> Self {
+    fn with(rules: Rules, mailbox: Mailbox, used: Option<Mailbox>) -> Self {
         let extras = Extras {
             key: Some(Secret::new("dev")),
             smtp_url: None,
             mailbox: used,
         };
         Self {
-            platform: open(Path::new("memory"), &extras).unwrap(),
+            platform: open_with(Path::new("memory"), rules, &extras).unwrap(),
             mailbox,
             pool: Pool::for_tests(),
             tasks: TaskTracker::new(),

@@ -118,38 +118,107 @@ async fn a_body_is_limited_and_must_be_an_object() {
 }
 
 #[tokio::test]
-async fn keys_stay_and_more_can_be_added() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store");
-    let with = |key: Option<&str>| Extras {
+async fn a_list_with_a_damaged_record_is_an_error() {
+    use store::Table::{Apps, Functions, Links};
+    let platform = TestPlatform::new();
+    for (table, endpoint) in [
+        (Apps, "app/List"),
+        (Functions, "function/List"),
+        (Links, "url/List"),
+    ] {
+        assert_eq!(platform.call(endpoint, json!({})).await.0, 200);
+        let put = platform.store().write(move |tx| {
+            tx.put(table, "damaged", &"something else");
+            Ok::<_, store::Error>(())
+        });
+        put.await.unwrap();
+        let (status, error) = platform.call(endpoint, json!({})).await;
+        let expected = (500, &json!("a record is damaged"));
+        assert_eq!((status, &error["detail"]), expected, "{endpoint}");
+    }
+}
+
+fn with_key(key: Option<&str>) -> Extras {
+    Extras {
         key: key.map(Secret::new),
         ..Extras::default()
-    };
-    let error = open(&path, &with(None)).unwrap_err();
-    assert!(matches!(error, OpenError::NoKey { .. }));
-    assert!(error.to_string().contains("KEY_ENV"), "{error}");
-    for unusable in ["", "two words"] {
-        let error = open(&path, &with(Some(unusable))).unwrap_err();
-        assert!(matches!(error, OpenError::BadKey { .. }), "{error}");
     }
-    for key in [Some("first"), Some("second"), None] {
-        open(&path, &with(key)).unwrap();
-    }
-    let platform = open(&path, &with(None)).unwrap();
-    for (key, expected) in [("first", 200), ("second", 200), ("third", 401)] {
+}
+
+/// Of `keys`, those that may call.
+async fn admitted<'k>(platform: &Platform, keys: &[&'k str]) -> Vec<&'k str> {
+    let mut admitted = Vec::new();
+    for key in keys {
         let request = http::Request::post("/v1/helloworld/Call")
             .header("authorization", format!("Bearer {key}"))
             .body(Body::Empty)
             .unwrap();
-        let answer = platform
-            .answer(request, &Pool::for_tests(), &TaskTracker::new())
-            .await;
-        assert_eq!(answer.status(), expected);
+        let (pool, tasks) = (Pool::for_tests(), TaskTracker::new());
+        if platform.answer(request, &pool, &tasks).await.status() == 200 {
+            admitted.push(*key);
+        }
     }
-    drop(platform);
+    admitted
+}
+
+#[tokio::test]
+async fn a_key_is_needed_once_and_only_its_digest_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let error = open(&path, &with_key(None)).unwrap_err();
+    assert!(matches!(error, OpenError::NoKey { .. }));
+    assert!(error.to_string().contains("KEY_ENV"), "{error}");
+    for unusable in ["", "two words"] {
+        let error = open(&path, &with_key(Some(unusable))).unwrap_err();
+        assert!(matches!(error, OpenError::BadKey { .. }), "{error}");
+    }
+    for key in [Some("first-key"), None, None] {
+        let platform = open(&path, &with_key(key)).unwrap();
+        let admitted = admitted(&platform, &["first-key", "another"]).await;
+        assert_eq!(admitted, ["first-key"]);
+    }
     let bytes = std::fs::read(&path).unwrap();
     let holds = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
-    assert!(!holds(b"second"), "only digests are kept");
+    assert!(!holds(b"first-key"), "only digests are kept");
+}
+
+#[tokio::test]
+async fn a_key_that_is_given_takes_the_place_of_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let both = ["first", "second"];
+    for (given, expected) in [
+        (Some("first"), "first"),
+        (Some("second"), "second"),
+        (None, "second"),
+        (Some("first"), "first"),
+    ] {
+        let platform = open(&path, &with_key(given)).unwrap();
+        assert_eq!(admitted(&platform, &both).await, [expected]);
+    }
+}
+
+#[tokio::test]
+async fn a_store_with_several_keys_keeps_them_until_one_is_given() {
+    // What earlier versions left: every key that they were ever given.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let keys = ["first", "second", "third"];
+    let platform = open(&path, &with_key(Some("first"))).unwrap();
+    let added = platform.store.write(|tx| {
+        for key in ["second", "third"] {
+            let record = json!({"created": "2026-01-01T00:00:00Z"});
+            tx.put(store::Table::Keys, &random::digest(key), &record);
+        }
+        Ok::<_, store::Error>(())
+    });
+    added.await.unwrap();
+    drop(platform);
+    let platform = open(&path, &with_key(None)).unwrap();
+    assert_eq!(admitted(&platform, &keys).await, keys);
+    drop(platform);
+    let platform = open(&path, &with_key(Some("second"))).unwrap();
+    assert_eq!(admitted(&platform, &keys).await, ["second"]);
 }
 
 #[tokio::test]
@@ -205,7 +274,7 @@ fn mail_that_could_never_leave_stops_the_start() {
             smtp_url: smtp_url.map(Secret::new),
             mailbox: None,
         };
-        Platform::open(&config, &Hosts::default(), &extras)
+        Platform::open(&config, Rules::default(), &extras)
     };
     let error = open(None).unwrap_err().to_string();
     assert!(error.contains("SMTP_ENV"), "{error}");

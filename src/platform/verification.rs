@@ -9,7 +9,7 @@ use super::error::Error;
 use super::fields::Fields;
 use super::mailing;
 use super::store::{self, Read, Table, Transaction};
-use super::{EVERYTHING, Platform, random};
+use super::{Platform, Rules, random};
 use crate::destination::Destination;
 use crate::mail::Message;
 
@@ -37,7 +37,9 @@ pub(super) async fn send(platform: &Platform, fields: &Fields) -> Result<Value, 
         return Err(Error::field("textContent", why));
     }
     let token = random::token::<32>();
-    let link = platform.links.verification(&query(fields, &token)?);
+    let link = platform
+        .links
+        .verification(&query(fields, &platform.rules, &token)?);
     if link.len() > MAX_LINK {
         let why = format!("makes a link of more than {MAX_LINK} bytes");
         return Err(Error::field("redirectUrl", why));
@@ -86,7 +88,7 @@ pub(super) async fn verify(platform: &Platform, fields: &Fields) -> Result<Value
 /// Removes the tokens that are too old to be used.
 pub(super) fn sweep(tx: &mut Transaction<'_>) -> Result<(), store::Error> {
     let now = Timestamp::now().as_second();
-    for (digest, token) in tx.scan::<Token>(Table::Tokens, "", EVERYTHING)? {
+    for (digest, token) in tx.scan_intact::<Token>(Table::Tokens)? {
         if token.expires <= now {
             tx.delete(Table::Tokens, &digest);
         }
@@ -95,13 +97,17 @@ pub(super) fn sweep(tx: &mut Transaction<'_>) -> Result<(), store::Error> {
 }
 
 /// The query of a verification link.
-fn query(fields: &Fields, token: &str) -> Result<String, Error> {
+fn query(fields: &Fields, rules: &Rules, token: &str) -> Result<String, Error> {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("token", token);
     for name in ["redirectUrl", "failureRedirectUrl"] {
         if let Some(url) = fields.filled(name)? {
             let url =
                 Destination::encode(&url).map_err(|error| Error::field(name, error.to_string()))?;
+            // The link would be refused as it is opened.
+            if !url.stays_on(&rules.redirect_hosts) {
+                return Err(Error::field(name, "redirects to this host are not allowed"));
+            }
             query.append_pair(name, url.as_str());
         }
     }
@@ -205,6 +211,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_damaged_token_stays_and_keeps_no_other_from_being_swept() {
+        let platform = TestPlatform::new();
+        let put = platform.store().write(|tx| {
+            let old = Token {
+                email: "a@b.example".to_owned(),
+                expires: 0,
+            };
+            tx.put(Table::Tokens, "1 old", &old);
+            tx.put(Table::Tokens, "2 damaged", &"no token");
+            tx.put(Table::Tokens, "3 old", &old);
+            Ok::<_, store::Error>(())
+        });
+        put.await.unwrap();
+        platform.store().write(sweep).await.unwrap();
+        let view = platform.store().read().unwrap();
+        assert_eq!(view.keys(Table::Tokens, 9).unwrap(), ["2 damaged"]);
+    }
+
+    #[tokio::test]
     async fn a_letter_that_makes_no_sense_is_refused() {
         let platform = TestPlatform::new();
         for (field, value) in [
@@ -223,6 +248,25 @@ mod tests {
             assert!(error["detail"].as_str().unwrap().contains(field), "{error}");
         }
         assert!(platform.mailbox().messages().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_link_leads_to_no_host_that_it_would_not_redirect_to() {
+        let platform = TestPlatform::with_rules(Rules {
+            redirect_hosts: vec!["blog.example".parse().unwrap()],
+            ..Rules::default()
+        });
+        let sent = platform.call("user/SendVerificationEmail", letter());
+        check(sent, 200, json!({})).await;
+        assert_eq!(platform.mailbox().messages().len(), 1);
+        for field in ["redirectUrl", "failureRedirectUrl"] {
+            let mut letter = letter();
+            letter[field] = "https://other.example/".into();
+            let (status, error) = platform.call("user/SendVerificationEmail", letter).await;
+            let detail = json!(format!("{field}: redirects to this host are not allowed"));
+            assert_eq!((status, &error["detail"]), (400, &detail));
+        }
+        assert_eq!(platform.mailbox().messages().len(), 1);
     }
 
     #[tokio::test]

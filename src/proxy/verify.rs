@@ -72,13 +72,14 @@ impl Proxy {
             return Ok(self.looked_at(request.method()));
         }
         let asked = Asked::read(request.uri().query().unwrap_or_default(), id)?;
+        let allowed = &self.settings.user.redirect_hosts;
         for (name, target) in [
             ("redirectUrl", &asked.success),
             ("failureRedirectUrl", &asked.failure),
         ] {
             if target
                 .as_ref()
-                .is_some_and(|target| !self.may_redirect_to(target))
+                .is_some_and(|target| !target.stays_on(allowed))
             {
                 return Err(Error::RedirectHost(name));
             }
@@ -136,11 +137,6 @@ impl Proxy {
                 return Err(Error::Method { allow });
             }
         })
-    }
-
-    fn may_redirect_to(&self, target: &Destination) -> bool {
-        let allowed = &self.settings.user.redirect_hosts;
-        allowed.is_empty() || allowed.iter().any(|host| host.as_str() == target.host())
     }
 
     /// An unverified link must not be an open redirect: without a list of hosts its target is shown

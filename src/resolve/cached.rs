@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -24,6 +24,9 @@ pub struct Cache {
     unknown: moka::sync::Cache<Workload, Unknown>,
     /// Locked only where the cache has no answer.
     flights: Mutex<HashMap<FlightKey, watch::Receiver<Option<Answer>>>>,
+    /// Outlive their entries while requests are in flight: a backend that was pushed out of the cache
+    /// does not become idle by that. Locked only where the cache had no answer.
+    loads: Mutex<HashMap<Workload, Weak<Load>>>,
 }
 
 /// A flight is joined only by who would see the same writes.
@@ -70,6 +73,7 @@ impl Cache {
             known: moka::sync::Cache::new(config.capacity),
             unknown: moka::sync::Cache::new(config.capacity.min(MAX_UNKNOWN)),
             flights: Mutex::default(),
+            loads: Mutex::default(),
             config,
         })
     }
@@ -78,6 +82,23 @@ impl Cache {
         &self,
     ) -> std::sync::MutexGuard<'_, HashMap<FlightKey, watch::Receiver<Option<Answer>>>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one load of `workload`, whether or not its backend is in the cache.
+    fn load(&self, workload: Workload) -> Arc<Load> {
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(load) = loads.get(&workload).and_then(Weak::upgrade) {
+            return load;
+        }
+        if loads.len() == loads.capacity() {
+            // Room for as many again, so that this is rare.
+            loads.retain(|_, load| load.strong_count() > 0);
+            let held = loads.len();
+            loads.reserve(held.max(64));
+        }
+        let load = Arc::default();
+        loads.insert(workload, Arc::downgrade(&load));
+        load
     }
 
     fn is_known_missing(&self, workload: &Workload, generation: u64) -> bool {
@@ -96,10 +117,9 @@ impl Cache {
         }
         match answer {
             Ok(backend) => {
-                let load = before.map_or_else(Arc::default, |known| known.load);
                 let known = Known {
                     backend: Arc::clone(backend),
-                    load,
+                    load: self.load(workload),
                     read: asked,
                     generation,
                     failed: None,
@@ -161,14 +181,11 @@ impl<R: Resolve + 'static> Cached<R> {
             return Err((Arc::new(Error::Unknown), CacheResult::Negative));
         }
         match self.fly(workload, generation).await {
-            Ok(backend) => {
-                let load = self.cache.known.get(&workload).map(|known| known.load);
-                Ok(Found {
-                    backend,
-                    load: load.unwrap_or_default(),
-                    cache: CacheResult::Miss,
-                })
-            }
+            Ok(backend) => Ok(Found {
+                backend,
+                load: self.cache.load(workload),
+                cache: CacheResult::Miss,
+            }),
             Err(error) => match known {
                 Some(known)
                     if !matches!(*error, Error::Unknown) && self.age(&known) != Freshness::Gone =>

@@ -35,6 +35,26 @@ fn every_file_that_comes_with_us_reads() {
 }
 
 #[test]
+fn the_image_exposes_the_public_ports_of_our_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dockerfile = std::fs::read_to_string(root.join("Dockerfile")).unwrap();
+    let exposed = dockerfile
+        .lines()
+        .find_map(|line| line.strip_prefix("EXPOSE "))
+        .unwrap();
+    let file = root.join("config/ingress.toml");
+    let listen = Config::load(&file, &Environment::default()).unwrap().listen;
+    let addresses = listen.http.iter().chain(&listen.https);
+    let ports: std::collections::BTreeSet<String> = addresses
+        .map(|address| address.port().to_string())
+        .collect();
+    assert_eq!(
+        exposed.split(' ').collect::<Vec<_>>(),
+        Vec::from_iter(ports)
+    );
+}
+
+#[test]
 fn every_key_is_explained_in_our_file() {
     let text = include_str!("../../../config/ingress.toml");
     let lines: Vec<&str> = text

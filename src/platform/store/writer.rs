@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use super::engine::{Changes, Engine, Snapshot, Table};
+use super::engine::{Changes, Engine, Pairs, Snapshot, Table};
 use super::{Error, Read, record, unavailable};
 
 /// What a job sees and changes: its own view, kept only if it succeeds.
@@ -33,6 +33,44 @@ impl Transaction<'_> {
     pub(crate) fn delete(&mut self, table: Table, key: &str) {
         self.own.insert((table, key.to_owned()), None);
     }
+
+    /// Every record of a table but those that are damaged, which are logged and left as they are: for
+    /// work that one of them must not hold up.
+    pub(crate) fn scan_intact<T: DeserializeOwned>(
+        &self,
+        table: Table,
+    ) -> Result<Vec<(String, T)>, Error> {
+        let mut intact = Vec::new();
+        for (key, bytes) in self.pairs(table, "")? {
+            match super::open(self.place, table, &key, &bytes) {
+                Ok(value) => intact.push((key, value)),
+                Err(error) => tracing::error!(%error, "passed over: {error}"),
+            }
+        }
+        Ok(intact)
+    }
+
+    /// As the job would see them: of the snapshot, with what was changed since.
+    fn pairs(&self, table: Table, prefix: &str) -> Result<Pairs, Error> {
+        // Whole, because what was changed since may remove any of it.
+        let below = self
+            .snapshot
+            .scan(table, prefix, usize::MAX)
+            .map_err(unavailable)?;
+        let mut merged: std::collections::BTreeMap<String, Option<Vec<u8>>> = below
+            .into_iter()
+            .map(|(key, value)| (key, Some(value)))
+            .collect();
+        for ((of, key), value) in self.earlier.iter().chain(&self.own) {
+            if *of == table && key.starts_with(prefix) {
+                merged.insert(key.clone(), value.clone());
+            }
+        }
+        Ok(merged
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect())
+    }
 }
 
 impl Read for Transaction<'_> {
@@ -54,23 +92,8 @@ impl Read for Transaction<'_> {
         prefix: &str,
         limit: usize,
     ) -> Result<Vec<(String, T)>, Error> {
-        // Whole, because what was changed since may remove any of it.
-        let below = self
-            .snapshot
-            .scan(table, prefix, usize::MAX)
-            .map_err(unavailable)?;
-        let mut merged: std::collections::BTreeMap<String, Option<Vec<u8>>> = below
+        self.pairs(table, prefix)?
             .into_iter()
-            .map(|(key, value)| (key, Some(value)))
-            .collect();
-        for ((of, key), value) in self.earlier.iter().chain(&self.own) {
-            if *of == table && key.starts_with(prefix) {
-                merged.insert(key.clone(), value.clone());
-            }
-        }
-        merged
-            .into_iter()
-            .filter_map(|(key, value)| Some((key, value?)))
             .take(limit)
             .map(|(key, bytes)| {
                 let value = super::open(self.place, table, &key, &bytes)?;

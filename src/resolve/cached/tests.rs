@@ -311,3 +311,28 @@ local_test!(requests_in_flight_are_counted_across_a_refresh, async {
     drop(first);
     assert!(found.load.enter(1).is_some());
 });
+
+local_test!(requests_in_flight_are_counted_across_an_eviction, async {
+    // A cache without room: each answer is pushed out as soon as it is there.
+    let scene = scene_with(0);
+    let ask = async || {
+        let found = scene.cached.resolve(workload("blog")).await.unwrap();
+        scene.cached.cache.known.run_pending_tasks();
+        assert_eq!(found.cache, CacheResult::Miss);
+        found.load
+    };
+    let first = ask().await.enter(1).unwrap();
+    assert!(ask().await.enter(1).is_none());
+    drop(first);
+    assert!(ask().await.enter(1).is_some());
+});
+
+local_test!(counts_that_nobody_holds_are_forgotten, async {
+    let scene = scene_with(0);
+    for number in 0..1000 {
+        let other = workload(&format!("app-{number}"));
+        assert!(scene.cached.resolve(other).await.is_ok());
+        scene.cached.cache.known.run_pending_tasks();
+    }
+    assert!(scene.cached.cache.loads.lock().unwrap().len() < 200);
+});
