@@ -246,7 +246,7 @@ impl<S: Transport + 'static> Connection<'_, S> {
         let mut body = response.into_body();
         // Set while the client takes nothing: what it had taken by then, and how long it may wait.
         let mut stuck: Option<(u64, Deadline)> = None;
-        poll_fn(|context| {
+        let ended = poll_fn(|context| {
             if let Poll::Ready(ended) = self.server.poll_answer(&mut body, &mut encoder, context) {
                 return Poll::Ready(ended);
             }
@@ -270,7 +270,11 @@ impl<S: Transport + 'static> Connection<'_, S> {
             }
             Poll::Pending
         })
-        .await
+        .await;
+        if ended.is_err() {
+            self.server.cut(&encoder);
+        }
+        ended
     }
 
     /// Whether the client has left. Asks for a wake-up of this task when it does.

@@ -3,9 +3,11 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::FutureExt;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
@@ -16,11 +18,19 @@ use super::output::Output;
 pub trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// Whether the other side has closed its end, also when what it sent before is not read yet.
     fn is_closed_behind(&self) -> bool;
+
+    /// Makes closing it a reset: the other side sees that what it got is not whole.
+    fn reset_on_close(&self);
 }
 
 impl Transport for TcpStream {
     fn is_closed_behind(&self) -> bool {
         matches!(self.ready(Interest::READABLE).now_or_never(), Some(Ok(ready)) if ready.is_read_closed())
+    }
+
+    fn reset_on_close(&self) {
+        // Where it fails the connection is gone already.
+        let _outcome = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
 }
 
@@ -125,9 +135,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 }
 
 impl<S: Transport> Link<S> {
-    /// Whether the other side has closed its end, behind what is not read yet.
-    pub fn is_closed_behind(&self) -> bool {
-        self.stream.is_closed_behind()
+    /// The stream below.
+    pub fn transport(&self) -> &S {
+        &self.stream
     }
 }
 
@@ -167,8 +177,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Link<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -182,10 +190,10 @@ mod tests {
             .unwrap();
         let link = Link::new(listener.accept().await.unwrap().0);
         client.write_all(b"unread").await.unwrap();
-        assert!(!link.is_closed_behind());
+        assert!(!link.transport().is_closed_behind());
         drop(client);
         let seen = async {
-            while !link.is_closed_behind() {
+            while !link.transport().is_closed_behind() {
                 tokio::task::yield_now().await;
             }
         };

@@ -161,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
     where
         S: Transport,
     {
-        self.half.borrow().link.is_closed_behind()
+        self.half.borrow().link.transport().is_closed_behind()
     }
 
     /// Puts the head of an answer in line to be written, and says how its body is to be framed.
@@ -263,6 +263,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
             if waits {
                 return Poll::Pending;
             }
+        }
+    }
+
+    /// Ends the connection in the middle of an answer: where only its end would tell the client that
+    /// the answer is whole, that is a reset.
+    pub fn cut(&self, encoder: &Encoder)
+    where
+        S: Transport,
+    {
+        if encoder.is_until_close() {
+            self.half.borrow().link.transport().reset_on_close();
         }
     }
 

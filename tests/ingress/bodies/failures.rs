@@ -1,6 +1,6 @@
 //! Backends that fail: before their answer, within it, or by saying nothing at all.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 use super::{BLOG, scripted};
@@ -91,6 +91,19 @@ fn a_backend_that_hangs_is_a_504() {
         Some("m3o-ingress; error=http_response_timeout")
     );
     eventually("the backend is let go", || backend.closed() == 1);
+}
+
+#[test]
+fn an_old_client_sees_a_cut_although_nothing_tells_it_the_length() {
+    let (_backend, _api, ingress) = scripted(|answering| {
+        answering.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n");
+        answering.close();
+    });
+    let mut caller = ingress.caller();
+    caller.send(format!("GET / HTTP/1.0\r\nHost: {BLOG}\r\n\r\n"));
+    let mut whole = Vec::new();
+    let read = caller.stream().read_to_end(&mut whole);
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]
