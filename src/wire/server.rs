@@ -67,7 +67,7 @@ pub enum After {
     Open,
     /// It ends; the client was told.
     Close,
-    /// It ends, and the client may still be sending a body that nobody reads.
+    /// It ends, and the client has sent, or may still be sending, what nobody reads.
     Linger,
 }
 
@@ -201,7 +201,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
         let length_said = match length {
             _ if says_nothing => Some(Length::UntilClose),
             _ if of_another || status == StatusCode::NOT_MODIFIED => None,
-            _ if self.asked.by_head => response.body().size_hint().exact().map(Length::Exact),
+            // What a backend sends to HEAD has no body, and says nothing of the one to GET.
+            _ if self.asked.by_head => match response.body().size_hint().exact() {
+                None | Some(0) => Some(Length::UntilClose),
+                Some(length) => Some(Length::Exact(length)),
+            },
             length => Some(length),
         };
         let headers = response.headers_mut();
@@ -295,8 +299,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
         }
         if self.asked.keeps {
             After::Open
-        } else {
+        } else if half.link.input.is_empty() {
             After::Close
+        } else {
+            After::Linger
         }
     }
 

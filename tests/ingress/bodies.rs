@@ -128,6 +128,19 @@ fn the_answer_to_a_head_has_the_length_and_no_body() {
 }
 
 #[test]
+fn nothing_is_made_up_about_the_length_of_what_head_did_not_send() {
+    for framing in ["Transfer-Encoding: chunked\r\n", "Connection: close\r\n"] {
+        let (_backend, _api, ingress) = scripted(move |answering| {
+            answering.write(format!("HTTP/1.1 200 OK\r\n{framing}\r\n"));
+            answering.close();
+        });
+        let mut caller = ingress.caller();
+        let reply = caller.ask("HEAD", "/", BLOG, "").expect(200);
+        assert_eq!(reply.field("Content-Length"), None, "{framing}");
+    }
+}
+
+#[test]
 fn answers_without_a_body_have_none() {
     let (_backend, _api, ingress) = scripted(|answering| {
         let answer = match &*answering.target() {
