@@ -220,8 +220,10 @@ impl Pool {
         self.idle.borrow_mut().retain(|_, kept| {
             let before = kept.len();
             kept.retain_mut(|connection| {
+                let kept =
+                    connection.is_quiet() && connection.idle_since.elapsed() < self.limits.idle;
                 connection.shrink();
-                connection.is_quiet() && connection.idle_since.elapsed() < self.limits.idle
+                kept
             });
             dropped += before - kept.len();
             !kept.is_empty()

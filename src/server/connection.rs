@@ -13,10 +13,10 @@ use super::drain::Drained;
 use super::refusal::{self, Refusal};
 use crate::id::RequestId;
 use crate::settings::{Limits, Timeouts};
-use crate::wire::body::{Answer, Received};
+use crate::wire::body::{Answer, Cut, Received};
 use crate::wire::head::HeadLimits;
 use crate::wire::link::Transport;
-use crate::wire::server::{After, Cut, Next, Server};
+use crate::wire::server::{After, Next, Server};
 use crate::wire::timer::{Alarm, Deadline};
 use crate::wire::tunnel::Tunnel;
 use crate::wire::{Body, Handler, Peer, Request};
@@ -149,10 +149,6 @@ impl<S: Transport + 'static> Connection<'_, S> {
     async fn next(&mut self) -> Result<Option<http::Request<()>>, Refusal> {
         let mut waiting: Option<(Wait, Deadline)> = None;
         poll_fn(|context| {
-            // A head that is under way is waited for, also when the drain has begun.
-            if self.server.is_idle() && self.drained.began(context) {
-                return Poll::Ready(Ok(None));
-            }
             match self.server.poll_next(context) {
                 Poll::Ready(Next::Request(request)) => return Poll::Ready(Ok(Some(request))),
                 Poll::Ready(Next::Closed) => return Poll::Ready(Ok(None)),
@@ -160,6 +156,10 @@ impl<S: Transport + 'static> Connection<'_, S> {
                 Poll::Pending => {}
             }
             let idle = self.server.is_idle();
+            // A request that is here is answered, also one that nobody was told of yet.
+            if idle && self.drained.began(context) && !self.server.transport(S::has_unread) {
+                return Poll::Ready(Ok(None));
+            }
             let (mut wait, mut deadline) = match waiting {
                 Some((wait, deadline)) if idle == (wait != Wait::Head) => (wait, deadline),
                 _ => self.wait(if idle { Wait::Next } else { Wait::Head }),
@@ -201,7 +201,7 @@ impl<S: Transport + 'static> Connection<'_, S> {
                 return Ended::Broken;
             }
         }
-        if self.write(response).await == Err(Cut) {
+        if self.write(response).await.is_err() {
             return Ended::Broken;
         }
         match tunnel {
@@ -244,8 +244,13 @@ impl<S: Transport + 'static> Connection<'_, S> {
         let mut response = response;
         let mut encoder = self.server.begin(&mut response, self.drained.has_begun());
         let mut body = response.into_body();
-        // Set while the client takes nothing: what it had taken by then, and how long it may wait.
-        let mut stuck: Option<(u64, Deadline)> = None;
+        let until_close = encoder.is_until_close();
+        if until_close {
+            self.server.transport(|stream| stream.reset_on_close(true));
+        }
+        // What the client had taken when it began to wait, and how long it may.
+        let mut written = 0;
+        let mut stuck: Option<Deadline> = None;
         let ended = poll_fn(|context| {
             if let Poll::Ready(ended) = self.server.poll_answer(&mut body, &mut encoder, context) {
                 return Poll::Ready(ended);
@@ -253,26 +258,27 @@ impl<S: Transport + 'static> Connection<'_, S> {
             if !self.server.is_writing() {
                 stuck = None;
                 return if self.has_left(context) {
-                    Poll::Ready(Err(Cut))
+                    Poll::Ready(Err(Cut::Client))
                 } else {
                     Poll::Pending
                 };
             }
             body.poll_upload(context);
-            let written = self.server.written();
-            let deadline = match stuck {
-                Some((before, deadline)) if before == written => deadline,
-                _ => self.peer.timer.after(self.settings.timeouts.response),
-            };
-            stuck = Some((written, deadline));
-            if self.peer.timer.passed(deadline) {
-                return Poll::Ready(Err(Cut));
+            if self.server.written() != written {
+                written = self.server.written();
+                stuck = None;
+            }
+            let limit = self.settings.timeouts.response;
+            if self.peer.timer.is_stuck(limit, &mut stuck) {
+                return Poll::Ready(Err(Cut::Client));
             }
             Poll::Pending
         })
         .await;
-        if ended.is_err() {
-            self.server.cut(&encoder);
+        match ended {
+            Ok(()) if until_close => self.server.transport(|stream| stream.reset_on_close(false)),
+            Ok(()) => {}
+            Err(cut) => body.cut(cut),
         }
         ended
     }
@@ -289,7 +295,7 @@ impl<S: Transport + 'static> Connection<'_, S> {
         let timer = &self.peer.timer;
         let mut due = *self.probe.get_or_insert_with(|| timer.after(PROBE));
         while timer.passed(due) {
-            if self.server.is_closed_behind() {
+            if self.server.transport(S::is_closed_behind) {
                 return true;
             }
             due = timer.after(PROBE);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio_util::task::TaskTracker;
@@ -125,8 +124,17 @@ async fn accept<H: Handler + 'static>(
             }
         }
     }
-    while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
-        shared.connect(stream, address);
+    // Asked of the system itself: the runtime may not have heard of the last ones yet.
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    while let Ok((stream, address)) = listener.accept() {
+        let connected = stream
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = connected {
+            shared.connect(stream, address);
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use super::log::{Log, Style};
 use super::metrics::{CacheResult, Metrics, RouteKind};
 use super::redact;
 use crate::id::{RequestId, WorkloadId};
-use crate::wire::body::{self, Answer};
+use crate::wire::body::{self, Answer, Cut};
 use crate::wire::tunnel::Tunnel;
 use crate::wire::{Peer, Request};
 
@@ -387,5 +387,12 @@ where
 
     fn take_tunnel(&mut self) -> Option<Tunnel> {
         self.body.take_tunnel()
+    }
+
+    fn cut(&mut self, cut: Cut) {
+        self.exchange.outcome = match cut {
+            Cut::Body => Outcome::Cut,
+            Cut::Client => Outcome::ClientLeft,
+        };
     }
 }

@@ -175,6 +175,18 @@ pub trait Answer: HttpBody<Data = Bytes, Error = Error> + Unpin {
 
     /// The other end of the connection, where the answer switches protocols.
     fn take_tunnel(&mut self) -> Option<Tunnel>;
+
+    /// It is not written to its end: whoever observes it is told why.
+    fn cut(&mut self, _cut: Cut) {}
+}
+
+/// Why an answer is not written to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Its body broke.
+    Body,
+    /// The client left, or takes no more of it.
+    Client,
 }
 
 impl Answer for Body {
@@ -365,10 +377,7 @@ impl Stall {
             self.deadline = None;
             return Poll::Ready(frame);
         }
-        let deadline = *self
-            .deadline
-            .get_or_insert_with(|| self.timer.after(self.limit));
-        if self.timer.passed(deadline) {
+        if self.timer.is_stuck(self.limit, &mut self.deadline) {
             return Poll::Ready(Some(Err(Error::Stalled)));
         }
         Poll::Pending

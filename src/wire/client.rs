@@ -7,14 +7,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::{self, Entry, HeaderMap};
 use http::{Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Request;
 use super::body::{self, Body};
-use super::encode::{self, Encoder, Said, WrongLength};
+use super::encode::{self, Encoder, Said, SaidLength, WrongLength};
 use super::framing::{self, BadFraming, Decoder, Found, Length};
 use super::head::{self, BadHead, HeadLimits, Scan};
 use super::link::Link;
@@ -27,6 +27,9 @@ pub struct Client<S> {
     upload: Option<Upload>,
     /// What is left of the response.
     decoder: Decoder,
+    /// Whether the request is still being written. Not any more once either end broke: then what is
+    /// left of it must never look whole to the server.
+    sending: bool,
     /// Whether the connection may carry another request after this one.
     keeps: bool,
     /// What was written before this request.
@@ -59,6 +62,8 @@ const LIMITS: HeadLimits = HeadLimits {
     fields: 256,
 };
 
+const CUT_HEAD: BadHead = BadHead::Malformed("it was cut off in its head");
+
 /// Interim responses to one request: more of them are an attack.
 const MAX_INTERIM: u32 = 16;
 
@@ -69,6 +74,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             link: Link::new(stream),
             upload: None,
             decoder: Decoder::new(Length::Exact(0), LIMITS),
+            sending: false,
             keeps: true,
             before: 0,
         }
@@ -77,11 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Whether it may carry another request: done with this one, and with nothing unread that could
     /// be taken for the next response.
     pub fn is_free(&self) -> bool {
-        self.keeps
-            && self.decoder.is_ended()
-            && self.upload.is_none()
-            && self.link.output.is_empty()
-            && self.link.input.is_empty()
+        self.keeps && !self.sending && self.decoder.is_ended() && self.link.input.is_empty()
     }
 
     /// Whether it is still open and silent after a pause.
@@ -98,22 +100,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub fn take_over(&mut self, other: &mut Self) {
         std::mem::swap(&mut self.link.output, &mut other.link.output);
         self.upload = other.upload.take();
+        self.start();
     }
 
     /// Puts the head of `request` in line to be written and takes its body; says itself how that is
     /// framed.
     pub fn begin(&mut self, request: &mut Request) {
-        self.before = self.link.written();
-        self.keeps = true;
+        self.start();
         let body = std::mem::take(request.body_mut());
-        let length = match body.size_hint().exact() {
-            // RFC 9110, 8.6: nothing is said of a body that none expects.
-            Some(0) if !expects_body(request.method()) => None,
-            Some(length) => Some(Length::Exact(length)),
-            None => Some(Length::Chunked),
-        };
+        let length = body
+            .size_hint()
+            .exact()
+            .map_or(Length::Chunked, Length::Exact);
         let said = Said {
-            length: Some(length.unwrap_or(Length::UntilClose)),
+            // RFC 9110, 8.6: nothing is said of a body that none expects.
+            length: if length == Length::Exact(0) && !expects_body(request.method()) {
+                SaidLength::Nothing
+            } else {
+                SaidLength::Framed(length)
+            },
             connection: None,
         };
         encode::request(
@@ -123,16 +128,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             request.headers(),
             said,
         );
-        self.upload = length
-            .filter(|length| *length != Length::Exact(0))
-            .map(|length| Upload {
-                body,
-                encoder: Encoder::new(length),
-            });
+        self.upload = (length != Length::Exact(0)).then(|| Upload {
+            body,
+            encoder: Encoder::new(length),
+        });
+    }
+
+    fn start(&mut self) {
+        self.before = self.link.written();
+        self.sending = true;
+        self.keeps = true;
     }
 
     /// Writes the request that was begun and reads the head of its response. Its fields go into the
-    /// map of the request, `sent`, which is emptied once it is not needed any more. The body of the request goes on beside that of the response.
+    /// map of the request, `sent`: after [`Error::BrokenOff`] that is still as it was. The body of the request goes on beside that of the response.
     ///
     /// # Errors
     /// When no response came.
@@ -144,22 +153,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let mut scan = Scan::default();
         let mut interim = 0;
         loop {
-            let whole = poll_fn(|context| self.poll_head(&mut scan, context)).await?;
+            let whole = match poll_fn(|context| self.poll_head(&mut scan, context)).await {
+                // It has read the request and begun to answer: there is no going back.
+                Err(Error::BrokenOff(_)) if interim > 0 => return Err(CUT_HEAD.into()),
+                read => read?,
+            };
             scan = Scan::default();
             let head = self.link.input.split_to(whole.end).freeze();
             let mut spare = std::mem::take(sent);
             spare.clear();
-            let response = head::response(&head, &whole, spare)?;
+            let mut response = head::response(&head, &whole, spare)?;
             let status = response.status();
-            if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-                interim += 1;
-                if interim > MAX_INTERIM {
-                    return Err(BadHead::Malformed("there is no end of interim responses").into());
-                }
-                continue;
+            if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                self.expect_body(&mut response, to_head)?;
+                return Ok(response);
             }
-            self.expect_body(&response, to_head)?;
-            return Ok(response);
+            interim += 1;
+            if interim > MAX_INTERIM {
+                return Err(BadHead::Malformed("there is no end of interim responses").into());
+            }
         }
     }
 
@@ -184,15 +196,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 Err(error) => error,
             };
             if !self.link.input.is_empty() {
-                return Poll::Ready(Err(BadHead::Malformed("it was cut off in its head").into()));
+                return Poll::Ready(Err(CUT_HEAD.into()));
             }
             return Poll::Ready(Err(Error::BrokenOff(error)));
         }
     }
 
-    fn expect_body(&mut self, response: &http::Response<()>, to_head: bool) -> Result<(), BadHead> {
-        let headers = response.headers();
+    fn expect_body(
+        &mut self,
+        response: &mut http::Response<()>,
+        to_head: bool,
+    ) -> Result<(), BadHead> {
         let (status, version) = (response.status(), response.version());
+        let headers = response.headers_mut();
         let length = framing::of_response(status, version, headers, to_head)?;
         // RFC 9112, 6.3: both fields may be an attempt at smuggling, so what follows the body is not
         // trusted to be the next response.
@@ -204,47 +220,62 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             && status != StatusCode::SWITCHING_PROTOCOLS
             && version == Version::HTTP_11;
         self.decoder = Decoder::new(length, LIMITS);
+        if twice {
+            headers.remove(header::CONTENT_LENGTH);
+        } else if let Entry::Occupied(mut said) = headers.entry(header::CONTENT_LENGTH) {
+            // Equal ones are one.
+            let first = said.get().clone();
+            said.insert(first);
+        }
         Ok(())
     }
 
-    /// Goes on with the request's body: ready when it is written, or broken.
+    /// Goes on with the request: ready when it is written, or broken.
     ///
     /// # Errors
-    /// When either end broke.
+    /// When either end broke. Nothing more of it is written then, and it never looks whole.
     pub fn poll_upload(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if !self.sending {
+            return Poll::Ready(Ok(()));
+        }
+        let sent = ready!(self.poll_send(context));
+        self.sending = false;
+        if sent.is_err() {
+            self.keeps = false;
+        }
+        Poll::Ready(sent)
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let wrong = |error: WrongLength| Error::RequestBody(body::Error::Malformed(error.0));
         loop {
+            let mut waits = false;
             while let Some(upload) = &mut self.upload
+                && !waits
                 && self.link.output.has_room()
             {
-                let wrong =
-                    |error: WrongLength| Error::RequestBody(body::Error::Malformed(error.0));
                 match Pin::new(&mut upload.body).poll_frame(context) {
-                    Poll::Ready(Some(Ok(frame))) => {
-                        upload
-                            .encoder
-                            .frame(frame, &mut self.link.output)
-                            .map_err(wrong)?;
-                        if upload.encoder.is_ended() {
-                            self.upload = None;
-                        }
-                    }
-                    Poll::Ready(Some(Err(error))) => {
-                        return Poll::Ready(Err(Error::RequestBody(error)));
+                    Poll::Ready(Some(frame)) => {
+                        let frame = frame.map_err(Error::RequestBody)?;
+                        let framed = upload.encoder.frame(frame, &mut self.link.output);
+                        framed.map_err(wrong)?;
                     }
                     Poll::Ready(None) => {
                         upload.encoder.end(&mut self.link.output).map_err(wrong)?;
-                        self.upload = None;
                     }
-                    Poll::Pending => break,
+                    Poll::Pending => waits = true,
+                }
+                if upload.encoder.is_ended() {
+                    self.upload = None;
                 }
             }
-            if self.link.output.is_empty() {
-                return match self.upload {
-                    Some(_) => Poll::Pending,
-                    None => Poll::Ready(Ok(())),
-                };
-            }
             ready!(self.link.poll_flush(context)).map_err(Error::BrokenOff)?;
+            if self.upload.is_none() {
+                return Poll::Ready(Ok(()));
+            }
+            if waits {
+                return Poll::Pending;
+            }
         }
     }
 
@@ -256,16 +287,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
-        if self.upload.is_some() || !self.link.output.is_empty() {
-            match self.poll_upload(context) {
-                // The server need not take the rest of it.
-                Poll::Ready(Err(Error::BrokenOff(_))) => self.give_up_upload(),
-                Poll::Ready(Err(Error::RequestBody(error))) => {
-                    return Poll::Ready(Some(Err(error)));
-                }
-                Poll::Ready(Ok(()) | Err(Error::Malformed(_))) | Poll::Pending => {}
-            }
-        }
+        // The server need not take all of the request, and its answer stands whatever becomes of that.
+        let _progress = self.poll_upload(context);
         loop {
             match self.decoder.decode(&mut self.link.input) {
                 Ok(Found::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
@@ -289,12 +312,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 Err(error) => return Poll::Ready(Some(Err(body::Error::Broken(error)))),
             }
         }
-    }
-
-    fn give_up_upload(&mut self) {
-        self.keeps = false;
-        self.upload = None;
-        self.link.output = super::output::Output::default();
     }
 
     /// Whether the response was read to its end.
@@ -322,4 +339,168 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
 fn expects_body(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
+
+    use super::super::body::{Received, Source};
+    use super::super::timer::Timer;
+    use super::*;
+
+    /// A request body that gives these frames, one a poll.
+    #[derive(Debug)]
+    struct Scripted(Vec<Result<&'static str, body::Error>>);
+
+    impl Source for Scripted {
+        fn poll_frame(
+            &mut self,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
+            if self.0.is_empty() {
+                return Poll::Ready(None);
+            }
+            let frame = self.0.remove(0);
+            Poll::Ready(Some(frame.map(|data| Frame::data(Bytes::from(data)))))
+        }
+
+        fn is_ended(&self) -> bool {
+            self.0.is_empty()
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::default()
+        }
+    }
+
+    fn post(frames: Vec<Result<&'static str, body::Error>>) -> Request {
+        let source = Box::new(Scripted(frames));
+        let received = Received::new(source, 0, Duration::from_secs(9), Timer::new());
+        let mut request = Request::new(Body::Received(received));
+        *request.method_mut() = Method::POST;
+        request
+    }
+
+    async fn response<S: AsyncRead + AsyncWrite + Unpin>(
+        client: &mut Client<S>,
+        mut request: Request,
+    ) -> Result<http::Response<()>, Error> {
+        client.begin(&mut request);
+        client.response(false, request.headers_mut()).await
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_broke_never_looks_whole() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let mut client = Client::new(ours);
+        let frames = vec![Ok("some"), Err(body::Error::Stalled), Ok("more")];
+        let failed = response(&mut client, post(frames)).await;
+        assert!(matches!(failed, Err(Error::RequestBody(_))), "{failed:?}");
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..3 {
+            let _progress = client.poll_upload(&mut context);
+        }
+        assert!(!client.is_free());
+        drop(client);
+        let mut seen = String::new();
+        theirs.read_to_string(&mut seen).await.unwrap();
+        assert!(!seen.contains("more") && !seen.contains("0\r\n"), "{seen}");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_was_promised_and_not_given_is_not_asked_for_again() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let mut client = Client::new(ours);
+        theirs
+            .write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+            .await
+            .unwrap();
+        theirs.shutdown().await.unwrap();
+        let failed = response(&mut client, Request::default()).await;
+        assert!(matches!(failed, Err(Error::Malformed(_))), "{failed:?}");
+    }
+
+    #[tokio::test]
+    async fn trailers_that_are_no_fields_spoil_the_connection() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let mut client = Client::new(ours);
+        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA : b\r\n\r\n";
+        theirs.write_all(answer).await.unwrap();
+        response(&mut client, Request::default()).await.unwrap();
+        let frame = poll_fn(|context| client.poll_frame(context)).await;
+        assert!(matches!(frame, Some(Err(body::Error::Malformed(_)))));
+        assert!(!client.is_ended() && !client.is_free());
+    }
+
+    /// A stream that takes bytes and passes them on only at the second time of asking, as TLS does
+    /// over a slow connection.
+    struct Reluctant {
+        stream: DuplexStream,
+        held: Vec<u8>,
+        asked: bool,
+    }
+
+    impl AsyncRead for Reluctant {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for Reluctant {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+            data: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.held.extend_from_slice(data);
+            Poll::Ready(Ok(data.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if !std::mem::replace(&mut self.asked, true) {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let held = std::mem::take(&mut self.held);
+            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &held))?;
+            assert_eq!(written, held.len());
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_shutdown(context)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_stream_holds_back_is_flushed() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let mut client = Client::new(Reluctant {
+            stream: ours,
+            held: Vec::new(),
+            asked: false,
+        });
+        let server = async {
+            let mut seen = Vec::new();
+            while !seen.ends_with(b"0\r\n\r\n") {
+                theirs.read_buf(&mut seen).await.unwrap();
+            }
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+            theirs.write_all(answer).await.unwrap();
+        };
+        let (answered, ()) = tokio::join!(response(&mut client, post(vec![Ok("body")])), server);
+        answered.unwrap();
+        assert!(client.is_free());
+    }
 }

@@ -35,7 +35,7 @@ impl Encoder {
         self.length == Length::Exact(0)
     }
 
-    /// Whether only the end of the connection says that the body is whole.
+    /// Whether only the end of the connection will say that the body is whole.
     #[must_use]
     pub fn is_until_close(&self) -> bool {
         self.length == Length::UntilClose
@@ -97,11 +97,21 @@ impl Encoder {
 /// What the head of a message says of its body and its connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Said {
-    /// The length of the body as it is framed; `None` where the message has none, and what its own
-    /// fields say of one is passed on.
-    pub length: Option<Length>,
+    /// The length of its body.
+    pub length: SaidLength,
     /// `Connection`, where it is not left out.
     pub connection: Option<&'static str>,
+}
+
+/// What a head says of the length of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaidLength {
+    /// As it is framed.
+    Framed(Length),
+    /// Nothing.
+    Nothing,
+    /// What its own fields say of a body that is not sent.
+    OfAnother,
 }
 
 /// Writes the head of a request in origin form.
@@ -110,6 +120,10 @@ pub fn request(out: &mut BytesMut, method: &Method, uri: &Uri, headers: &HeaderM
     out.extend_from_slice(method.as_str().as_bytes());
     out.extend_from_slice(b" ");
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    if target.starts_with('?') {
+        // RFC 9112, 3.2.1: an absolute target may have no path, one in origin form has.
+        out.extend_from_slice(b"/");
+    }
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     fields(out, headers, said);
@@ -143,7 +157,7 @@ const ROOM: usize = 1 << 10;
 
 fn fields(out: &mut BytesMut, headers: &HeaderMap, said: Said) {
     for (name, value) in headers {
-        let ours = (*name == header::CONTENT_LENGTH && said.length.is_some())
+        let ours = (*name == header::CONTENT_LENGTH && said.length != SaidLength::OfAnother)
             || *name == header::TRANSFER_ENCODING
             || (*name == header::CONNECTION && said.connection.is_some());
         if !ours {
@@ -151,13 +165,15 @@ fn fields(out: &mut BytesMut, headers: &HeaderMap, said: Said) {
         }
     }
     match said.length {
-        Some(Length::Exact(length)) => {
+        SaidLength::Framed(Length::Exact(length)) => {
             out.extend_from_slice(b"content-length: ");
             decimal(out, length);
             out.extend_from_slice(b"\r\n");
         }
-        Some(Length::Chunked) => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        Some(Length::UntilClose) | None => {}
+        SaidLength::Framed(Length::Chunked) => {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        SaidLength::Framed(Length::UntilClose) | SaidLength::Nothing | SaidLength::OfAnother => {}
     }
     if let Some(connection) = said.connection {
         field(out, &header::CONNECTION, connection.as_bytes());
@@ -245,20 +261,32 @@ mod tests {
             let whole = format!("HTTP/1.1 404 Not Found\r\na: b\r\n{expected}\r\n");
             assert_eq!(String::from_utf8(out.to_vec()).unwrap(), whole);
         };
-        check(None, None, "content-length: 99\r\nconnection: x\r\n");
         check(
-            Some(Length::Exact(0)),
+            SaidLength::OfAnother,
+            None,
+            "content-length: 99\r\nconnection: x\r\n",
+        );
+        check(
+            SaidLength::Framed(Length::Exact(0)),
             None,
             "connection: x\r\ncontent-length: 0\r\n",
         );
         let large = "content-length: 18446744073709551615\r\nconnection: close\r\n";
-        check(Some(Length::Exact(u64::MAX)), Some("close"), large);
         check(
-            Some(Length::Chunked),
+            SaidLength::Framed(Length::Exact(u64::MAX)),
+            Some("close"),
+            large,
+        );
+        check(
+            SaidLength::Framed(Length::Chunked),
             None,
             "connection: x\r\ntransfer-encoding: chunked\r\n",
         );
-        check(Some(Length::UntilClose), None, "connection: x\r\n");
+        check(
+            SaidLength::Framed(Length::UntilClose),
+            None,
+            "connection: x\r\n",
+        );
     }
 
     #[test]

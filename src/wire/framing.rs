@@ -246,9 +246,9 @@ impl Decoder {
                         return Ok(Found::More);
                     };
                     let section = input.split_to(whole.end).freeze();
+                    let trailers = head::trailers(&section, &whole).map_err(faulty)?;
                     self.state = State::Ended;
-                    if whole.fields > 0 {
-                        let trailers = head::trailers(&section, &whole).map_err(faulty)?;
+                    if !trailers.is_empty() {
                         return Ok(Found::Trailers(trailers));
                     }
                 }

@@ -274,7 +274,8 @@ fn fields(
     capacity: usize,
     map: &mut HeaderMap,
 ) -> Result<(), BadHead> {
-    map.reserve(capacity);
+    map.try_reserve(capacity)
+        .map_err(|_| BadHead::TooManyFields)?;
     let text = &head[lines.clone()];
     let mut start = 0;
     for end in memchr_iter(b'\n', text) {

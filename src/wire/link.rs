@@ -1,6 +1,7 @@
 //! One connection: its stream, what was read ahead of it, and what is still to be written.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -19,8 +20,11 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// Whether the other side has closed its end, also when what it sent before is not read yet.
     fn is_closed_behind(&self) -> bool;
 
-    /// Makes closing it a reset: the other side sees that what it got is not whole.
-    fn reset_on_close(&self);
+    /// Whether bytes wait to be read, also when nobody was told of them yet.
+    fn has_unread(&self) -> bool;
+
+    /// Makes closing it a reset, which tells the other side that what it got is not whole; or not.
+    fn reset_on_close(&self, reset: bool);
 }
 
 impl Transport for TcpStream {
@@ -28,9 +32,16 @@ impl Transport for TcpStream {
         matches!(self.ready(Interest::READABLE).now_or_never(), Some(Ok(ready)) if ready.is_read_closed())
     }
 
-    fn reset_on_close(&self) {
+    fn has_unread(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        SockRef::from(self)
+            .peek(&mut byte)
+            .is_ok_and(|read| read > 0)
+    }
+
+    fn reset_on_close(&self, reset: bool) {
         // Where it fails the connection is gone already.
-        let _outcome = SockRef::from(self).set_linger(Some(Duration::ZERO));
+        let _outcome = SockRef::from(self).set_linger(reset.then_some(Duration::ZERO));
     }
 }
 
@@ -44,6 +55,8 @@ pub struct Link<S> {
     pub output: Output,
     /// Bytes that were written since the connection began.
     written: u64,
+    /// Whether the stream has passed all of them on.
+    flushed: bool,
 }
 
 /// Room for a head, or for small pieces of a body.
@@ -61,7 +74,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             input: BytesMut::new(),
             output: Output::default(),
             written: 0,
+            flushed: true,
         }
+    }
+
+    /// The stream below.
+    pub fn transport(&self) -> &S {
+        &self.stream
     }
 
     /// Bytes that were written since the connection began.
@@ -108,10 +127,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                 written => {
                     self.output.advance(written);
                     self.written += written as u64;
+                    self.flushed = false;
                 }
             }
         }
-        Pin::new(&mut self.stream).poll_flush(context)
+        if !self.flushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+            self.flushed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether everything was written, and passed on.
+    pub fn is_flushed(&self) -> bool {
+        self.output.is_empty() && self.flushed
     }
 
     /// Whether a connection on which nothing is due is still open and has stayed silent.
@@ -131,13 +160,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         if self.output.is_empty() {
             self.output.shrink();
         }
-    }
-}
-
-impl<S: Transport> Link<S> {
-    /// The stream below.
-    pub fn transport(&self) -> &S {
-        &self.stream
     }
 }
 

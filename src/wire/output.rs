@@ -30,18 +30,18 @@ impl Output {
     /// Whether more may be put in before it is written.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.large.is_empty() && self.gathered.len() < FULL
+        self.has_order() && self.gathered.len() < FULL
     }
 
     /// Where the lines of a head go. Only while it [has room](Self::has_room).
     pub fn text(&mut self) -> &mut BytesMut {
-        debug_assert!(self.large.is_empty(), "a piece must not overtake another");
+        debug_assert!(self.has_order(), "a piece must not overtake another");
         &mut self.gathered
     }
 
     /// Adds `data` and then `tail`. Only while it [has room](Self::has_room).
     pub fn push(&mut self, data: Bytes, tail: &'static [u8]) {
-        debug_assert!(self.large.is_empty(), "a piece must not overtake another");
+        debug_assert!(self.has_order(), "a piece must not overtake another");
         if data.len() <= SMALL {
             self.gathered.extend_from_slice(&data);
             self.gathered.extend_from_slice(tail);
@@ -51,6 +51,11 @@ impl Output {
         }
     }
 
+    /// Whether what is added now comes after all that is there.
+    fn has_order(&self) -> bool {
+        self.large.is_empty() && self.tail.is_empty()
+    }
+
     /// What is to be written next, for one system call.
     pub(super) fn slices(&self) -> [IoSlice<'_>; 3] {
         [&self.gathered[..], &self.large[..], self.tail].map(IoSlice::new)
@@ -58,7 +63,7 @@ impl Output {
 
     /// The same, where it is one piece.
     pub(super) fn only(&self) -> Option<&[u8]> {
-        self.large.is_empty().then_some(&self.gathered[..])
+        self.has_order().then_some(&self.gathered[..])
     }
 
     /// So much of it was written.
@@ -68,9 +73,8 @@ impl Output {
         let large = (written - gathered).min(self.large.len());
         self.large.advance(large);
         self.tail = &self.tail[written - gathered - large..];
-        if self.gathered.is_empty() && self.large.is_empty() {
-            // The buffer starts anew, without a copy.
-            self.gathered.clear();
+        if self.large.is_empty() {
+            // What it was a part of is not kept in memory by an empty rest.
             self.large = Bytes::new();
         }
     }
@@ -85,34 +89,71 @@ impl Output {
 mod tests {
     use super::*;
 
-    /// What comes out when it is written `step` bytes at a time.
-    fn written(output: &mut Output, step: usize) -> Vec<u8> {
-        let mut whole = Vec::new();
-        while !output.is_empty() {
-            let next: Vec<u8> = output
+    /// What is written next, as [`Link`](super::super::link::Link) asks for it.
+    fn next(output: &Output) -> Vec<u8> {
+        match output.only() {
+            Some(only) => only.to_vec(),
+            None => output
                 .slices()
                 .iter()
                 .flat_map(|slice| slice.to_vec())
-                .collect();
+                .collect(),
+        }
+    }
+
+    /// What comes out when `pieces` go in as soon as there is room, and `step` bytes are written at
+    /// a time.
+    fn written(pieces: &[Bytes], step: usize) -> Vec<u8> {
+        let mut output = Output::default();
+        let mut pieces = pieces.iter();
+        let mut whole = Vec::new();
+        loop {
+            while output.has_room() {
+                let Some(piece) = pieces.next() else { break };
+                output.text().extend_from_slice(b"<");
+                output.push(piece.clone(), b">\r\n");
+            }
+            if output.is_empty() {
+                return whole;
+            }
+            let next = next(&output);
+            assert!(!next.is_empty(), "nothing to write, and not empty");
             let step = step.min(next.len());
             whole.extend_from_slice(&next[..step]);
             output.advance(step);
         }
-        whole
     }
 
     #[test]
     fn everything_comes_out_in_order_however_little_is_written_at_once() {
-        for large in [0, 1, SMALL, SMALL + 1, 3 * SMALL] {
-            for step in [1, 7, 5000, usize::MAX] {
-                let mut output = Output::default();
-                output.text().extend_from_slice(b"head");
-                output.push(Bytes::from_static(b"small"), b"\r\n");
-                output.push(vec![b'x'; large].into(), b"tail");
-                let expected = [b"headsmall\r\n", &vec![b'x'; large][..], b"tail"].concat();
-                assert_eq!(written(&mut output, step), expected);
-                assert!(output.has_room());
-            }
+        let sizes = [
+            0,
+            1,
+            SMALL,
+            SMALL + 1,
+            3 * SMALL,
+            5,
+            2 * SMALL,
+            SMALL + 1,
+            1,
+        ];
+        let pieces = sizes.map(|size| Bytes::from(vec![b'x'; size]));
+        let expected: Vec<u8> = pieces
+            .iter()
+            .flat_map(|piece| [b"<", &piece[..], b">\r\n"].concat())
+            .collect();
+        for step in [
+            1,
+            2,
+            3,
+            7,
+            SMALL + 2,
+            SMALL + 3,
+            SMALL + 4,
+            5000,
+            usize::MAX,
+        ] {
+            assert!(written(&pieces, step) == expected, "{step}");
         }
     }
 

@@ -12,12 +12,12 @@ use http::{Method, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::body::{self, Answer, Source};
+use super::body::{self, Answer, Cut, Source};
 use super::clock;
-use super::encode::{self, Encoder, Said};
+use super::encode::{self, Encoder, Said, SaidLength};
 use super::framing::{self, BadFraming, Decoder, Found, Length};
 use super::head::{self, BadHead, HeadLimits, Scan};
-use super::link::{Link, Transport};
+use super::link::Link;
 
 /// A connection from a client. The body of a request shares it.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ struct Half<S> {
 struct Asked {
     version: Version,
     by_head: bool,
+    /// Whether the client itself ends the connection after this request.
+    wants_close: bool,
     keeps: bool,
 }
 
@@ -90,6 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
             asked: Asked {
                 version: Version::HTTP_11,
                 by_head: false,
+                wants_close: false,
                 keeps: true,
             },
         }
@@ -156,12 +159,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
         self.half.borrow().link.input.len() >= AHEAD
     }
 
-    /// Whether the client has left behind what is not read yet.
-    pub fn is_closed_behind(&self) -> bool
-    where
-        S: Transport,
-    {
-        self.half.borrow().link.transport().is_closed_behind()
+    /// What is asked of the stream below.
+    pub fn transport<T>(&self, ask: impl FnOnce(&S) -> T) -> T {
+        ask(self.half.borrow().link.transport())
     }
 
     /// Puts the head of an answer in line to be written, and says how its body is to be framed.
@@ -199,17 +199,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
         let headers = response.headers_mut();
         let of_another = self.asked.by_head && headers.contains_key(header::CONTENT_LENGTH);
         let length_said = match length {
-            _ if says_nothing => Some(Length::UntilClose),
-            _ if of_another || status == StatusCode::NOT_MODIFIED => None,
+            _ if says_nothing => SaidLength::Nothing,
+            _ if of_another || status == StatusCode::NOT_MODIFIED => SaidLength::OfAnother,
             // What a backend sends to HEAD has no body, and says nothing of the one to GET.
             _ if self.asked.by_head => match response.body().size_hint().exact() {
-                None | Some(0) => Some(Length::UntilClose),
-                Some(length) => Some(Length::Exact(length)),
+                None | Some(0) => SaidLength::Nothing,
+                Some(length) => SaidLength::Framed(Length::Exact(length)),
             },
-            length => Some(length),
+            length => SaidLength::Framed(length),
         };
         let headers = response.headers_mut();
-        if !headers.contains_key(header::DATE) && !says_nothing {
+        if !headers.contains_key(header::DATE) && !status.is_informational() {
             headers.insert(header::DATE, clock::http_date());
         }
         let said = Said {
@@ -242,23 +242,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
                 match Pin::new(&mut *body).poll_frame(context) {
                     Poll::Ready(Some(Ok(frame))) => {
                         let output = &mut self.half.borrow_mut().link.output;
-                        encoder.frame(frame, output).map_err(|_| Cut)?;
+                        encoder.frame(frame, output).map_err(|_| Cut::Body)?;
                     }
                     Poll::Ready(Some(Err(_))) => {
                         // The client gets what came before, as far as it takes it at once.
                         let _flushed = self.half.borrow_mut().link.poll_flush(context);
-                        return Poll::Ready(Err(Cut));
+                        return Poll::Ready(Err(Cut::Body));
                     }
                     Poll::Ready(None) => {
                         let output = &mut self.half.borrow_mut().link.output;
-                        encoder.end(output).map_err(|_| Cut)?;
+                        encoder.end(output).map_err(|_| Cut::Body)?;
                     }
                     Poll::Pending => waits = true,
                 }
             }
             match self.half.borrow_mut().link.poll_flush(context) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Cut)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Cut::Client)),
                 Poll::Pending => return Poll::Pending,
             }
             if encoder.is_ended() {
@@ -270,17 +270,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
         }
     }
 
-    /// Ends the connection in the middle of an answer: where only its end would tell the client that
-    /// the answer is whole, that is a reset.
-    pub fn cut(&self, encoder: &Encoder)
-    where
-        S: Transport,
-    {
-        if encoder.is_until_close() {
-            self.half.borrow().link.transport().reset_on_close();
-        }
-    }
-
     /// Bytes that were written since the connection began.
     pub fn written(&self) -> u64 {
         self.half.borrow().link.written()
@@ -288,7 +277,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
 
     /// Whether bytes wait for the client to take them.
     pub fn is_writing(&self) -> bool {
-        !self.half.borrow().link.output.is_empty()
+        !self.half.borrow().link.is_flushed()
     }
 
     /// After an answer that is written, and whose body is gone.
@@ -299,7 +288,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
         }
         if self.asked.keeps {
             After::Open
-        } else if half.link.input.is_empty() {
+        } else if self.asked.wants_close && half.link.input.is_empty() {
             After::Close
         } else {
             After::Linger
@@ -311,10 +300,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
         Rc::into_inner(self.half).map(|half| half.into_inner().link)
     }
 }
-
-/// An answer that did not come to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cut;
 
 impl<S> Half<S> {
     fn begin(
@@ -328,10 +313,12 @@ impl<S> Half<S> {
         self.expects = version == Version::HTTP_11
             && headers.contains_key(header::EXPECT)
             && !self.decoder.is_ended();
+        let keeps = encode::keeps_alive(version, headers);
         Ok(Asked {
             version,
             by_head: request.method() == Method::HEAD,
-            keeps: encode::keeps_alive(version, headers),
+            wants_close: !keeps,
+            keeps,
         })
     }
 

@@ -3,11 +3,11 @@
 //! A phase asks for a [`Deadline`]; the task of the connection holds one sleep and looks after each
 //! poll whether a deadline has become earlier than that sleep. Nothing is armed or cancelled a request.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
@@ -25,8 +25,6 @@ struct Shared {
     fired: Cell<u64>,
     /// The time when a request body last moved, likewise.
     touched: Cell<u64>,
-    /// The task that holds the sleep.
-    owner: OnceCell<Waker>,
 }
 
 const NEVER: u64 = u64::MAX;
@@ -44,7 +42,6 @@ impl Timer {
             wanted: Cell::new(NEVER),
             fired: Cell::new(0),
             touched: Cell::new(0),
-            owner: OnceCell::new(),
         }))
     }
 
@@ -60,13 +57,8 @@ impl Timer {
         if self.0.fired.get() >= deadline.0 {
             return true;
         }
-        if deadline.0 < self.0.wanted.get() {
-            self.0.wanted.set(deadline.0);
-            if let Some(owner) = self.0.owner.get() {
-                // It looks at its sleep again. Seldom: what is wanted stays until the sleep fires.
-                owner.wake_by_ref();
-            }
-        }
+        // The task that asks is the one that holds the sleep, and looks at it when it was polled.
+        self.0.wanted.set(deadline.0.min(self.0.wanted.get()));
         false
     }
 
@@ -85,22 +77,32 @@ impl Timer {
         limit: Duration,
         mut future: Pin<&mut impl Future<Output = T>>,
     ) -> Option<T> {
-        let mut deadline = self.after(limit);
+        let mut deadline = None;
         poll_fn(|context| {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
                 return Poll::Ready(Some(output));
             }
-            while self.passed(deadline) {
-                let touched = self.0.touched.get();
-                let later = Deadline(touched + millis(limit) + 1);
-                if later.0 <= deadline.0 {
-                    return Poll::Ready(None);
-                }
-                deadline = later;
+            if self.is_stuck(limit, &mut deadline) {
+                return Poll::Ready(None);
             }
             Poll::Pending
         })
         .await
+    }
+
+    /// Whether nothing has moved for `limit`: since `deadline` was set, which this does where it is
+    /// not, and since the request's body last moved. Asks for a wake-up if not.
+    pub fn is_stuck(&self, limit: Duration, deadline: &mut Option<Deadline>) -> bool {
+        let mut until = *deadline.get_or_insert_with(|| self.after(limit));
+        while self.passed(until) {
+            let later = Deadline(self.0.touched.get() + millis(limit) + 1);
+            if later.0 <= until.0 {
+                return true;
+            }
+            until = later;
+        }
+        *deadline = Some(until);
+        false
     }
 
     fn now(&self) -> u64 {
@@ -137,8 +139,6 @@ impl Alarm {
     /// connection is to be polled again.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let shared = &self.timer.0;
-        // A connection stays in one task, so its waker stays good.
-        shared.owner.get_or_init(|| context.waker().clone());
         let wanted = shared.wanted.get();
         if wanted < self.armed {
             self.armed = wanted;

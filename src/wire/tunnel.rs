@@ -42,8 +42,8 @@ impl Tunnel {
     }
 
     /// The stream to the other end.
-    #[must_use]
-    pub fn into_stream(self) -> Box<dyn Duplex> {
+    #[cfg(test)]
+    pub(crate) fn into_stream(self) -> Box<dyn Duplex> {
         self.stream
     }
 

@@ -294,3 +294,19 @@ fn a_second_request_whose_head_is_under_way_is_answered() {
     other.reply().expect(200);
     blog.ingress.join().unwrap();
 }
+
+#[test]
+fn a_request_that_is_here_when_the_drain_begins_is_answered() {
+    let blog = blog(|_| {});
+    let mut callers: Vec<Caller> = (0..100).map(|_| blog.ingress.caller()).collect();
+    for used in &mut callers[..50] {
+        used.get(BLOG, "/").expect(200);
+    }
+    for caller in &mut callers {
+        caller.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+    }
+    blog.ingress.advance(Stage::Draining);
+    for caller in &mut callers {
+        caller.reply().expect(200);
+    }
+}

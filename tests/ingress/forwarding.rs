@@ -1,7 +1,7 @@
 //! What of a request reaches the backend, and what of its response comes back.
 
 use crate::harness::backend::{ok, response};
-use crate::harness::{TestApi, TestBackend, TestIngress};
+use crate::harness::{TestApi, TestBackend, TestIngress, eventually};
 
 const BLOG: &str = "blog.m3o.app";
 
@@ -294,6 +294,32 @@ fn a_backend_over_tls_is_trusted_by_the_configured_authority_alone() {
     let strict = TestIngress::before(&api);
     let reply = strict.get(BLOG, "/").expect(502);
     assert!(!reply.text().contains("certificate"), "{}", reply.text());
+}
+
+#[test]
+fn chunks_arrive_over_tls_as_they_were_sent_whatever_their_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    let backend = TestBackend::secure_scripted(&ca, |answering| {
+        answering.body();
+        answering.write(ok("hello"));
+    });
+    let api = TestApi::with_app("blog", &backend.url());
+    let ingress = TestIngress::before_with(&api, |config| {
+        config.backends.ca = ca.to_str().unwrap().to_owned();
+    });
+    let mut caller = ingress.caller();
+    // TLS takes so many bytes at once: the end of a chunk then comes with the next write.
+    for (index, first) in (65_520..65_540).enumerate() {
+        caller.send(format!(
+            "POST / HTTP/1.1\r\nHost: {BLOG}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        ));
+        eventually("its head is there", || backend.seen().len() == index + 1);
+        let chunk = |size: usize| format!("{size:x}\r\n{}\r\n", "x".repeat(size));
+        caller.send(format!("{}{}0\r\n\r\n", chunk(first), chunk(8192)));
+        caller.reply().expect(200);
+        assert_eq!(backend.last().body.len(), first + 8192);
+    }
 }
 
 #[test]

@@ -114,6 +114,21 @@ fn an_absolute_target_wins_over_the_host_field() {
 }
 
 #[test]
+fn an_absolute_target_without_a_path_gets_one() {
+    let backend = TestBackend::answering(ok("hello"));
+    let api = TestApi::with_app("blog", &backend.url());
+    let ingress = TestIngress::before(&api);
+    for (target, forwarded) in [("?x=1", "/?x=1"), ("", "/")] {
+        let mut caller = ingress.caller();
+        caller.send(format!(
+            "GET http://blog.m3o.app{target} HTTP/1.1\r\nHost: blog.m3o.app\r\n\r\n"
+        ));
+        caller.reply().expect(200);
+        assert_eq!(backend.last().target(), forwarded);
+    }
+}
+
+#[test]
 fn an_absolute_target_with_user_information_is_a_400() {
     let blog = blog();
     blog.send("GET http://u:p@blog.m3o.app/ HTTP/1.1\r\nHost: blog.m3o.app\r\n\r\n")

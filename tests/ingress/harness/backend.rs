@@ -74,6 +74,14 @@ impl TestBackend {
         )
     }
 
+    /// As [`scripted`](Self::scripted), over TLS by an authority that is written to `ca`.
+    pub(crate) fn secure_scripted(
+        ca: &Path,
+        script: impl Fn(&mut Answering) + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(Some(certified(ca)), Box::new(script))
+    }
+
     fn start(tls: Option<Arc<rustls::ServerConfig>>, script: Box<Script>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
