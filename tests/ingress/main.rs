@@ -13,6 +13,7 @@ mod bodies;
 mod drain;
 mod errors;
 mod forwarding;
+mod framing;
 mod functions;
 mod harness;
 mod hosts;
