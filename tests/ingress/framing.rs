@@ -439,6 +439,50 @@ fn faulty_trailers_are_refused() {
 }
 
 #[test]
+fn a_faulty_body_closes_the_connection_whoever_was_asked() {
+    let front = Front::new();
+    let api = TestApi::new();
+    let ingress = TestIngress::before(&api);
+    let bodies: &[&[u8]] = &[
+        b"x\r\n",
+        b"5\r\nhello",
+        b"5\nhello\r\n0\r\n\r\n",
+        b"5\r\nhelloX\r\n0\r\n\r\n",
+        b"0\r\nX\r\n\r\n",
+        b"0\r\nX : y\r\n\r\n",
+        b"0\r\nX: y\n\r\n",
+    ];
+    let asks = [
+        ("any.example", "/", "", 404),
+        ("any.example", "/u/abc", "", 405),
+        ("gone.m3o.app", "/", "", 404),
+        ("any.example", "/api/a/b", "", 401),
+        (
+            "any.example",
+            "/api/a/b",
+            "Authorization: Bearer k\r\nContent-Type: application/x-www-form-urlencoded\r\n",
+            400,
+        ),
+    ];
+    for body in bodies {
+        for (host, target, fields, status) in asks {
+            let head = format!(
+                "POST {target} HTTP/1.1\r\nHost: {host}\r\n{fields}Transfer-Encoding: chunked\r\n\r\n"
+            );
+            let request = [head.as_bytes(), body, SMUGGLED].concat();
+            let mut caller = ingress.caller();
+            caller.send(&request);
+            let reply = caller.reply();
+            check_error(&reply, &[status], &request.escape_ascii().to_string());
+            assert_eq!(reply.field("Connection"), Some("close"), "{target}");
+            assert_eq!(caller.rest(), b"", "{}", request.escape_ascii());
+        }
+    }
+    assert!(api.calls("a/b").is_empty());
+    front.serves_others();
+}
+
+#[test]
 fn a_faulty_body_never_becomes_a_whole_call_of_the_api() {
     let api = TestApi::new();
     let ingress = TestIngress::before(&api);
