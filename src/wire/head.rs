@@ -256,12 +256,12 @@ fn uri(target: Bytes, method: &Method) -> Result<Uri, BadHead> {
     let is_origin = target[0] == b'/';
     let is_asterisk = &*target == b"*";
     let uri = Uri::from_maybe_shared(target).map_err(|_| TARGET)?;
-    let fits = if is_origin {
+    let fits = if method == Method::CONNECT {
+        uri.scheme().is_none() && uri.port().is_some()
+    } else if is_origin {
         true
     } else if is_asterisk {
         method == Method::OPTIONS
-    } else if method == Method::CONNECT {
-        uri.scheme().is_none() && uri.port().is_some()
     } else {
         uri.scheme().is_some()
     };
@@ -376,6 +376,8 @@ mod tests {
             "GET x:80 HTTP/1.1\r\n\r\n",
             "CONNECT x HTTP/1.1\r\n\r\n",
             "CONNECT http://x/ HTTP/1.1\r\n\r\n",
+            "CONNECT / HTTP/1.1\r\n\r\n",
+            "CONNECT * HTTP/1.1\r\n\r\n",
         ] {
             assert!(
                 matches!(read(input), Err(BadHead::Malformed(_))),

@@ -573,6 +573,67 @@ fn chunks_over_http_1_0_are_refused() {
 }
 
 #[test]
+fn a_first_line_has_two_spaces_and_no_more() {
+    let front = Front::new();
+    let lines: &[&[u8]] = &[
+        b"GET  /attack HTTP/1.1",
+        b"GET /attack  HTTP/1.1",
+        b"GET\t/attack HTTP/1.1",
+        b"GET /attack\tHTTP/1.1",
+        b" GET /attack HTTP/1.1",
+        b"\tGET /attack HTTP/1.1",
+        b"GET /attack HTTP/1.1 HTTP/1.1",
+        b"GET /attack x HTTP/1.1",
+        b"GET /attack\x0bx HTTP/1.1",
+        b"GET /attack\0 HTTP/1.1",
+        b"GET /attack\rx HTTP/1.1",
+        b"GET /attack\x7f HTTP/1.1",
+        b"GET /attack#fragment HTTP/1.1",
+        b"GET attack HTTP/1.1",
+        b"GET  HTTP/1.1",
+        b"GET HTTP/1.1",
+        b"GET ?a HTTP/1.1",
+        b"GET * HTTP/1.1",
+        b"GET blog.m3o.app:80 HTTP/1.1",
+        b"GET http:// HTTP/1.1",
+        b"GET http:///attack HTTP/1.1",
+        b"GET http:/attack HTTP/1.1",
+        b"GET //\xff\\@ HTTP/1.1 x",
+        b"CONNECT /attack HTTP/1.1",
+        b"CONNECT * HTTP/1.1",
+        b"G(T /attack HTTP/1.1",
+        b"G:T /attack HTTP/1.1",
+        b"G\0T /attack HTTP/1.1",
+        b"G\xcbT /attack HTTP/1.1",
+        b"\"GET\" /attack HTTP/1.1",
+        b"/attack GET HTTP/1.1",
+        b"HTTP/1.1 200 OK",
+        b"\0",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\x80\x2e\x01\x00\x02",
+    ];
+    for line in lines {
+        let request = [line, &b"\r\nHost: blog.m3o.app\r\n\r\n"[..]].concat();
+        check(&front, &request, &[400]);
+    }
+    for request in [
+        "GET /attack HTTP/1.1\nHost: blog.m3o.app\n\n",
+        "GET /attack HTTP/1.1\nHost: blog.m3o.app\r\n\r\n",
+        "GET /attack HTTP/1.1\r\nHost: blog.m3o.app\n\r\n",
+        "GET /attack HTTP/1.1\r\nHost: blog.m3o.app\r\n\n",
+        "GET /attack HTTP/1.1\rHost: blog.m3o.app\r\r\n\r\n",
+        "GET /attack HTTP/1.1\r\r\nHost: blog.m3o.app\r\n\r\n",
+        "\nGET /attack HTTP/1.1\r\nHost: blog.m3o.app\r\n\r\n",
+        "\r\n\nGET /attack HTTP/1.1\r\nHost: blog.m3o.app\r\n\r\n",
+        "\rGET /attack HTTP/1.1\r\nHost: blog.m3o.app\r\n\r\n",
+        "\r\n GET /attack HTTP/1.1\r\nHost: blog.m3o.app\r\n\r\n",
+    ] {
+        check(&front, request.as_bytes(), &[400]);
+    }
+    front.nothing_arrived_whole();
+}
+
+#[test]
 fn a_field_is_a_name_a_colon_and_a_value_without_controls() {
     let front = Front::new();
     let get = |line: &[u8]| {
