@@ -99,8 +99,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         let mut half = self.half.borrow_mut();
         loop {
+            let had_line = self.scan.first_line(&half.link.input).is_some();
             match self.scan.advance(&half.link.input, &self.limits) {
-                Ok(None) => {}
+                Ok(None) if had_line => {}
+                Ok(None) => {
+                    // HTTP/0.9 has this one line, and then waits for its answer.
+                    let line = self.scan.first_line(&half.link.input);
+                    if let Some(Err(bad)) = line.map(head::request_line) {
+                        return Poll::Ready(Next::Refused(bad));
+                    }
+                }
                 Ok(Some(whole)) => {
                     self.scan = Scan::default();
                     let head = half.link.input.split_to(whole.end).freeze();

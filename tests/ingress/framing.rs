@@ -556,6 +556,62 @@ fn trailers_that_frame_route_or_vouch_go_no_further() {
 }
 
 #[test]
+fn other_versions_are_refused() {
+    let front = Front::new();
+    for version in [
+        "HTTP/0.9",
+        "HTTP/1.2",
+        "HTTP/1.9",
+        "HTTP/2.0",
+        "HTTP/2",
+        "HTTP/3.0",
+        "HTTP/9.9",
+        "HTTP/1",
+        "HTTP/1.",
+        "HTTP/.1",
+        "HTTP/1.10",
+        "HTTP/1.01",
+        "HTTP/01.1",
+        "HTTP/11",
+        "HTTP/1,1",
+        "HTTP/1.1.1",
+        "HTTP/-1.1",
+        "HTTP/+1.1",
+        "HTTP/1.a",
+        "HTTP/1.1x",
+        "http/1.1",
+        "Http/1.1",
+        "HTTPS/1.1",
+        "HTP/1.1",
+        "XHTTP/1.1",
+        "HTTP 1.1",
+        "HTTP/ 1.1",
+        "HTTP /1.1",
+        "HTTP/1.1 ",
+        "HTTP/1.1\t",
+        "HTTP/1.1\0",
+        "HTTP\\1.1",
+        "RTSP/1.0",
+        "SIP/2.0",
+        "ICY",
+        "1.1",
+    ] {
+        let request = format!("GET /attack {version}\r\nHost: {BLOG}\r\n\r\n");
+        check(&front, request.as_bytes(), &[400, 505]);
+    }
+    for request in [
+        "GET /attack\r\n\r\n",
+        "GET /attack\r\n",
+        "GET /attack \r\n",
+        "GET\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ] {
+        check(&front, request.as_bytes(), &[400, 505]);
+    }
+    front.nothing_arrived_whole();
+}
+
+#[test]
 fn chunks_over_http_1_0_are_refused() {
     let front = Front::new();
     for lines in [
