@@ -196,9 +196,8 @@ impl Proxy {
         if head as u64 > limits.header || request.headers().len() > limits.headers {
             return Err(Error::HeadTooLarge);
         }
-        let expectation = request.headers().get(header::EXPECT);
-        if expectation.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-        {
+        let mut expectations = request.headers().get_all(header::EXPECT).iter();
+        if !expectations.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
             return Err(Error::Expectation);
         }
         Ok(())

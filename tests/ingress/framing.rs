@@ -857,3 +857,30 @@ fn no_byte_is_lost_between_leave_to_send_and_the_answer() {
     ));
     caller.reply().expect(200);
 }
+
+#[test]
+fn an_expectation_that_is_not_met_leaves_no_body_behind() {
+    let front = Front::new();
+    for expectation in [
+        "x",
+        "100-continue, x",
+        "100-continue;a=b",
+        "101-continue",
+        "y 100-continue",
+        "\"100-continue\"",
+        "",
+    ] {
+        let lines = format!("Content-Length: 60\r\nExpect: {expectation}");
+        let mut caller = front.ingress.caller();
+        caller.send(post(lines.as_bytes(), SMUGGLED));
+        check_error(&caller.reply(), &[417], expectation);
+        assert_eq!(caller.rest(), b"", "{expectation}");
+    }
+    let mut caller = front.ingress.caller();
+    let lines = "Expect: 100-continue\r\nExpect: x\r\nContent-Length: 60";
+    caller.send(post(lines.as_bytes(), SMUGGLED));
+    check_error(&caller.reply(), &[417], "two expectations");
+    assert_eq!(caller.rest(), b"");
+    front.serves_others();
+    front.nothing_arrived_whole();
+}
