@@ -9,6 +9,7 @@
 
 mod api;
 mod architecture;
+mod backend_framing;
 mod bodies;
 mod drain;
 mod errors;
