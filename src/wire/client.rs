@@ -149,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             let head = self.link.input.split_to(whole.end).freeze();
             let mut spare = std::mem::take(sent);
             spare.clear();
-            let response = head::response(&head, &whole, spare)?;
+            let mut response = head::response(&head, &whole, spare)?;
             let status = response.status();
             if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
                 interim += 1;
@@ -158,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 }
                 continue;
             }
-            self.expect_body(&response, to_head)?;
+            self.expect_body(&mut response, to_head)?;
             return Ok(response);
         }
     }
@@ -190,9 +190,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    fn expect_body(&mut self, response: &http::Response<()>, to_head: bool) -> Result<(), BadHead> {
-        let headers = response.headers();
+    fn expect_body(
+        &mut self,
+        response: &mut http::Response<()>,
+        to_head: bool,
+    ) -> Result<(), BadHead> {
         let (status, version) = (response.status(), response.version());
+        let headers = response.headers_mut();
         let length = framing::of_response(status, version, headers, to_head)?;
         // RFC 9112, 6.3: both fields may be an attempt at smuggling, so what follows the body is not
         // trusted to be the next response.
@@ -203,6 +207,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             && length != Length::UntilClose
             && status != StatusCode::SWITCHING_PROTOCOLS
             && version == Version::HTTP_11;
+        if twice {
+            headers.remove(header::CONTENT_LENGTH);
+        } else if let Some(equal) = headers.get_all(header::CONTENT_LENGTH).iter().nth(1) {
+            let one = equal.clone();
+            headers.insert(header::CONTENT_LENGTH, one);
+        }
         self.decoder = Decoder::new(length, LIMITS);
         Ok(())
     }

@@ -196,7 +196,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
         let length_said = match length {
             _ if says_nothing => Some(Length::UntilClose),
             _ if of_another || status == StatusCode::NOT_MODIFIED => None,
-            _ if self.asked.by_head => response.body().size_hint().exact().map(Length::Exact),
+            // A body that a backend has not sent is no empty one: what it would be is not known.
+            _ if self.asked.by_head => {
+                let length = response.body().size_hint().exact();
+                length.filter(|length| *length > 0).map(Length::Exact)
+            }
             length => Some(length),
         };
         let headers = response.headers_mut();

@@ -318,6 +318,54 @@ fn a_switch_that_nobody_asked_for_is_a_502() {
 }
 
 #[test]
+fn of_both_lengths_the_chunks_count_and_the_connection_is_not_used_again() {
+    let hostile = Hostile::new(Then::WaitsForClose);
+    for lines in [
+        "Content-Length: 3\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 300",
+        "Transfer-Encoding: chunked\r\nContent-Length: 0\r\nContent-Length: 0",
+    ] {
+        let response = format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+        let mut caller = hostile.ask("GET", 1, response.as_bytes());
+        let reply = caller.reply().expect(200);
+        assert_eq!(reply.text(), "hello", "{lines}");
+        assert_eq!(reply.field("Content-Length"), None, "{lines}");
+        hostile.front.serves_another_over(&mut caller);
+        hostile.is_let_go(lines);
+
+        // Nor is the dead length passed on where there is no body.
+        let head = format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n");
+        let mut caller = hostile.ask("HEAD", 1, head.as_bytes());
+        let reply = caller.reply_to("HEAD").expect(200);
+        assert_eq!(reply.field("Content-Length"), None, "{lines}");
+        hostile.front.serves_another_over(&mut caller);
+        hostile.is_let_go(lines);
+    }
+}
+
+#[test]
+fn equal_lengths_become_one() {
+    let hostile = Hostile::new(Then::GoesOn);
+    let lines = "Content-Length: 5\r\nX: y\r\nContent-Length: 5";
+    for (method, status, body) in [
+        ("GET", "200 OK", "hello"),
+        ("HEAD", "200 OK", ""),
+        ("GET", "304 Not Modified", ""),
+    ] {
+        let response = format!("HTTP/1.1 {status}\r\n{lines}\r\n\r\n{body}");
+        let mut caller = hostile.ask(method, 1, response.as_bytes());
+        let reply = caller.reply_to(method);
+        assert_eq!(
+            reply.field("Content-Length"),
+            Some("5"),
+            "{method} {status}"
+        );
+        assert_eq!(reply.text(), body);
+        hostile.front.serves_another_over(&mut caller);
+    }
+}
+
+#[test]
 fn what_a_backend_sends_unasked_is_nobodys_answer() {
     // Whether it comes in one piece with the answer or later.
     for at_once in [true, false] {
@@ -425,4 +473,81 @@ fn a_server_that_speaks_first_on_a_kept_connection_is_not_believed() {
         front.serves_others();
     }
     assert_eq!(front.backend.opened(), 2);
+}
+
+#[test]
+fn every_way_to_end_a_response_is_understood() {
+    let hostile = Hostile::new(Then::Closes);
+    let check = |method: &str, minor: u8, response: &str, expected: &str| {
+        let mut caller = hostile.ask(method, minor, response.as_bytes());
+        let reply = caller.reply_to(method);
+        assert_eq!(reply.text(), expected, "{response:?}");
+        // A length that the backend did not give is not made up.
+        let length = reply.field("Content-Length");
+        let told = method != "HEAD" || response.contains("Content-Length");
+        assert!(told || length.is_none(), "{response:?}: {length:?}");
+        if minor == 1 {
+            hostile.front.serves_another_over(&mut caller);
+        } else {
+            assert_eq!(reply.field("Transfer-Encoding"), None);
+            assert_eq!(caller.rest(), b"");
+        }
+        hostile.front.serves_others();
+    };
+    for minor in [0, 1] {
+        let length = "Content-Length: 5\r\n\r\nhello";
+        let chunks = "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+        check(
+            "GET",
+            minor,
+            &format!("HTTP/1.1 200 OK\r\n{length}"),
+            "hello",
+        );
+        check(
+            "GET",
+            minor,
+            &format!("HTTP/1.0 200 OK\r\n{length}"),
+            "hello",
+        );
+        check("GET", minor, &format!("HTTP/1.1 200\r\n{length}"), "hello");
+        check("GET", minor, &format!("HTTP/1.1 200 \r\n{length}"), "hello");
+        check(
+            "GET",
+            minor,
+            &format!("HTTP/1.1 205 Reset\r\n{length}"),
+            "hello",
+        );
+        check(
+            "GET",
+            minor,
+            &format!("HTTP/1.1 799 Own\r\n{length}"),
+            "hello",
+        );
+        check(
+            "GET",
+            minor,
+            &format!("HTTP/1.1 200 OK\r\n{chunks}"),
+            "hello",
+        );
+        check("GET", minor, "HTTP/1.1 200 OK\r\n\r\nhello", "hello");
+        check("GET", minor, "HTTP/1.0 200 OK\r\n\r\nhello", "hello");
+        check("GET", minor, "HTTP/1.1 200 OK\r\n\r\n", "");
+        check(
+            "GET",
+            minor,
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n\
+             05;a=\"b\"\r\nhello\r\n000;c\r\nX: y\r\n\r\n",
+            "hello",
+        );
+        check("GET", minor, "HTTP/1.1 204 No Content\r\n\r\n", "");
+        check(
+            "HEAD",
+            minor,
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+            "",
+        );
+        check("HEAD", minor, "HTTP/1.1 200 OK\r\n\r\n", "");
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        check("HEAD", minor, chunked, "");
+    }
 }
