@@ -318,6 +318,44 @@ fn a_switch_that_nobody_asked_for_is_a_502() {
 }
 
 #[test]
+fn a_switch_to_something_else_than_asked_for_is_a_502() {
+    let hostile = Hostile::new(Then::WaitsForClose);
+    let ask = |response: &str| {
+        *hostile.response.lock().unwrap() = response.as_bytes().to_vec();
+        let mut caller = hostile.front.ingress.caller();
+        caller.send(format!(
+            "GET /attack HTTP/1.1\r\nHost: {BLOG}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        ));
+        caller
+    };
+    for lines in [
+        "",
+        "Connection: Upgrade\r\n",
+        "Connection: Upgrade\r\nUpgrade: h2c\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocketx\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n",
+    ] {
+        let mut caller = ask(&format!("HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n"));
+        check_error(&caller.reply(), &[502], lines);
+        hostile.front.serves_another_over(&mut caller);
+        hostile.is_let_go(lines);
+    }
+    // Lengths mean nothing in a 101, and nobody after us may think they do.
+    for lines in ["Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let mut caller = ask(&format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{lines}\r\nhello"
+        ));
+        let head = caller.head();
+        assert_eq!(head.status(), 101);
+        assert_eq!(head.field("Content-Length"), None);
+        assert_eq!(head.field("Transfer-Encoding"), None);
+        assert_eq!(caller.exactly(5), b"hello");
+    }
+}
+
+#[test]
 fn of_both_lengths_the_chunks_count_and_the_connection_is_not_used_again() {
     let hostile = Hostile::new(Then::WaitsForClose);
     for lines in [
