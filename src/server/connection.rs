@@ -14,6 +14,7 @@ use super::refusal::{self, Refusal};
 use crate::settings::{Limits, Timeouts};
 use crate::wire::body::{Answer, Received};
 use crate::wire::head::HeadLimits;
+use crate::wire::link::Transport;
 use crate::wire::server::{After, Cut, Next, Server};
 use crate::wire::timer::{Alarm, Deadline};
 use crate::wire::tunnel::Tunnel;
@@ -51,7 +52,7 @@ pub(super) async fn serve<S, P, H>(
     settings: &ConnectionSettings,
     drained: Drained,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Transport + 'static,
     H: Handler + 'static,
 {
     let _held = permit;
@@ -105,7 +106,7 @@ enum Wait {
 /// An idle connection keeps its buffers for so long.
 const REST: Duration = Duration::from_secs(1);
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<'_, S> {
+impl<S: Transport + 'static> Connection<'_, S> {
     async fn run(mut self, handler: &impl Handler) {
         let ended = loop {
             match self.next().await {

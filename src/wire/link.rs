@@ -3,12 +3,28 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use super::output::Output;
+
+/// A connection of the system.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// Whether to be dropped is to look like a fault to the other end, and not like an end.
+    fn reset_on_drop(&self, reset: bool);
+}
+
+impl Transport for TcpStream {
+    fn reset_on_drop(&self, reset: bool) {
+        // Where it fails the connection is gone already.
+        let _outcome = SockRef::from(self).set_linger(reset.then_some(Duration::ZERO));
+    }
+}
 
 /// A stream with its buffers. It is a stream itself: what was read ahead comes first.
 #[derive(Debug)]
@@ -38,6 +54,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             output: Output::default(),
             written: 0,
         }
+    }
+
+    /// The stream itself.
+    pub fn transport(&self) -> &S {
+        &self.stream
     }
 
     /// Bytes that were written since the connection began.

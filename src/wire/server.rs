@@ -17,7 +17,7 @@ use super::clock;
 use super::encode::{self, Encoder, Said};
 use super::framing::{self, BadFraming, Decoder, Found, Length};
 use super::head::{self, BadHead, HeadLimits, Scan};
-use super::link::Link;
+use super::link::{Link, Transport};
 
 /// A connection from a client. The body of a request shares it.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ struct Half<S> {
     expects: bool,
     /// Whether it has closed its end, or the connection broke.
     left: bool,
+    /// Whether the end of the connection would be taken for that of the answer.
+    ends_answer: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +76,7 @@ pub enum After {
 /// Bytes that are read ahead while a request is answered.
 const AHEAD: usize = 16 << 10;
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
+impl<S: Transport + 'static> Server<S> {
     /// A connection on which nothing was read or written.
     pub fn new(stream: S, limits: HeadLimits) -> Self {
         Self {
@@ -83,6 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
                 decoder: Decoder::new(Length::Exact(0), limits),
                 expects: false,
                 left: false,
+                ends_answer: false,
             })),
             limits,
             scan: Scan::default(),
@@ -212,6 +215,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
             connection,
         };
         half.expects = false;
+        if length == Length::UntilClose {
+            // However it is cut short, also by the end of this process, the client is to see it.
+            half.ends_answer = true;
+            half.link.transport().reset_on_drop(true);
+        }
         encode::response(half.link.output.text(), response, said);
         // The map goes round: the fields of the next request are read into it.
         let mut spare = std::mem::take(response.headers_mut());
@@ -278,6 +286,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
     /// After an answer that is written, and whose body is gone.
     pub fn after(&mut self) -> After {
         let mut half = self.half.borrow_mut();
+        if std::mem::take(&mut half.ends_answer) {
+            half.link.transport().reset_on_drop(false);
+        }
         if !half.finish_body() {
             return After::Linger;
         }

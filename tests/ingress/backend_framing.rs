@@ -3,8 +3,10 @@
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::harness::backend::ok;
+use crate::harness::caller::timed_out;
 use crate::harness::front::{BLOG, Front, check_error};
 use crate::harness::{Answering, Caller, Gate, eventually};
 
@@ -401,6 +403,97 @@ fn equal_lengths_become_one() {
         assert_eq!(reply.text(), body);
         hostile.front.serves_another_over(&mut caller);
     }
+}
+
+#[test]
+fn a_faulty_chunk_of_a_backend_is_a_cut() {
+    let hostile = Hostile::new(Then::WaitsForClose);
+    let bodies: &[&[u8]] = &[
+        b"5\r\nhello\r\nx\r\n",
+        b"5\r\nhello\r\n-1\r\n",
+        b"5\r\nhello\r\n 0\r\n\r\n",
+        b"5\r\nhello\r\n0 \r\n\r\n",
+        b"5\r\nhello\r\n0x0\r\n\r\n",
+        b"5\r\nhello\r\n\r\n0\r\n\r\n",
+        b"5\r\nhello\n0\r\n\r\n",
+        b"5\r\nhello\r0\r\n\r\n",
+        b"5\r\nhelloX\r\n0\r\n\r\n",
+        b"4\r\nhello\r\n0\r\n\r\n",
+        b"5\nhello\r\n0\r\n\r\n",
+        b"5;a\nhello\r\n0\r\n\r\n",
+        b"5;\0\r\nhello\r\n0\r\n\r\n",
+        b"5\r\nhello\r\n0\n\r\n",
+        b"5\r\nhello\r\n0\r\n\n",
+        b"5\r\nhello\r\n10000000000000000\r\n",
+        b"5\r\nhello\r\n00000000000000000\r\n\r\n",
+        b"5\r\nhello\r\n0\r\nX\r\n\r\n",
+        b"5\r\nhello\r\n0\r\nX : y\r\n\r\n",
+        b"5\r\nhello\r\n0\r\n X: y\r\n\r\n",
+        b"5\r\nhello\r\n0\r\nX: \0\r\n\r\n",
+        b"5\r\nhello\r\n0\r\nX: y\n\r\n",
+        b"5\r\nhello\r\n0\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
+    ];
+    for body in bodies {
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        hostile.check_cut(1, &[&head[..], body].concat());
+        hostile.check_cut(0, &[&head[..], body].concat());
+    }
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let long = format!("{head}5\r\nhello\r\n1;{}", "x".repeat(20 << 10));
+    hostile.check_cut(1, long.as_bytes());
+    let trailers = format!("{head}5\r\nhello\r\n0\r\n{}\r\n", "X: y\r\n".repeat(300));
+    hostile.check_cut(1, trailers.as_bytes());
+}
+
+#[test]
+fn a_response_that_breaks_off_has_no_clean_end_for_any_client() {
+    for then in [Then::Closes, Then::Resets] {
+        let hostile = Hostile::new(then);
+        for minor in [0, 1] {
+            for response in [
+                "Content-Length: 10\r\n\r\nhalf",
+                "Content-Length: 10\r\n\r\n",
+                "Transfer-Encoding: chunked\r\n\r\n",
+                "Transfer-Encoding: chunked\r\n\r\n4",
+                "Transfer-Encoding: chunked\r\n\r\n4\r\n",
+                "Transfer-Encoding: chunked\r\n\r\n8\r\nhalf",
+                "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf",
+                "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+                "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0",
+                "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\n",
+                "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\nX: y\r\n",
+            ] {
+                let response = format!("HTTP/1.1 200 OK\r\n{response}");
+                hostile.check_cut(minor, response.as_bytes());
+            }
+        }
+    }
+    // With no length at all a close is the end, but a reset is none.
+    let hostile = Hostile::new(Then::Resets);
+    for minor in [0, 1] {
+        hostile.check_cut(minor, b"HTTP/1.1 200 OK\r\n\r\nhalf");
+        hostile.check_cut(minor, b"HTTP/1.0 200 OK\r\n\r\nhalf");
+    }
+}
+
+#[test]
+fn a_response_that_stops_has_no_clean_end_for_an_old_client() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let front = Front::scripted_with(
+        |config| config.timeouts.response = Duration::from_millis(150),
+        move |answering| {
+            answering.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n");
+            held.wait();
+            answering.close();
+        },
+    );
+    let mut caller = front.ingress.caller();
+    caller.send(format!("GET /attack HTTP/1.0\r\nHost: {BLOG}\r\n\r\n"));
+    let head = caller.head();
+    let error = caller.try_body(&head).unwrap_err();
+    assert!(!timed_out(&error), "{error}");
+    gate.open();
 }
 
 #[test]
