@@ -96,6 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// Takes over a request of which `other` wrote nothing.
     pub fn take_over(&mut self, other: &mut Self) {
+        self.before = self.link.written();
         std::mem::swap(&mut self.link.output, &mut other.link.output);
         self.upload = other.upload.take();
     }
