@@ -103,6 +103,8 @@ enum Wait {
     Head,
 }
 
+/// A client of which no more is read ahead is looked at so often.
+const LOOK: Duration = Duration::from_millis(500);
 /// An idle connection keeps its buffers for so long.
 const REST: Duration = Duration::from_secs(1);
 
@@ -221,16 +223,34 @@ impl<S: Transport + 'static> Connection<'_, S> {
     /// Waits for the answer; `None` when the client leaves first.
     async fn response<T>(&mut self, answering: impl Future<Output = T>) -> Option<T> {
         let mut answering = pin!(answering);
+        let mut look = None;
         poll_fn(|context| {
             if let Poll::Ready(response) = answering.as_mut().poll(context) {
                 return Poll::Ready(Some(response));
             }
-            if self.server.has_left(context) {
+            if self.has_left(&mut look, context) {
                 return Poll::Ready(None);
             }
             Poll::Pending
         })
         .await
+    }
+
+    /// Whether the client has left. `look` is when to look again, where nobody would tell.
+    fn has_left(&mut self, look: &mut Option<Deadline>, context: &mut Context<'_>) -> bool {
+        loop {
+            if self.server.has_left(context) {
+                return true;
+            }
+            if !self.server.is_full() {
+                return false;
+            }
+            let deadline = look.get_or_insert_with(|| self.peer.timer.after(LOOK));
+            if !self.peer.timer.passed(*deadline) {
+                return false;
+            }
+            *look = None;
+        }
     }
 
     /// Writes an answer to its end.
@@ -240,13 +260,18 @@ impl<S: Transport + 'static> Connection<'_, S> {
         let mut body = response.into_body();
         // Set while the client takes nothing: what it had taken by then, and how long it may wait.
         let mut stuck: Option<(u64, Deadline)> = None;
+        let mut look = None;
         poll_fn(|context| {
             if let Poll::Ready(ended) = self.server.poll_answer(&mut body, &mut encoder, context) {
                 return Poll::Ready(ended);
             }
             if !self.server.is_writing() {
                 stuck = None;
-                return self.gone(context);
+                return if self.has_left(&mut look, context) {
+                    Poll::Ready(Err(Cut))
+                } else {
+                    Poll::Pending
+                };
             }
             body.poll_upload(context);
             let written = self.server.written();
@@ -261,14 +286,6 @@ impl<S: Transport + 'static> Connection<'_, S> {
             Poll::Pending
         })
         .await
-    }
-
-    fn gone(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Cut>> {
-        if self.server.has_left(context) {
-            Poll::Ready(Err(Cut))
-        } else {
-            Poll::Pending
-        }
     }
 }
 

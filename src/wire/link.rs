@@ -6,20 +6,30 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use super::output::Output;
 
-/// A connection of the system.
+/// A connection of the system, which knows more of its other end than what can be read.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// Whether the other end has closed, although bytes of it are still to be read.
+    fn has_closed(&self) -> bool;
+
     /// Whether to be dropped is to look like a fault to the other end, and not like an end.
     fn reset_on_drop(&self, reset: bool);
 }
 
 impl Transport for TcpStream {
+    fn has_closed(&self) -> bool {
+        // What the system has told of it: asking costs nothing.
+        let known = self.ready(Interest::READABLE).now_or_never();
+        known.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+    }
+
     fn reset_on_drop(&self, reset: bool) {
         // Where it fails the connection is gone already.
         let _outcome = SockRef::from(self).set_linger(reset.then_some(Duration::ZERO));

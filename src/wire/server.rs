@@ -148,6 +148,12 @@ impl<S: Transport + 'static> Server<S> {
         (!half.decoder.is_ended()).then(|| Box::new(RequestBody(Rc::clone(&self.half))) as _)
     }
 
+    /// Whether so much was read ahead that the client must be [looked at](Self::has_left) again and
+    /// again: nothing tells when it leaves.
+    pub fn is_full(&self) -> bool {
+        self.half.borrow().link.input.len() >= AHEAD
+    }
+
     /// Whether the client has left. To be asked while its answer is not there: what it sends
     /// meanwhile is read ahead, within bounds.
     pub fn has_left(&mut self, context: &mut Context<'_>) -> bool {
@@ -159,6 +165,7 @@ impl<S: Transport + 'static> Server<S> {
                 Poll::Pending => break,
             }
         }
+        half.left |= half.link.input.len() >= AHEAD && half.link.transport().has_closed();
         half.left
     }
 

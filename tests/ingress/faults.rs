@@ -1,14 +1,14 @@
 //! Backends and clients that fail or leave, at every stage: somebody is told in time, and nothing is
 //! held for who is gone.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::harness::backend::{ok, response};
 use crate::harness::front::{BLOG, Front, check_error};
-use crate::harness::{Answering, Caller, eventually};
+use crate::harness::{Answering, Caller, Gate, eventually};
 
 /// How a client leaves.
 #[derive(Debug, Clone, Copy)]
@@ -130,6 +130,35 @@ fn a_client_that_leaves_a_flood_unread_takes_the_backend_along() {
         eventually("the backend is let go", || front.backend.closed() == 1);
         check_let_go(&front, left, "a flood");
     }
+}
+
+/// Sends until nothing is taken any more.
+fn fill(caller: &Caller) {
+    let stream = caller.stream();
+    stream
+        .set_write_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    let piece = vec![b'x'; 64 << 10];
+    while (&mut &*stream).write(&piece).is_ok() {}
+}
+
+#[test]
+fn a_client_that_resets_an_upload_is_noticed_though_the_backend_does_not_read() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let front = Front::scripted(move |answering| {
+        held.wait();
+        answering.close();
+    });
+    let mut caller = front.ingress.caller();
+    caller.send(format!(
+        "POST /attack HTTP/1.1\r\nHost: {BLOG}\r\nContent-Length: 1000000000\r\n\r\n"
+    ));
+    fill(&caller);
+    let left = Instant::now();
+    Leaving::Resets.leave(caller);
+    check_let_go(&front, left, "an upload that nobody takes");
+    gate.open();
 }
 
 #[test]
