@@ -51,6 +51,7 @@ impl Upgrade {
                 .eq_ignore_ascii_case(self.protocol.as_bytes())
         };
         response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && response.version() == Version::HTTP_11
             && granted.next().is_some_and(agrees)
             && granted.next().is_none()
     }

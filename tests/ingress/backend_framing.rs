@@ -344,6 +344,9 @@ fn a_switch_to_something_else_than_asked_for_is_a_502() {
         hostile.front.serves_another_over(&mut caller);
         hostile.is_let_go(lines);
     }
+    let old =
+        "HTTP/1.0 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    check_error(&ask(old).reply(), &[502], old);
     // Lengths mean nothing in a 101, and nobody after us may think they do.
     for lines in ["Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n"] {
         let mut caller = ask(&format!(
