@@ -10,7 +10,7 @@ use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::drain::Drained;
-use super::refusal::{self, Refusal};
+use super::refusal::{self, Form, Refusal};
 use crate::settings::{Limits, Timeouts};
 use crate::wire::body::{Answer, Received};
 use crate::wire::head::HeadLimits;
@@ -118,8 +118,13 @@ impl<S: Transport + 'static> Connection<'_, S> {
                 },
                 Ok(None) => return,
                 Err(refusal) => {
+                    let form = if self.server.is_asked_by_head() {
+                        Form::HeadAlone
+                    } else {
+                        Form::Whole
+                    };
                     if let Some(mut link) = self.server.into_link() {
-                        refusal::write(&mut link, refusal).await;
+                        refusal::write(&mut link, refusal, form).await;
                         linger(link).await;
                     }
                     return;

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::connection::{self, ConnectionSettings};
 use super::drain::Drain;
 use super::permits::{Permits, Refused};
-use super::refusal::{self, Refusal};
+use super::refusal::{self, Form, Refusal};
 use super::shutdown::{Stage, Stop};
 use crate::wire::timer::Timer;
 use crate::wire::{Handler, Peer, Scheme};
@@ -135,7 +135,7 @@ impl<H: Handler + 'static> Shared<H> {
             Ok(permit) => permit,
             Err(Refused::Full | Refused::PeerFull) => {
                 self.tasks
-                    .spawn_local(refusal::write(stream, Refusal::Full));
+                    .spawn_local(refusal::write(stream, Refusal::Full, Form::Whole));
                 return;
             }
         };

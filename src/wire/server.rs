@@ -103,7 +103,10 @@ impl<S: Transport + 'static> Server<S> {
         let mut half = self.half.borrow_mut();
         loop {
             let had_line = self.scan.first_line(&half.link.input).is_some();
-            match self.scan.advance(&half.link.input, &self.limits) {
+            let scanned = self.scan.advance(&half.link.input, &self.limits);
+            // Also where it is refused: the answer to a HEAD has no body.
+            self.asked.by_head = half.link.input.trim_ascii_start().starts_with(b"HEAD ");
+            match scanned {
                 Ok(None) if had_line => {}
                 Ok(None) => {
                     // HTTP/0.9 has this one line, and then waits for its answer.
@@ -129,6 +132,11 @@ impl<S: Transport + 'static> Server<S> {
                 Ok(_) => {}
             }
         }
+    }
+
+    /// Whether what came last is a HEAD, or begins like one.
+    pub fn is_asked_by_head(&self) -> bool {
+        self.asked.by_head
     }
 
     /// Whether nothing of the next request has arrived.

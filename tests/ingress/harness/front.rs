@@ -111,6 +111,7 @@ pub(crate) fn check_error(reply: &Reply, statuses: &[u16], what: &str) {
         proxy_status.starts_with("m3o-ingress; error="),
         "{proxy_status:?} after {what}"
     );
+    assert!(reply.field("Date").is_some(), "{what}");
     assert_eq!(
         reply.field("Content-Type"),
         Some("application/json"),
