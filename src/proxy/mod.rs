@@ -192,9 +192,8 @@ impl Proxy {
         if limits.body > 0 && request.body().size_hint().lower() > limits.body {
             return Err(Error::BodyTooLarge);
         }
-        let expectation = request.headers().get(header::EXPECT);
-        if expectation.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-        {
+        let mut expectations = request.headers().get_all(header::EXPECT).iter();
+        if !expectations.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
             return Err(Error::Expectation);
         }
         Ok(())

@@ -44,15 +44,16 @@ impl Upgrade {
 
     /// Whether `response` agrees to this wish.
     pub(super) fn is_granted_by(&self, response: &Response) -> bool {
+        let mut granted = response.headers().get_all(header::UPGRADE).iter();
+        let agrees = |granted: &HeaderValue| {
+            granted
+                .as_bytes()
+                .eq_ignore_ascii_case(self.protocol.as_bytes())
+        };
         response.status() == StatusCode::SWITCHING_PROTOCOLS
-            && response
-                .headers()
-                .get(header::UPGRADE)
-                .is_some_and(|granted| {
-                    granted
-                        .as_bytes()
-                        .eq_ignore_ascii_case(self.protocol.as_bytes())
-                })
+            && response.version() == Version::HTTP_11
+            && granted.next().is_some_and(agrees)
+            && granted.next().is_none()
     }
 }
 

@@ -10,7 +10,7 @@ use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::drain::Drained;
-use super::refusal::{self, Refusal};
+use super::refusal::{self, Form, Refusal};
 use crate::id::RequestId;
 use crate::settings::{Limits, Timeouts};
 use crate::wire::body::{Answer, Cut, Received};
@@ -63,7 +63,6 @@ pub(super) async fn serve<S, P, H>(
         peer: &peer,
         settings,
         drained,
-        probe: None,
     };
     let mut running = pin!(connection.run(&*handler));
     poll_fn(|context| {
@@ -82,8 +81,6 @@ struct Connection<'a, S> {
     peer: &'a Peer,
     settings: &'a ConnectionSettings,
     drained: Drained,
-    /// When to look again for a client that left behind an upload that nobody takes.
-    probe: Option<Deadline>,
 }
 
 /// What became of one request.
@@ -107,6 +104,8 @@ enum Wait {
     Head,
 }
 
+/// A client of which no more is read ahead is looked at so often.
+const LOOK: Duration = Duration::from_millis(500);
 /// An idle connection keeps its buffers for so long.
 const REST: Duration = Duration::from_secs(1);
 
@@ -121,8 +120,13 @@ impl<S: Transport + 'static> Connection<'_, S> {
                 Ok(None) => return,
                 Err(refusal) => {
                     let id = RequestId::new();
+                    let form = if self.server.is_asked_by_head() {
+                        Form::HeadAlone
+                    } else {
+                        Form::Whole
+                    };
                     if let Some(mut link) = self.server.into_link() {
-                        refusal::write(&mut link, refusal, &id).await;
+                        refusal::write(&mut link, refusal, form, &id).await;
                         handler.refused(self.peer, refusal.status(), id);
                         linger(link).await;
                     }
@@ -157,7 +161,7 @@ impl<S: Transport + 'static> Connection<'_, S> {
             }
             let idle = self.server.is_idle();
             // A request that is here is answered, also one that nobody was told of yet.
-            if idle && self.drained.began(context) && !self.server.transport(S::has_unread) {
+            if idle && self.drained.began(context) && !self.server.has_unread() {
                 return Poll::Ready(Ok(None));
             }
             let (mut wait, mut deadline) = match waiting {
@@ -227,11 +231,12 @@ impl<S: Transport + 'static> Connection<'_, S> {
     /// Waits for the answer; `None` when the client leaves first.
     async fn response<T>(&mut self, answering: impl Future<Output = T>) -> Option<T> {
         let mut answering = pin!(answering);
+        let mut look = None;
         poll_fn(|context| {
             if let Poll::Ready(response) = answering.as_mut().poll(context) {
                 return Poll::Ready(Some(response));
             }
-            if self.has_left(context) {
+            if self.has_left(&mut look, context) {
                 return Poll::Ready(None);
             }
             Poll::Pending
@@ -239,25 +244,39 @@ impl<S: Transport + 'static> Connection<'_, S> {
         .await
     }
 
+    /// Whether the client has left. `look` is when to look again, where nobody would tell.
+    fn has_left(&mut self, look: &mut Option<Deadline>, context: &mut Context<'_>) -> bool {
+        loop {
+            if self.server.has_left(context) {
+                return true;
+            }
+            if !self.server.is_full() {
+                return false;
+            }
+            let deadline = look.get_or_insert_with(|| self.peer.timer.after(LOOK));
+            if !self.peer.timer.passed(*deadline) {
+                return false;
+            }
+            *look = None;
+        }
+    }
+
     /// Writes an answer to its end.
     async fn write<B: Answer>(&mut self, response: http::Response<B>) -> Result<(), Cut> {
         let mut response = response;
         let mut encoder = self.server.begin(&mut response, self.drained.has_begun());
         let mut body = response.into_body();
-        let until_close = encoder.is_until_close();
-        if until_close {
-            self.server.transport(|stream| stream.reset_on_close(true));
-        }
         // What the client had taken when it began to wait, and how long it may.
         let mut written = 0;
         let mut stuck: Option<Deadline> = None;
+        let mut look = None;
         let ended = poll_fn(|context| {
             if let Poll::Ready(ended) = self.server.poll_answer(&mut body, &mut encoder, context) {
                 return Poll::Ready(ended);
             }
             if !self.server.is_writing() {
                 stuck = None;
-                return if self.has_left(context) {
+                return if self.has_left(&mut look, context) {
                     Poll::Ready(Err(Cut::Client))
                 } else {
                     Poll::Pending
@@ -275,38 +294,12 @@ impl<S: Transport + 'static> Connection<'_, S> {
             Poll::Pending
         })
         .await;
-        match ended {
-            Ok(()) if until_close => self.server.transport(|stream| stream.reset_on_close(false)),
-            Ok(()) => {}
-            Err(cut) => body.cut(cut),
+        if let Err(cut) = ended {
+            body.cut(cut);
         }
         ended
     }
-
-    /// Whether the client has left. Asks for a wake-up of this task when it does.
-    fn has_left(&mut self, context: &mut Context<'_>) -> bool {
-        if self.server.has_left(context) {
-            return true;
-        }
-        if !self.server.is_full() {
-            self.probe = None;
-            return false;
-        }
-        let timer = &self.peer.timer;
-        let mut due = *self.probe.get_or_insert_with(|| timer.after(PROBE));
-        while timer.passed(due) {
-            if self.server.transport(S::is_closed_behind) {
-                return true;
-            }
-            due = timer.after(PROBE);
-        }
-        self.probe = Some(due);
-        false
-    }
 }
-
-/// How often a client whose upload nobody takes is looked after.
-const PROBE: Duration = Duration::from_millis(500);
 
 /// Takes what the client still sends and throws it away for a moment.
 ///

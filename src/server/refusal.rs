@@ -6,6 +6,7 @@ use http::StatusCode;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::id::RequestId;
+use crate::wire::clock::http_date;
 use crate::wire::head::BadHead;
 
 /// Why a connection ends without a request.
@@ -19,12 +20,26 @@ pub(super) enum Refusal {
     Full,
 }
 
+/// How much of the answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// All of it.
+    Whole,
+    /// What answers a HEAD.
+    HeadAlone,
+}
+
 /// How long a client may take to accept a few hundred bytes.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Writes the answer and ends the stream. A client that is gone is not waited for.
-pub(super) async fn write(mut stream: impl AsyncWrite + Unpin, refusal: Refusal, id: &RequestId) {
-    let answer = refusal.to_bytes(id);
+pub(super) async fn write(
+    mut stream: impl AsyncWrite + Unpin,
+    refusal: Refusal,
+    form: Form,
+    id: &RequestId,
+) {
+    let answer = refusal.to_bytes(form, id);
     let written = async {
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await
@@ -34,7 +49,7 @@ pub(super) async fn write(mut stream: impl AsyncWrite + Unpin, refusal: Refusal,
 }
 
 impl Refusal {
-    fn to_bytes(self, id: &RequestId) -> String {
+    fn to_bytes(self, form: Form, id: &RequestId) -> String {
         let status = self.status();
         let (code, reason) = (
             status.as_u16(),
@@ -55,13 +70,19 @@ impl Refusal {
         };
         let body =
             format!(r#"{{"id":"ingress","code":{code},"detail":"{detail}","status":"{reason}"}}"#);
+        let shown = match form {
+            Form::Whole => &body,
+            Form::HeadAlone => "",
+        };
         format!(
             "HTTP/1.1 {code} {reason}\r\n\
+             Date: {date}\r\n\
              Content-Type: application/json\r\n\
              Content-Length: {length}\r\n\
              X-Request-Id: {id}\r\n\
              Proxy-Status: m3o-ingress; error={error}\r\n\
-             {extra}Connection: close\r\n\r\n{body}",
+             {extra}Connection: close\r\n\r\n{shown}",
+            date = http_date().to_str().unwrap_or_default(),
             length = body.len(),
             id = id.as_str(),
         )

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::connection::{self, ConnectionSettings};
 use super::drain::Drain;
 use super::permits::{Permits, Refused};
-use super::refusal::{self, Refusal};
+use super::refusal::{self, Form, Refusal};
 use super::shutdown::{Stage, Stop};
 use crate::id::RequestId;
 use crate::wire::timer::Timer;
@@ -147,7 +147,7 @@ impl<H: Handler + 'static> Shared<H> {
                 let peer = Peer::new(address, Scheme::Http, Timer::new());
                 self.tasks.spawn_local(async move {
                     let id = RequestId::new();
-                    refusal::write(stream, Refusal::Full, &id).await;
+                    refusal::write(stream, Refusal::Full, Form::Whole, &id).await;
                     handler.refused(&peer, Refusal::Full.status(), id);
                 });
                 return;

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{self, Entry, HeaderMap};
+use http::header::{self, HeaderMap};
 use http::{Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -214,19 +214,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         // trusted to be the next response.
         let twice = headers.contains_key(header::TRANSFER_ENCODING)
             && headers.contains_key(header::CONTENT_LENGTH);
-        self.keeps = encode::keeps_alive(version, headers)
+        self.keeps &= encode::keeps_alive(version, headers)
             && !twice
             && length != Length::UntilClose
             && status != StatusCode::SWITCHING_PROTOCOLS
             && version == Version::HTTP_11;
-        self.decoder = Decoder::new(length, LIMITS);
+        if !self.sending {
+            // It broke, and is of no use to anybody: whoever waits for its end is not kept waiting.
+            self.upload = None;
+        }
+        // The client gets one length, or none.
         if twice {
             headers.remove(header::CONTENT_LENGTH);
-        } else if let Entry::Occupied(mut said) = headers.entry(header::CONTENT_LENGTH) {
-            // Equal ones are one.
-            let first = said.get().clone();
-            said.insert(first);
+        } else if let Some(equal) = headers.get_all(header::CONTENT_LENGTH).iter().nth(1) {
+            let one = equal.clone();
+            headers.insert(header::CONTENT_LENGTH, one);
         }
+        self.decoder = Decoder::new(length, LIMITS);
         Ok(())
     }
 

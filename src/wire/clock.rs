@@ -11,7 +11,7 @@ thread_local! {
 
 /// The date as a field value (RFC 9110, 6.6.1).
 #[must_use]
-pub(super) fn http_date() -> HeaderValue {
+pub fn http_date() -> HeaderValue {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()

@@ -35,12 +35,6 @@ impl Encoder {
         self.length == Length::Exact(0)
     }
 
-    /// Whether only the end of the connection will say that the body is whole.
-    #[must_use]
-    pub fn is_until_close(&self) -> bool {
-        self.length == Length::UntilClose
-    }
-
     /// Adds a frame of the body.
     ///
     /// # Errors

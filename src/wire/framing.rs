@@ -133,6 +133,7 @@ enum State {
     ChunkEnd,
     Trailers(Scan),
     Ended,
+    Faulty(BadFraming),
 }
 
 /// What a [`Decoder`] found.
@@ -202,11 +203,18 @@ impl Decoder {
     /// Takes what it can from the front of `input`.
     ///
     /// # Errors
-    /// When the framing is faulty. The connection must not be used any more.
+    /// When the framing is faulty, and then for ever: such a body has no end. The connection must not
+    /// be used any more.
     pub fn decode(&mut self, input: &mut BytesMut) -> Result<Found, BadFraming> {
+        self.advance(input)
+            .inspect_err(|bad| self.state = State::Faulty(*bad))
+    }
+
+    fn advance(&mut self, input: &mut BytesMut) -> Result<Found, BadFraming> {
         loop {
             match &mut self.state {
                 State::Ended => return Ok(Found::End),
+                State::Faulty(bad) => return Err(*bad),
                 _ if input.is_empty() => return Ok(Found::More),
                 State::Exact(left) => {
                     let data = take(input, *left);
@@ -514,6 +522,11 @@ mod tests {
             for cut in 0..=input.len() {
                 assert!(decode(Length::Chunked, input, cut).is_err(), "{input:?}");
             }
+            let mut decoder = Decoder::new(Length::Chunked, LIMITS);
+            let mut buffer = BytesMut::from(input);
+            while decoder.decode(&mut buffer).is_ok() {}
+            assert!(!decoder.is_ended(), "{input:?} has an end");
+            assert!(decoder.decode(&mut BytesMut::from("0\r\n\r\n")).is_err());
         }
     }
 

@@ -79,6 +79,13 @@ impl Scan {
         }
     }
 
+    /// The first line, once it is whole; without its CR LF.
+    #[must_use]
+    pub fn first_line<'a>(&self, input: &'a [u8]) -> Option<&'a [u8]> {
+        let lines = (self.lines > 0).then(|| &input[self.start..self.line])?;
+        memchr(b'\n', lines).map(|end| &lines[..end - 1])
+    }
+
     /// Goes on with `input`, which begins as it did the last time. `None` when the end of the head is
     /// not in it.
     ///
@@ -145,19 +152,8 @@ pub fn request(
     spare: HeaderMap,
 ) -> Result<http::Request<()>, BadHead> {
     let (line, rest) = first_line(head, whole)?;
-    let text = &head[line.clone()];
-    let space = memchr(b' ', text).ok_or(START_LINE)?;
-    let last_space = memchr::memrchr(b' ', text).ok_or(START_LINE)?;
-    if last_space <= space {
-        return Err(START_LINE);
-    }
-    let target = &text[space + 1..last_space];
-    if target.is_empty() || !target.iter().all(|byte| is_of_target(*byte)) {
-        return Err(TARGET);
-    }
-    let version = version(&text[last_space + 1..])?;
-    let method = Method::from_bytes(&text[..space]).map_err(|_| START_LINE)?;
-    let target = head.slice(line.start + space + 1..line.start + last_space);
+    let (method, target, version) = request_line(&head[line.clone()])?;
+    let target = head.slice(line.start + target.start..line.start + target.end);
     let uri = uri(target, &method)?;
     let mut request = http::Request::new(());
     *request.method_mut() = method;
@@ -166,6 +162,25 @@ pub fn request(
     *request.headers_mut() = spare;
     fields(head, rest, whole.fields + ROOM, request.headers_mut())?;
     Ok(request)
+}
+
+/// Reads a request line: the method, where the target is, and the version.
+///
+/// # Errors
+/// When it is none of a version that is spoken here.
+pub fn request_line(text: &[u8]) -> Result<(Method, Range<usize>, Version), BadHead> {
+    let space = memchr(b' ', text).ok_or(START_LINE)?;
+    let last_space = memchr::memrchr(b' ', text).ok_or(START_LINE)?;
+    if last_space <= space {
+        return Err(START_LINE);
+    }
+    let target = space + 1..last_space;
+    if target.is_empty() || !text[target.clone()].iter().all(|byte| is_of_target(*byte)) {
+        return Err(TARGET);
+    }
+    let version = version(&text[last_space + 1..])?;
+    let method = Method::from_bytes(&text[..space]).map_err(|_| START_LINE)?;
+    Ok((method, target, version))
 }
 
 /// The words after the status, where they are not those of the standard. An extension of a response.
@@ -256,12 +271,12 @@ fn uri(target: Bytes, method: &Method) -> Result<Uri, BadHead> {
     let is_origin = target[0] == b'/';
     let is_asterisk = &*target == b"*";
     let uri = Uri::from_maybe_shared(target).map_err(|_| TARGET)?;
-    let fits = if is_origin {
+    let fits = if method == Method::CONNECT {
+        uri.scheme().is_none() && uri.port().is_some()
+    } else if is_origin {
         true
     } else if is_asterisk {
         method == Method::OPTIONS
-    } else if method == Method::CONNECT {
-        uri.scheme().is_none() && uri.port().is_some()
     } else {
         uri.scheme().is_some()
     };
@@ -377,6 +392,8 @@ mod tests {
             "GET x:80 HTTP/1.1\r\n\r\n",
             "CONNECT x HTTP/1.1\r\n\r\n",
             "CONNECT http://x/ HTTP/1.1\r\n\r\n",
+            "CONNECT / HTTP/1.1\r\n\r\n",
+            "CONNECT * HTTP/1.1\r\n\r\n",
         ] {
             assert!(
                 matches!(read(input), Err(BadHead::Malformed(_))),
@@ -418,6 +435,11 @@ mod tests {
             };
             assert_eq!(whole, expected, "{cut}");
         }
+        let mut scan = Scan::default();
+        assert_eq!(scan.advance(b"\r\nGET /\r", &LIMITS), Ok(None));
+        assert_eq!(scan.first_line(b"\r\nGET /\r"), None);
+        assert_eq!(scan.advance(b"\r\nGET /\r\nA:", &LIMITS), Ok(None));
+        assert_eq!(scan.first_line(b"\r\nGET /\r\nA:"), Some(&b"GET /"[..]));
         let begun = |input: &[u8]| Scan::default().advance(input, &LIMITS).err();
         assert_eq!(begun(b"\x16\x03\x01"), Some(START_LINE));
         assert_eq!(begun(b"GET / HTTP/1.1\n"), Some(LINE_END));

@@ -9,27 +9,29 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use super::output::Output;
 
-/// A stream of the network.
+/// A connection of the system, which knows more of its other end than what can be read.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin {
-    /// Whether the other side has closed its end, also when what it sent before is not read yet.
-    fn is_closed_behind(&self) -> bool;
+    /// Whether the other end has closed, although bytes of it are still to be read.
+    fn has_closed(&self) -> bool;
 
     /// Whether bytes wait to be read, also when nobody was told of them yet.
     fn has_unread(&self) -> bool;
 
-    /// Makes closing it a reset, which tells the other side that what it got is not whole; or not.
-    fn reset_on_close(&self, reset: bool);
+    /// Whether to be dropped is to look like a fault to the other end, and not like an end.
+    fn reset_on_drop(&self, reset: bool);
 }
 
 impl Transport for TcpStream {
-    fn is_closed_behind(&self) -> bool {
-        matches!(self.ready(Interest::READABLE).now_or_never(), Some(Ok(ready)) if ready.is_read_closed())
+    fn has_closed(&self) -> bool {
+        // What the system has told of it: asking costs nothing.
+        let known = self.ready(Interest::READABLE).now_or_never();
+        known.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
     }
 
     fn has_unread(&self) -> bool {
@@ -39,10 +41,23 @@ impl Transport for TcpStream {
             .is_ok_and(|read| read > 0)
     }
 
-    fn reset_on_close(&self, reset: bool) {
+    fn reset_on_drop(&self, reset: bool) {
         // Where it fails the connection is gone already.
         let _outcome = SockRef::from(self).set_linger(reset.then_some(Duration::ZERO));
     }
+}
+
+/// A pipe within this process.
+impl Transport for DuplexStream {
+    fn has_closed(&self) -> bool {
+        false
+    }
+
+    fn has_unread(&self) -> bool {
+        false
+    }
+
+    fn reset_on_drop(&self, _reset: bool) {}
 }
 
 /// A stream with its buffers. It is a stream itself: what was read ahead comes first.
@@ -212,10 +227,10 @@ mod tests {
             .unwrap();
         let link = Link::new(listener.accept().await.unwrap().0);
         client.write_all(b"unread").await.unwrap();
-        assert!(!link.transport().is_closed_behind());
+        assert!(!link.transport().has_closed());
         drop(client);
         let seen = async {
-            while !link.transport().is_closed_behind() {
+            while !link.transport().has_closed() {
                 tokio::task::yield_now().await;
             }
         };

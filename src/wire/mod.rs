@@ -7,7 +7,7 @@
 
 pub mod body;
 pub mod client;
-mod clock;
+pub mod clock;
 pub mod encode;
 pub mod framing;
 pub mod handler;

@@ -17,7 +17,7 @@ use super::clock;
 use super::encode::{self, Encoder, Said, SaidLength};
 use super::framing::{self, BadFraming, Decoder, Found, Length};
 use super::head::{self, BadHead, HeadLimits, Scan};
-use super::link::Link;
+use super::link::{Link, Transport};
 
 /// A connection from a client. The body of a request shares it.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ struct Half<S> {
     expects: bool,
     /// Whether it has closed its end, or the connection broke.
     left: bool,
+    /// Whether the end of the connection would be taken for that of the answer.
+    ends_answer: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +78,7 @@ pub enum After {
 /// Bytes that are read ahead while a request is answered.
 const AHEAD: usize = 16 << 10;
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
+impl<S: Transport + 'static> Server<S> {
     /// A connection on which nothing was read or written.
     pub fn new(stream: S, limits: HeadLimits) -> Self {
         Self {
@@ -85,6 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
                 decoder: Decoder::new(Length::Exact(0), limits),
                 expects: false,
                 left: false,
+                ends_answer: false,
             })),
             limits,
             scan: Scan::default(),
@@ -102,8 +105,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         let mut half = self.half.borrow_mut();
         loop {
-            match self.scan.advance(&half.link.input, &self.limits) {
-                Ok(None) => {}
+            let had_line = self.scan.first_line(&half.link.input).is_some();
+            let scanned = self.scan.advance(&half.link.input, &self.limits);
+            // Also where it is refused: the answer to a HEAD has no body.
+            self.asked.by_head = half.link.input.trim_ascii_start().starts_with(b"HEAD ");
+            match scanned {
+                Ok(None) if had_line => {}
+                Ok(None) => {
+                    // HTTP/0.9 has this one line, and then waits for its answer.
+                    let line = self.scan.first_line(&half.link.input);
+                    if let Some(Err(bad)) = line.map(head::request_line) {
+                        return Poll::Ready(Next::Refused(bad));
+                    }
+                }
                 Ok(Some(whole)) => {
                     self.scan = Scan::default();
                     let head = half.link.input.split_to(whole.end).freeze();
@@ -123,9 +137,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
         }
     }
 
+    /// Whether what came last is a HEAD, or begins like one.
+    pub fn is_asked_by_head(&self) -> bool {
+        self.asked.by_head
+    }
+
     /// Whether nothing of the next request has arrived.
     pub fn is_idle(&self) -> bool {
         self.half.borrow().link.input.is_empty()
+    }
+
+    /// Whether bytes of the client wait to be read, also when nobody was told of them yet.
+    pub fn has_unread(&self) -> bool {
+        self.half.borrow().link.transport().has_unread()
     }
 
     /// Gives the memory of empty buffers back.
@@ -140,6 +164,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
         (!half.decoder.is_ended()).then(|| Box::new(RequestBody(Rc::clone(&self.half))) as _)
     }
 
+    /// Whether so much was read ahead that the client must be [looked at](Self::has_left) again and
+    /// again: nothing tells when it leaves.
+    pub fn is_full(&self) -> bool {
+        self.half.borrow().link.input.len() >= AHEAD
+    }
+
     /// Whether the client has left. To be asked while its answer is not there: what it sends
     /// meanwhile is read ahead, within bounds.
     pub fn has_left(&mut self, context: &mut Context<'_>) -> bool {
@@ -151,17 +181,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
                 Poll::Pending => break,
             }
         }
+        half.left |= half.link.input.len() >= AHEAD && half.link.transport().has_closed();
         half.left
-    }
-
-    /// Whether as much was read ahead as is: that the client has left is then not seen by reading.
-    pub fn is_full(&self) -> bool {
-        self.half.borrow().link.input.len() >= AHEAD
-    }
-
-    /// What is asked of the stream below.
-    pub fn transport<T>(&self, ask: impl FnOnce(&S) -> T) -> T {
-        ask(self.half.borrow().link.transport())
     }
 
     /// Puts the head of an answer in line to be written, and says how its body is to be framed.
@@ -217,6 +238,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
             connection,
         };
         half.expects = false;
+        if length == Length::UntilClose {
+            // However it is cut short, also by the end of this process, the client is to see it.
+            half.ends_answer = true;
+            half.link.transport().reset_on_drop(true);
+        }
         encode::response(half.link.output.text(), response, said);
         // The map goes round: the fields of the next request are read into it.
         let mut spare = std::mem::take(response.headers_mut());
@@ -283,6 +309,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
     /// After an answer that is written, and whose body is gone.
     pub fn after(&mut self) -> After {
         let mut half = self.half.borrow_mut();
+        if std::mem::take(&mut half.ends_answer) {
+            half.link.transport().reset_on_drop(false);
+        }
         if !half.finish_body() {
             return After::Linger;
         }

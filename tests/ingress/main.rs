@@ -9,12 +9,16 @@
 
 mod api;
 mod architecture;
+mod backend_framing;
 mod bodies;
 mod drain;
 mod errors;
+mod faults;
 mod forwarding;
+mod framing;
 mod functions;
 mod harness;
+mod hop_by_hop;
 mod hosts;
 mod index;
 mod limits;
@@ -22,5 +26,6 @@ mod links;
 mod platform_writes;
 mod promises;
 mod resolving;
+mod retries;
 mod tunnels;
 mod verify;

@@ -6,24 +6,58 @@ use std::path::Path;
 
 /// A promise, and the functions that fail when it does not hold; none: it is open.
 const PROMISES: &[(&str, &[&str])] = &[
-    ("one reading of a message's length", &[]),
-    ("strict chunks", &[]),
+    (
+        "one reading of a message's length",
+        &[
+            "a_request_with_both_lengths_is_refused_in_either_order",
+            "only_exactly_chunked_is_a_transfer_coding",
+            "a_length_is_digits_and_nothing_else",
+            "chunks_over_http_1_0_are_refused",
+            "what_is_to_the_letter_is_taken_however_unusual",
+            "a_response_whose_length_can_be_read_in_two_ways_is_a_502",
+            "of_both_lengths_the_chunks_count_and_the_connection_is_not_used_again",
+            "equal_lengths_become_one",
+            "every_way_to_end_a_response_is_understood",
+        ],
+    ),
+    (
+        "strict chunks",
+        &[
+            "a_faulty_chunk_is_refused_and_nothing_after_it_is_read",
+            "chunk_extensions_are_bounded_and_hide_no_line_end",
+            "a_faulty_body_closes_the_connection_whoever_was_asked",
+            "a_faulty_body_never_becomes_a_whole_call_of_the_api",
+            "a_body_that_its_client_ends_early_is_never_whole",
+            "a_faulty_chunk_of_a_backend_is_a_cut",
+        ],
+    ),
     (
         "trailers stay trailers",
         &[
             "trailers_of_a_request_reach_the_backend",
             "trailers_of_a_response_reach_the_client",
+            "trailers_that_frame_route_or_vouch_go_no_further",
+            "faulty_trailers_are_refused",
         ],
     ),
     (
         "malformed heads are refused",
-        &["malformed_requests_are_answered_and_closed"],
+        &[
+            "malformed_requests_are_answered_and_closed",
+            "a_first_line_has_two_spaces_and_no_more",
+            "other_versions_are_refused",
+            "a_field_is_a_name_a_colon_and_a_value_without_controls",
+            "a_target_passes_to_the_byte_or_is_refused",
+            "a_response_that_is_not_to_the_letter_is_a_502",
+            "a_head_without_end_is_a_502",
+        ],
     ),
     (
         "underscores shadow nothing",
         &[
             "a_stranger_cannot_speak_for_a_proxy",
             "whatever_a_stranger_sends_only_our_word_about_it_is_forwarded",
+            "names_with_underscores_that_shadow_ours_are_dropped",
         ],
     ),
     (
@@ -31,18 +65,28 @@ const PROMISES: &[(&str, &[&str])] = &[
         &[
             "another_expectation_is_a_417",
             "a_client_that_waits_for_leave_to_send_gets_it",
+            "an_expectation_that_is_not_met_leaves_no_body_behind",
+            "no_byte_is_lost_between_leave_to_send_and_the_answer",
         ],
     ),
     (
         "early answers",
         &[
             "an_answer_before_the_end_of_the_upload_reaches_the_client",
+            "an_early_answer_reaches_a_client_that_is_still_sending",
+            "an_early_answer_to_a_small_upload_keeps_the_connection_in_step",
             "a_body_that_is_declared_too_large_is_a_413_before_the_backend_is_asked",
         ],
     ),
     (
         "a backend's extra bytes",
-        &["a_connection_with_bytes_beyond_its_answer_is_not_used_again"],
+        &[
+            "a_connection_with_bytes_beyond_its_answer_is_not_used_again",
+            "what_a_backend_sends_unasked_is_nobodys_answer",
+            "a_second_final_response_or_a_late_interim_one_is_dropped",
+            "a_server_that_speaks_first_on_a_kept_connection_is_not_believed",
+            "interim_responses_are_bounded_and_frame_nothing",
+        ],
     ),
     (
         "hop-by-hop fields",
@@ -50,6 +94,10 @@ const PROMISES: &[(&str, &[&str])] = &[
             "what_belongs_to_one_connection_goes_no_further",
             "our_own_fields_cannot_be_nominated_away",
             "fields_of_one_connection_go_no_further",
+            "what_makes_a_request_ours_cannot_be_named_away",
+            "of_te_only_trailers_pass",
+            "whatever_a_client_names_nothing_of_its_connection_reaches_the_backend",
+            "whatever_a_backend_names_nothing_of_its_connection_reaches_the_client",
         ],
     ),
     (
@@ -59,6 +107,9 @@ const PROMISES: &[(&str, &[&str])] = &[
             "http2_is_not_negotiated_through_us",
             "an_upgrade_over_http_1_0_is_ignored",
             "a_tunnel_that_nobody_asked_for_is_a_502",
+            "an_upgrade_passes_only_if_it_is_asked_for_in_full",
+            "a_switch_that_nobody_asked_for_is_a_502",
+            "a_switch_to_something_else_than_asked_for_is_a_502",
         ],
     ),
     (
@@ -198,6 +249,9 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_backend_that_refuses_is_a_502",
             "a_backend_that_hangs_is_a_504",
             "a_backend_that_fails_is_a_502",
+            "a_head_that_breaks_off_is_a_502",
+            "a_backend_that_fails_during_an_upload_is_told_at_once",
+            "a_backend_that_hangs_at_any_stage_is_let_go_in_time",
         ],
     ),
     (
@@ -205,6 +259,8 @@ const PROMISES: &[(&str, &[&str])] = &[
         &[
             "a_response_that_is_cut_is_visibly_cut",
             "a_response_that_stops_moving_is_cut",
+            "a_response_that_breaks_off_has_no_clean_end_for_any_client",
+            "a_response_that_stops_has_no_clean_end_for_an_old_client",
         ],
     ),
     (
@@ -213,6 +269,10 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_kept_connection_that_breaks_as_it_is_used_is_tried_again_for_a_get",
             "a_kept_connection_that_breaks_as_it_is_used_is_not_tried_again_for_a_post",
             "a_token_is_never_sent_twice",
+            "what_may_arrive_twice_and_has_no_body_is_tried_once_more",
+            "what_must_not_arrive_twice_is_a_502_after_one_attempt",
+            "many_dead_connections_cost_one_retry",
+            "a_body_is_never_there_twice_in_part",
         ],
     ),
     (
@@ -220,6 +280,10 @@ const PROMISES: &[(&str, &[&str])] = &[
         &[
             "when_the_client_leaves_the_backend_is_let_go_within_a_second",
             "when_the_client_leaves_the_api_is_let_go",
+            "a_client_that_leaves_takes_its_request_along_at_every_stage",
+            "a_client_that_leaves_a_stream_takes_the_backend_along",
+            "a_client_that_leaves_a_flood_unread_takes_the_backend_along",
+            "a_client_that_resets_an_upload_is_noticed_though_the_backend_does_not_read",
         ],
     ),
     (

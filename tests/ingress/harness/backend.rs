@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::PATIENCE;
-use super::message::{Framing, Head, Reader, Seen};
+use super::message::{Arrival, Framing, Head, Reader, Seen};
 
 /// A server on loopback that keeps what it was asked.
 pub(crate) struct TestBackend {
@@ -165,13 +165,16 @@ impl Answering {
         self.body_read = true;
         let framing = Framing::of_request(&self.head);
         let read = self.reader.body(framing);
+        let mut seen = self.shared.seen.lock().unwrap();
+        let seen = &mut seen[self.index];
         if read.is_err() {
             self.closing = true;
+            seen.arrival = Arrival::Cut;
         }
         let (body, trailers) = read?;
-        let mut seen = self.shared.seen.lock().unwrap();
-        seen[self.index].body.clone_from(&body);
-        seen[self.index].trailers = trailers;
+        seen.arrival = Arrival::Whole;
+        seen.body.clone_from(&body);
+        seen.trailers = trailers;
         Ok(body)
     }
 

@@ -19,8 +19,21 @@ pub(crate) struct Head {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     pub(crate) head: Head,
+    pub(crate) arrival: Arrival,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Fields,
+}
+
+/// How much of a request there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// Its head; nobody has read its body to an end.
+    #[default]
+    Begun,
+    /// All of it.
+    Whole,
+    /// Its body broke off.
+    Cut,
 }
 
 /// A response that a caller has received.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 pub(crate) mod api;
 pub(crate) mod backend;
 pub(crate) mod caller;
+pub(crate) mod front;
 pub(crate) mod ingress;
 pub(crate) mod message;
 
