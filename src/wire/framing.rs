@@ -267,7 +267,10 @@ impl Decoder {
             return Err(BadFraming("the size of a chunk is no number"));
         }
         let Some(end) = memchr(b'\n', input) else {
-            if self.extensions + input.len() - digits > MAX_EXTENSIONS {
+            // A CR at the end may be that of the line's own end.
+            let extensions = &input[digits..];
+            let extensions = extensions.strip_suffix(b"\r").unwrap_or(extensions);
+            if self.extensions + extensions.len() > MAX_EXTENSIONS {
                 return Err(BadFraming("the extensions of the chunks are too long"));
             }
             return Ok(None);
@@ -525,5 +528,17 @@ mod tests {
         decode(two(MAX_EXTENSIONS - 9, 9)).unwrap();
         decode(two(MAX_EXTENSIONS - 9, 10)).unwrap_err();
         decode(format!("1;{}", "x".repeat(MAX_EXTENSIONS))).unwrap_err();
+    }
+
+    #[test]
+    fn a_line_that_is_cut_before_its_line_feed_has_the_same_limit() {
+        let line = format!("1;{}\r\n", "x".repeat(MAX_EXTENSIONS - 1));
+        let input = format!("{line}a\r\n0\r\n\r\n");
+        for cut in line.len() - 3..=line.len() {
+            let found = decode(Length::Chunked, &input, cut).unwrap();
+            assert_eq!(found.0, "a", "cut at {cut}");
+            let longer = input.replace(';', ";x");
+            decode(Length::Chunked, &longer, cut).unwrap_err();
+        }
     }
 }
