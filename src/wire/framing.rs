@@ -133,6 +133,8 @@ enum State {
     ChunkEnd,
     Trailers(Scan),
     Ended,
+    /// What comes next cannot be told: there is no end.
+    Faulty(BadFraming),
 }
 
 /// What a [`Decoder`] found.
@@ -204,9 +206,18 @@ impl Decoder {
     /// # Errors
     /// When the framing is faulty. The connection must not be used any more.
     pub fn decode(&mut self, input: &mut BytesMut) -> Result<Found, BadFraming> {
+        let found = self.advance(input);
+        if let Err(bad) = found {
+            self.state = State::Faulty(bad);
+        }
+        found
+    }
+
+    fn advance(&mut self, input: &mut BytesMut) -> Result<Found, BadFraming> {
         loop {
             match &mut self.state {
                 State::Ended => return Ok(Found::End),
+                State::Faulty(bad) => return Err(*bad),
                 _ if input.is_empty() => return Ok(Found::More),
                 State::Exact(left) => {
                     let data = take(input, *left);
@@ -517,6 +528,22 @@ mod tests {
             for cut in 0..=input.len() {
                 assert!(decode(Length::Chunked, input, cut).is_err(), "{input:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_faulty_body_has_no_end() {
+        for input in ["1\r\nab", "g\r\n", "0\r\nA : b\r\n\r\n", "0\r\nA: b\n\r\n"] {
+            let mut decoder = Decoder::new(Length::Chunked, LIMITS);
+            let mut buffer = BytesMut::from(format!("{input}0\r\n\r\n").as_bytes());
+            let bad = loop {
+                match decoder.decode(&mut buffer) {
+                    Ok(found) => assert!(matches!(found, Found::Data(_)), "{input:?}"),
+                    Err(bad) => break bad,
+                }
+            };
+            assert_eq!(decoder.decode(&mut buffer), Err(bad), "{input:?}");
+            assert!(!decoder.close() && !decoder.is_ended(), "{input:?}");
         }
     }
 
