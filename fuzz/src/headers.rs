@@ -145,11 +145,9 @@ fn response(sent: &HeaderMap) {
     for (before, after) in cookies.zip(fields.get_all(header::SET_COOKIE)) {
         let named = |cookie: &HeaderValue| {
             let text = cookie.to_str().unwrap_or_default().to_ascii_lowercase();
-            let mut attributes = text
-                .split(';')
-                .skip(1)
-                .map(|part| part.replace([' ', '\t'], ""));
-            attributes.any(|attribute| attribute == "domain=backend.example")
+            let attributes = text.split(';').skip(1);
+            let mut named = attributes.filter_map(|attribute| attribute.split_once('='));
+            named.any(|(name, value)| name.trim() == "domain" && value.trim() == "backend.example")
         };
         assert!(!named(after), "{after:?}");
         let pair = |cookie: &HeaderValue| {

@@ -53,10 +53,12 @@ async fn serve(stream: DuplexStream, bodies: Bodies, seen: &RefCell<Vec<Message>
         };
         message.whole = bodies == Bodies::Read && ended.is_ok();
         seen.borrow_mut().push(message);
+        let after = answer(&mut server).await;
         if let Err(end) = ended {
+            assert_ne!(after, After::Open, "the body has no end: {end:?}");
             return end;
         }
-        if answer(&mut server).await != After::Open {
+        if after != After::Open {
             return End::Connection;
         }
     }
@@ -126,6 +128,7 @@ async fn ask(stream: DuplexStream, methods: &[Method], seen: &RefCell<Vec<Messag
         message.whole = ended.is_ok();
         seen.borrow_mut().push(message);
         if let Err(end) = ended {
+            assert!(!client.is_free(), "the body has no end: {end:?}");
             return end;
         }
         if !client.is_free() {
