@@ -133,6 +133,7 @@ enum State {
     ChunkEnd,
     Trailers(Scan),
     Ended,
+    /// What comes next cannot be told: there is no end.
     Faulty(BadFraming),
 }
 
@@ -275,7 +276,10 @@ impl Decoder {
             return Err(BadFraming("the size of a chunk is no number"));
         }
         let Some(end) = memchr(b'\n', input) else {
-            if self.extensions + input.len() - digits > MAX_EXTENSIONS {
+            // A CR at the end may be that of the line's own end.
+            let extensions = &input[digits..];
+            let extensions = extensions.strip_suffix(b"\r").unwrap_or(extensions);
+            if self.extensions + extensions.len() > MAX_EXTENSIONS {
                 return Err(BadFraming("the extensions of the chunks are too long"));
             }
             return Ok(None);
@@ -531,6 +535,22 @@ mod tests {
     }
 
     #[test]
+    fn a_faulty_body_has_no_end() {
+        for input in ["1\r\nab", "g\r\n", "0\r\nA : b\r\n\r\n", "0\r\nA: b\n\r\n"] {
+            let mut decoder = Decoder::new(Length::Chunked, LIMITS);
+            let mut buffer = BytesMut::from(format!("{input}0\r\n\r\n").as_bytes());
+            let bad = loop {
+                match decoder.decode(&mut buffer) {
+                    Ok(found) => assert!(matches!(found, Found::Data(_)), "{input:?}"),
+                    Err(bad) => break bad,
+                }
+            };
+            assert_eq!(decoder.decode(&mut buffer), Err(bad), "{input:?}");
+            assert!(!decoder.close() && !decoder.is_ended(), "{input:?}");
+        }
+    }
+
+    #[test]
     fn extensions_have_a_limit_for_the_whole_body() {
         let chunk = |length: usize| format!("1;{}\r\na\r\n", "x".repeat(length - 1));
         let two = |first, second| format!("{}{}0\r\n\r\n", chunk(first), chunk(second));
@@ -538,5 +558,17 @@ mod tests {
         decode(two(MAX_EXTENSIONS - 9, 9)).unwrap();
         decode(two(MAX_EXTENSIONS - 9, 10)).unwrap_err();
         decode(format!("1;{}", "x".repeat(MAX_EXTENSIONS))).unwrap_err();
+    }
+
+    #[test]
+    fn a_line_that_is_cut_before_its_line_feed_has_the_same_limit() {
+        let line = format!("1;{}\r\n", "x".repeat(MAX_EXTENSIONS - 1));
+        let input = format!("{line}a\r\n0\r\n\r\n");
+        for cut in line.len() - 3..=line.len() {
+            let found = decode(Length::Chunked, &input, cut).unwrap();
+            assert_eq!(found.0, "a", "cut at {cut}");
+            let longer = input.replace(';', ";x");
+            decode(Length::Chunked, &longer, cut).unwrap_err();
+        }
     }
 }
