@@ -20,7 +20,9 @@ use connection::Connection;
 
 mod connection;
 mod dial;
+mod eyeballs;
 mod guard;
+mod names;
 mod origin;
 mod stream;
 

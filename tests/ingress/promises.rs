@@ -119,6 +119,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "only_what_is_public_is_public",
             "a_backend_on_a_private_address_is_refused_unless_allowed",
             "our_own_listeners_are_no_backends",
+            "no_address_of_a_name_is_dialled_that_the_guard_refuses",
         ],
     ),
     (
