@@ -12,12 +12,12 @@ use rustls::{ClientConfig, RootCertStore};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio_rustls::TlsConnector;
 
 use super::eyeballs;
 use super::guard::Guard;
 use super::names::Names;
 use super::origin::Origin;
+use super::secure::Secure;
 use super::stream::Stream;
 use crate::wire::Scheme;
 
@@ -26,7 +26,7 @@ use crate::wire::Scheme;
 pub struct Dialer {
     guard: Guard,
     timeout: Duration,
-    tls: TlsConnector,
+    tls: Arc<ClientConfig>,
     names: Names,
 }
 
@@ -94,7 +94,7 @@ impl Dialer {
         Ok(Self {
             guard,
             timeout,
-            tls: TlsConnector::from(Arc::new(tls_config(ca)?)),
+            tls: Arc::new(tls_config(ca)?),
             names: Names::of_system(runtime),
         })
     }
@@ -131,8 +131,8 @@ impl Dialer {
                 let name = origin.host().trim_start_matches('[').trim_end_matches(']');
                 let name = ServerName::try_from(name.to_owned())
                     .map_err(|error| connect_error(io::Error::other(error)))?;
-                let tls = self.tls.connect(name, tcp).await.map_err(connect_error)?;
-                Ok(Stream::Tls(Box::new(tls)))
+                let tls = Secure::connect(&self.tls, name, tcp).await;
+                Ok(Stream::Tls(Box::new(tls.map_err(connect_error)?)))
             }
         }
     }

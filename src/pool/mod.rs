@@ -24,6 +24,7 @@ mod eyeballs;
 mod guard;
 mod names;
 mod origin;
+mod secure;
 mod stream;
 
 pub use dial::{BadAuthorities, DialError, Dialer};
