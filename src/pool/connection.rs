@@ -23,6 +23,8 @@ pub(super) struct Connection {
     client: Client<Stream>,
     origin: Rc<Origin>,
     pool: Weak<Pool>,
+    /// Whether it was given back before: a fresh one has carried nothing yet.
+    kept: bool,
     pub(super) idle_since: Instant,
 }
 
@@ -32,6 +34,7 @@ impl Connection {
             client: Client::new(stream),
             origin,
             pool: Rc::downgrade(pool),
+            kept: false,
             idle_since: Instant::now(),
         })
     }
@@ -43,6 +46,11 @@ impl Connection {
     /// Whether it is still open after a pause, and nothing came that nobody asked for.
     pub(super) fn is_quiet(&mut self) -> bool {
         self.client.is_quiet()
+    }
+
+    /// Whether it has carried a request before this one.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept
     }
 
     /// Gives the memory of its buffers back.
@@ -115,10 +123,11 @@ impl Source for Connection {
         let _progress = self.client.poll_upload(context);
     }
 
-    fn finish(self: Box<Self>) {
+    fn finish(mut self: Box<Self>) {
         if self.client.is_free()
             && let Some(pool) = self.pool.upgrade()
         {
+            self.kept = true;
             pool.keep(self);
         }
     }

@@ -7,15 +7,14 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body::Body as _;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::telemetry::metrics::Metrics;
 use crate::units;
+use crate::wire::body;
 use crate::wire::head::BadHead;
-use crate::wire::{Request, Response, body, client};
 use connection::Connection;
 
 mod connection;
@@ -25,6 +24,7 @@ mod guard;
 mod names;
 mod origin;
 mod secure;
+mod send;
 mod stream;
 
 pub use dial::{BadAuthorities, DialError, Dialer};
@@ -127,51 +127,6 @@ impl Pool {
         })
     }
 
-    /// Sends a request whose target is in origin form and whose `Host` is set, and gives the
-    /// response as soon as its head is here.
-    ///
-    /// # Errors
-    /// When no connection could be made, or it broke before the head of the response was here.
-    pub async fn send(
-        self: &Rc<Self>,
-        origin: &Origin,
-        request: Request,
-    ) -> Result<Response, Error> {
-        let mut request = request;
-        // RFC 9110, 9.2.2: such a request means the same when it arrives twice.
-        let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
-        let mut unsent: Option<Box<Connection>> = None;
-        while let Some(mut connection) = self.take_idle(origin) {
-            self.metrics.pool_reused.inc();
-            match &mut unsent {
-                Some(other) => connection.take_over(other),
-                None => connection.begin(&mut request),
-            }
-            match connection.response(&mut request).await {
-                Ok(head) => return Ok(connection.answer(head)),
-                // It was closed while it was idle, or as we wrote.
-                Err(client::Error::BrokenOff(_)) if connection.is_unsent() => {
-                    unsent = Some(connection);
-                }
-                Err(client::Error::BrokenOff(_)) if repeatable => {
-                    unsent = None;
-                    break;
-                }
-                Err(error) => return Err(connection.broken(error)),
-            }
-        }
-        // Boxed, because a connection is opened seldom and the future of every request has room for it.
-        let mut connection = Box::pin(self.open(origin)).await?;
-        match &mut unsent {
-            Some(other) => connection.take_over(other),
-            None => connection.begin(&mut request),
-        }
-        match connection.response(&mut request).await {
-            Ok(head) => Ok(connection.answer(head)),
-            Err(error) => Err(connection.broken(error)),
-        }
-    }
-
     async fn open(self: &Rc<Self>, origin: &Origin) -> Result<Box<Connection>, Error> {
         let stream = self.dialer.dial(origin).await.inspect_err(|_| {
             self.metrics.pool_failed.inc();
@@ -197,6 +152,7 @@ impl Pool {
         while let Some(mut connection) = kept.pop() {
             self.count_idle(-1);
             if connection.is_quiet() {
+                self.metrics.pool_reused.inc();
                 return Some(connection);
             }
         }
