@@ -28,7 +28,7 @@ impl Pool {
             Some(kept) => kept,
             // Boxed, because that is seldom and the future of every request has room
             // for it.
-            None => Box::pin(self.open(origin)).await?,
+            None => Box::pin(self.obtain(origin)).await?,
         };
         connection.begin(&mut request);
         let error = match connection.response(&mut request).await {
@@ -40,7 +40,7 @@ impl Pool {
         };
         self.metrics.retried(reason);
         // Not over another one that was kept: what ended one may have ended them all.
-        let mut fresh = Box::pin(self.open(origin)).await?;
+        let mut fresh = Box::pin(self.open_anew(origin)).await?;
         match reason {
             Retry::Unsent => fresh.take_over(&mut connection),
             Retry::BrokenOff => fresh.begin(&mut request),

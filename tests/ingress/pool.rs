@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::backend::ok;
-use crate::harness::{Answering, TestApi, TestBackend, TestIngress, eventually};
+use crate::harness::{Answering, Gate, TestApi, TestBackend, TestIngress, eventually};
 
 const BLOG: &str = "blog.m3o.app";
 
@@ -116,4 +116,54 @@ fn a_token_is_spent_once_also_when_what_was_idle_is_closed() {
     ingress.get("user.m3o.com", "/?token=t").expect(200);
     assert_eq!(api.calls("user/VerifyEmail").len(), 1);
     assert_eq!(api.server().opened(), 2);
+}
+
+#[test]
+fn a_backend_that_was_not_used_for_longest_makes_room_for_a_new_one() {
+    let backends: Vec<TestBackend> = (0..3)
+        .map(|_| TestBackend::answering(ok("hello")))
+        .collect();
+    let urls: Vec<String> = backends.iter().map(TestBackend::url).collect();
+    let api = TestApi::new();
+    let known = [("a", &*urls[0]), ("b", &*urls[1]), ("c", &*urls[2])];
+    api.resolves("app/Resolve", &known);
+    // One of them is the connection to the API.
+    let ingress = TestIngress::before_with(&api, |config| config.backends.connections = 3);
+    let mut caller = ingress.caller();
+    for app in ["a", "b", "a", "c"] {
+        caller.get(&format!("{app}.m3o.app"), "/").expect(200);
+    }
+    eventually("the one of b is closed", || backends[1].closed() == 1);
+    caller.get("a.m3o.app", "/").expect(200);
+    caller.get("c.m3o.app", "/").expect(200);
+    let opened: Vec<usize> = backends.iter().map(TestBackend::opened).collect();
+    assert_eq!(opened, [1, 1, 1]);
+    assert_eq!(ingress.metric("m3o_ingress_pool_idle"), 3.0);
+}
+
+#[test]
+fn beyond_the_cap_of_a_backend_a_request_waits_no_longer_than_a_moment() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let backend = TestBackend::scripted(move |answering| {
+        if answering.target() == "/held" {
+            held.wait();
+        }
+        answering.write(ok("hello"));
+    });
+    let api = TestApi::with_app("blog", &backend.url());
+    let ingress = TestIngress::before_with(&api, |config| config.backends.per_backend = 1);
+    let mut patient = ingress.caller();
+    patient.send(format!("GET /held HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+    eventually("it is held", || backend.opened() == 1);
+    // What is opened beyond the cap is not kept.
+    for round in 1..=2 {
+        ingress.get(BLOG, "/").expect(200);
+        eventually("it is closed again", || backend.closed() == round);
+    }
+    gate.open();
+    assert_eq!(patient.reply().status(), 200);
+    // The one within the cap is.
+    ingress.get(BLOG, "/").expect(200);
+    assert_eq!(backend.opened(), 3);
 }

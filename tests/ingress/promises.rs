@@ -213,6 +213,7 @@ const PROMISES: &[(&str, &[&str])] = &[
         &[
             "a_kept_connection_that_breaks_as_it_is_used_is_tried_again_for_a_get",
             "a_kept_connection_that_breaks_as_it_is_used_is_not_tried_again_for_a_post",
+            "a_post_of_which_nothing_could_be_written_goes_once_over_a_fresh_connection",
             "a_write_of_which_a_part_has_left_counts_as_written_and_the_next_one_fails",
             "a_get_whose_kept_connection_breaks_is_repeated_once_and_counted",
             "a_token_is_never_sent_twice",
