@@ -2,13 +2,14 @@
 
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::origin::Origin;
+use super::lane::{Lane, Seat};
 use super::stream::Stream;
 use super::{Error, Pool};
 use crate::wire::body::{self, Sent, Source};
@@ -21,28 +22,60 @@ use crate::wire::{Body, Request, Response};
 #[derive(Debug)]
 pub(super) struct Connection {
     client: Client<Stream>,
-    origin: Rc<Origin>,
+    seat: Seat,
     pool: Weak<Pool>,
-    pub(super) idle_since: Instant,
+    /// Whether it was given back before: a fresh one has carried nothing yet.
+    kept: bool,
+    idle_since: Option<Instant>,
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream, origin: Rc<Origin>, pool: &Rc<Pool>) -> Box<Self> {
+    pub(super) fn new(stream: Stream, seat: Seat, pool: &Rc<Pool>) -> Box<Self> {
         Box::new(Self {
             client: Client::new(stream),
-            origin,
+            seat,
             pool: Rc::downgrade(pool),
-            idle_since: Instant::now(),
+            kept: false,
+            idle_since: None,
         })
     }
 
-    pub(super) fn origin(&self) -> &Rc<Origin> {
-        &self.origin
+    pub(super) fn lane(&self) -> &Rc<Lane> {
+        self.seat.lane()
+    }
+
+    /// Closes it, and leaves its place for another.
+    pub(super) fn into_seat(self: Box<Self>) -> Seat {
+        self.seat
+    }
+
+    /// Gives it to whoever needs it next.
+    pub(super) fn give_back(mut self: Box<Self>) {
+        self.kept = true;
+        if let Some(pool) = self.pool.upgrade() {
+            pool.take_back(self);
+        }
     }
 
     /// Whether it is still open after a pause, and nothing came that nobody asked for.
     pub(super) fn is_quiet(&mut self) -> bool {
         self.client.is_quiet()
+    }
+
+    /// Notes that it is idle from now on.
+    pub(super) fn rest(&mut self) {
+        self.idle_since = Some(Instant::now());
+    }
+
+    /// How long it has been idle.
+    pub(super) fn idle_for(&self) -> Duration {
+        self.idle_since
+            .map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Whether it has carried a request before this one.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept
     }
 
     /// Gives the memory of its buffers back.
@@ -85,7 +118,7 @@ impl Connection {
     }
 
     pub(super) fn broken(&self, error: client::Error) -> Error {
-        let origin = Origin::clone(&self.origin);
+        let origin = self.lane().origin().clone();
         match error {
             client::Error::RequestBody(error) => Error::RequestBody(error),
             client::Error::BrokenOff(source) => Error::Broken { origin, source },
@@ -116,10 +149,8 @@ impl Source for Connection {
     }
 
     fn finish(self: Box<Self>) {
-        if self.client.is_free()
-            && let Some(pool) = self.pool.upgrade()
-        {
-            pool.keep(self);
+        if self.client.is_free() {
+            self.give_back();
         }
     }
 }

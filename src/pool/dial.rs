@@ -6,19 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio_rustls::TlsConnector;
 
+use super::eyeballs;
 use super::guard::Guard;
+use super::names::Names;
 use super::origin::Origin;
+use super::secure::Secure;
 use super::stream::Stream;
 use crate::wire::Scheme;
 
@@ -27,11 +26,13 @@ use crate::wire::Scheme;
 pub struct Dialer {
     guard: Guard,
     timeout: Duration,
-    tls: TlsConnector,
-    names: TokioResolver,
-    /// The runtime that carries look-ups of names: their sockets outlive the worker that asked.
-    runtime: Handle,
+    tls: Arc<ClientConfig>,
+    names: Names,
 }
+
+/// Addresses of one name that are tried at most: more would let a name send us all over the net for
+/// one request.
+const MOST_ADDRESSES: usize = 32;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -90,16 +91,11 @@ impl Dialer {
         ca: &str,
         runtime: Handle,
     ) -> Result<Self, BadAuthorities> {
-        let names = {
-            let _names_live_there = runtime.enter();
-            resolver()
-        };
         Ok(Self {
             guard,
             timeout,
-            tls: TlsConnector::from(Arc::new(tls_config(ca)?)),
-            names,
-            runtime,
+            tls: Arc::new(tls_config(ca)?),
+            names: Names::of_system(runtime),
         })
     }
 
@@ -135,39 +131,47 @@ impl Dialer {
                 let name = origin.host().trim_start_matches('[').trim_end_matches(']');
                 let name = ServerName::try_from(name.to_owned())
                     .map_err(|error| connect_error(io::Error::other(error)))?;
-                let tls = self.tls.connect(name, tcp).await.map_err(connect_error)?;
-                Ok(Stream::Tls(Box::new(tls)))
+                let tls = Secure::connect(&self.tls, name, tcp).await;
+                Ok(Stream::Tls(Box::new(tls.map_err(connect_error)?)))
             }
         }
     }
 
-    /// Tries each permitted address in turn.
+    /// Connects to whichever permitted address answers first.
     async fn connect_tcp(&self, origin: &Origin) -> Result<TcpStream, DialError> {
-        let mut failure = DialError::Connect {
+        let addresses = self.permitted(origin, self.addresses(origin).await?)?;
+        let failed = |source| DialError::Connect {
             origin: origin.clone(),
-            source: io::ErrorKind::AddrNotAvailable.into(),
+            source,
         };
-        for ip in self.addresses(origin).await? {
-            let address = SocketAddr::new(ip, origin.port());
-            // What is checked is what is dialled: a name cannot change its mind in between.
-            if !self.guard.permits(address, origin.reach()) {
-                failure = DialError::Forbidden {
-                    origin: origin.clone(),
-                    address: ip,
-                };
-                continue;
-            }
-            match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(source) => {
-                    failure = DialError::Connect {
-                        origin: origin.clone(),
-                        source,
-                    };
-                }
-            }
+        match addresses.split_first() {
+            Some((first, others)) => eyeballs::race(*first, others, TcpStream::connect)
+                .await
+                .map_err(failed),
+            None => Err(failed(io::ErrorKind::AddrNotAvailable.into())),
         }
-        Err(failure)
+    }
+
+    /// What may be dialled of `addresses`, checked: a name cannot change its mind in between.
+    fn permitted(
+        &self,
+        origin: &Origin,
+        addresses: Vec<IpAddr>,
+    ) -> Result<Vec<SocketAddr>, DialError> {
+        let refused = addresses.last().copied();
+        let permitted: Vec<SocketAddr> = addresses
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, origin.port()))
+            .filter(|address| self.guard.permits(*address, origin.reach()))
+            .take(MOST_ADDRESSES)
+            .collect();
+        match refused {
+            Some(address) if permitted.is_empty() => Err(DialError::Forbidden {
+                origin: origin.clone(),
+                address,
+            }),
+            _ => Ok(permitted),
+        }
     }
 
     async fn addresses(&self, origin: &Origin) -> Result<Vec<IpAddr>, DialError> {
@@ -176,24 +180,11 @@ impl Dialer {
         if let Ok(address) = literal.parse() {
             return Ok(vec![address]);
         }
-        let names = self.names.clone();
-        // A dot at the end keeps the search list of resolv.conf out of it.
-        let name = format!("{}.", host.trim_end_matches('.'));
-        let lookup = self
-            .runtime
-            .spawn(async move { names.lookup_ip(name).await })
-            .await
-            .map_err(|gone| DialError::Connect {
-                origin: origin.clone(),
-                source: io::Error::other(gone),
-            })?;
-        match lookup {
-            Ok(found) => Ok(found.iter().collect()),
-            Err(source) => Err(DialError::Name {
-                origin: origin.clone(),
-                source: Box::new(source),
-            }),
-        }
+        let found = self.names.addresses(host).await;
+        found.map_err(|source| DialError::Name {
+            origin: origin.clone(),
+            source,
+        })
     }
 }
 
@@ -203,23 +194,6 @@ impl std::fmt::Debug for Dialer {
             .field("guard", &self.guard)
             .finish_non_exhaustive()
     }
-}
-
-/// As the system is configured; a machine without name servers still has its hosts file.
-fn resolver() -> TokioResolver {
-    let builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
-        tracing::warn!(%error, "no name servers are configured; only the hosts file is used");
-        TokioResolver::builder_with_config(
-            ResolverConfig::default(),
-            TokioRuntimeProvider::default(),
-        )
-    });
-    let mut builder = builder;
-    builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    builder.options_mut().cache_size = 4096;
-    builder
-        .build()
-        .expect("no option needs what is not built in")
 }
 
 fn tls_config(ca: &str) -> Result<ClientConfig, BadAuthorities> {
@@ -263,3 +237,6 @@ fn bad_authorities(path: &Path, reason: &dyn std::fmt::Display) -> BadAuthoritie
         reason: reason.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,28 +1,36 @@
 //! Connections to backends and to the upstream: dialled, reused, bounded. One pool a worker.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body::Body as _;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use crate::telemetry::metrics::Metrics;
 use crate::units;
+use crate::wire::body;
 use crate::wire::head::BadHead;
-use crate::wire::{Request, Response, body, client};
 use connection::Connection;
+use idle::Idle;
+use lane::{Given, Lane, Seat};
 
 mod connection;
 mod dial;
+mod eyeballs;
 mod guard;
+mod idle;
+mod lane;
+mod names;
 mod origin;
+mod secure;
+mod send;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use dial::{BadAuthorities, DialError, Dialer};
 pub use guard::Guard;
@@ -36,9 +44,10 @@ pub struct Config {
     pub allow_private: bool,
     /// A PEM file of authorities trusted besides the system's; empty: none.
     pub ca: String,
-    /// Idle connections kept in all.
+    /// Idle connections kept in all: beyond it the one that was not used for longest goes.
     pub connections: usize,
-    /// Idle connections kept to one backend.
+    /// Connections to one backend that are opened at once, and kept: beyond it a request waits a
+    /// moment for one to be given back.
     pub per_backend: usize,
     /// Peers whose `X-Forwarded-*` and `X-Request-Id` are believed.
     #[serde(with = "units::one_or_many")]
@@ -63,9 +72,8 @@ pub struct Pool {
     dialer: Dialer,
     limits: PoolLimits,
     metrics: Arc<Metrics>,
-    #[expect(clippy::vec_box, reason = "a connection goes round in its box")]
-    idle: RefCell<HashMap<Rc<Origin>, Vec<Box<Connection>>>>,
-    idle_count: Cell<usize>,
+    lanes: RefCell<HashMap<Origin, Rc<Lane>>>,
+    idle: RefCell<Idle<Box<Connection>>>,
     sweeper: RefCell<Option<JoinHandle<()>>>,
 }
 
@@ -74,7 +82,7 @@ pub struct Pool {
 pub struct PoolLimits {
     /// Idle connections in all.
     pub connections: usize,
-    /// Idle connections to one origin.
+    /// Connections to one origin, busy and idle.
     pub per_backend: usize,
     /// How long an idle connection is kept.
     pub idle: Duration,
@@ -118,123 +126,107 @@ impl Pool {
             dialer,
             limits,
             metrics,
-            idle: RefCell::default(),
-            idle_count: Cell::new(0),
+            lanes: RefCell::default(),
+            idle: RefCell::new(Idle::new()),
             sweeper: RefCell::default(),
         })
     }
 
-    /// Sends a request whose target is in origin form and whose `Host` is set, and gives the
-    /// response as soon as its head is here.
-    ///
-    /// # Errors
-    /// When no connection could be made, or it broke before the head of the response was here.
-    pub async fn send(
-        self: &Rc<Self>,
-        origin: &Origin,
-        request: Request,
-    ) -> Result<Response, Error> {
-        let mut request = request;
-        // RFC 9110, 9.2.2: such a request means the same when it arrives twice.
-        let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
-        let mut unsent: Option<Box<Connection>> = None;
-        while let Some(mut connection) = self.take_idle(origin) {
-            self.metrics.pool_reused.inc();
-            match &mut unsent {
-                Some(other) => connection.take_over(other),
-                None => connection.begin(&mut request),
-            }
-            match connection.response(&mut request).await {
-                Ok(head) => return Ok(connection.answer(head)),
-                // It was closed while it was idle, or as we wrote.
-                Err(client::Error::BrokenOff(_)) if connection.is_unsent() => {
-                    unsent = Some(connection);
-                }
-                Err(client::Error::BrokenOff(_)) if repeatable => {
-                    unsent = None;
-                    break;
-                }
-                Err(error) => return Err(connection.broken(error)),
-            }
-        }
-        // Boxed, because a connection is opened seldom and the future of every request has room for it.
-        let mut connection = Box::pin(self.open(origin)).await?;
-        match &mut unsent {
-            Some(other) => connection.take_over(other),
-            None => connection.begin(&mut request),
-        }
-        match connection.response(&mut request).await {
-            Ok(head) => Ok(connection.answer(head)),
-            Err(error) => Err(connection.broken(error)),
-        }
-    }
-
-    async fn open(self: &Rc<Self>, origin: &Origin) -> Result<Box<Connection>, Error> {
-        let stream = self.dialer.dial(origin).await.inspect_err(|_| {
-            self.metrics.pool_failed.inc();
-        })?;
-        let known = self
-            .idle
-            .borrow()
-            .get_key_value(origin)
-            .map(|(known, _)| Rc::clone(known));
-        let origin = known.unwrap_or_else(|| Rc::new(origin.clone()));
-        let connection = Connection::new(stream, origin, self);
-        self.sweeper.borrow_mut().get_or_insert_with(|| {
-            tokio::task::spawn_local(sweep(Rc::downgrade(self), self.limits.idle))
-        });
-        self.metrics.pool_opened.inc();
-        Ok(connection)
-    }
-
-    /// The connection used last: the others may then grow old and go.
+    /// A connection that is idle.
     fn take_idle(&self, origin: &Origin) -> Option<Box<Connection>> {
-        let mut idle = self.idle.borrow_mut();
-        let kept = idle.get_mut(origin)?;
-        while let Some(mut connection) = kept.pop() {
-            self.count_idle(-1);
-            if connection.is_quiet() {
+        let lanes = self.lanes.borrow();
+        let lane = lanes.get(origin)?;
+        while let Some(place) = lane.take_newest() {
+            let kept = self.idle.borrow_mut().take(place);
+            self.metrics.pool_idle.dec();
+            if let Some(mut connection) = kept
+                && connection.is_quiet()
+            {
+                self.metrics.pool_reused.inc();
                 return Some(connection);
             }
         }
         None
     }
 
-    fn keep(&self, mut connection: Box<Connection>) {
-        let mut idle = self.idle.borrow_mut();
-        let kept = match idle.get_mut(connection.origin()) {
-            Some(kept) => kept,
-            None => idle.entry(Rc::clone(connection.origin())).or_default(),
+    /// A connection where none is idle: one that another request gives back, or a fresh one.
+    async fn obtain(self: &Rc<Self>, origin: &Origin) -> Result<Box<Connection>, Error> {
+        let lane = self.lane(origin);
+        let seat = match lane.turn().await {
+            Given::Room(seat) => seat,
+            Given::Connection(mut connection) => {
+                if connection.is_quiet() {
+                    self.metrics.pool_reused.inc();
+                    return Ok(connection);
+                }
+                connection.into_seat()
+            }
         };
-        if kept.len() >= self.limits.per_backend || self.idle_count.get() >= self.limits.connections
-        {
+        self.open(seat).await
+    }
+
+    /// A fresh connection, whoever waits.
+    async fn open_anew(self: &Rc<Self>, origin: &Origin) -> Result<Box<Connection>, Error> {
+        let seat = self.lane(origin).seat();
+        self.open(seat).await
+    }
+
+    async fn open(self: &Rc<Self>, seat: Seat) -> Result<Box<Connection>, Error> {
+        let stream = self.dialer.dial(seat.lane().origin()).await;
+        let stream = stream.inspect_err(|_| self.metrics.pool_failed.inc())?;
+        self.metrics.pool_opened.inc();
+        Ok(Connection::new(stream, seat, self))
+    }
+
+    fn lane(self: &Rc<Self>, origin: &Origin) -> Rc<Lane> {
+        let mut lanes = self.lanes.borrow_mut();
+        if let Some(lane) = lanes.get(origin) {
+            return Rc::clone(lane);
+        }
+        self.sweeper.borrow_mut().get_or_insert_with(|| {
+            tokio::task::spawn_local(sweep(Rc::downgrade(self), self.limits.idle))
+        });
+        let lane = Lane::new(origin.clone(), self.limits.per_backend);
+        lanes.insert(origin.clone(), Rc::clone(&lane));
+        lane
+    }
+
+    /// Takes a connection that is done: for whoever waits, else to keep it.
+    fn take_back(&self, connection: Box<Connection>) {
+        let lane = Rc::clone(connection.lane());
+        let Some(mut connection) = lane.hand_on(connection) else {
+            return;
+        };
+        if lane.is_over_cap() {
             return;
         }
-        connection.idle_since = Instant::now();
-        kept.push(connection);
-        self.count_idle(1);
+        connection.rest();
+        let mut idle = self.idle.borrow_mut();
+        lane.put_idle(idle.put(connection));
+        if idle.len() <= self.limits.connections {
+            self.metrics.pool_idle.inc();
+        } else if let Some(oldest) = idle.take_oldest() {
+            oldest.lane().forget_oldest();
+        }
     }
 
     fn drop_old(&self) {
-        let mut dropped = 0;
-        self.idle.borrow_mut().retain(|_, kept| {
-            let before = kept.len();
-            kept.retain_mut(|connection| {
-                let kept =
-                    connection.is_quiet() && connection.idle_since.elapsed() < self.limits.idle;
-                connection.shrink();
-                kept
+        let mut idle = self.idle.borrow_mut();
+        self.lanes.borrow_mut().retain(|_, lane| {
+            lane.retain_idle(|place| {
+                let stays = idle.get_mut(*place).is_some_and(|connection| {
+                    let stays = connection.is_quiet() && connection.idle_for() < self.limits.idle;
+                    connection.shrink();
+                    stays
+                });
+                if !stays {
+                    let _closed = idle.take(*place);
+                    self.metrics.pool_idle.dec();
+                }
+                stays
             });
-            dropped += before - kept.len();
-            !kept.is_empty()
+            !lane.is_unused()
         });
-        self.count_idle(-isize::try_from(dropped).unwrap_or(0));
-    }
-
-    fn count_idle(&self, change: isize) {
-        self.idle_count
-            .set(self.idle_count.get().saturating_add_signed(change));
-        self.metrics.pool_idle.add(change as i64);
     }
 }
 
@@ -242,14 +234,17 @@ impl Pool {
 impl Pool {
     /// A pool for tests on the current runtime, which may dial loopback.
     pub(crate) fn for_tests() -> Rc<Self> {
-        let guard = Guard::new(true, Vec::new());
-        let runtime = tokio::runtime::Handle::current();
-        let dialer = Dialer::new(guard, Duration::from_secs(5), "", runtime).unwrap();
-        let limits = PoolLimits {
+        Self::for_tests_with(PoolLimits {
             connections: 4,
             per_backend: 4,
             idle: Duration::from_secs(60),
-        };
+        })
+    }
+
+    fn for_tests_with(limits: PoolLimits) -> Rc<Self> {
+        let guard = Guard::new(true, Vec::new());
+        let runtime = tokio::runtime::Handle::current();
+        let dialer = Dialer::new(guard, Duration::from_secs(5), "", runtime).unwrap();
         Self::new(dialer, limits, Metrics::new())
     }
 }

@@ -90,12 +90,35 @@ impl CacheResult {
     }
 }
 
+/// Why a request was sent once more, over a fresh connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Not a byte of it had left.
+    Unsent,
+    /// The kept connection broke off, and the request may arrive twice.
+    BrokenOff,
+}
+
+impl Retry {
+    const ALL: [Self; 2] = [Self::Unsent, Self::BrokenOff];
+
+    /// The label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unsent => "unsent",
+            Self::BrokenOff => "broken_off",
+        }
+    }
+}
+
 /// The series, each ready to be counted without a lookup.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     durations: Vec<Histogram>,
     resolve_cache: Vec<IntCounter>,
+    retries: Vec<IntCounter>,
     /// Requests being answered right now.
     pub active_requests: IntGauge,
     /// Connections of clients.
@@ -154,6 +177,14 @@ impl Metrics {
             &["result"],
         )
         .expect("static name and labels");
+        let retries = IntCounterVec::new(
+            Opts::new(
+                "m3o_ingress_backend_retries_total",
+                "Requests sent once more, because the connection they were sent over was dead",
+            ),
+            &["reason"],
+        )
+        .expect("static name and labels");
         let shed = IntCounterVec::new(
             Opts::new(
                 "m3o_ingress_shed_total",
@@ -182,6 +213,10 @@ impl Metrics {
                 .iter()
                 .map(|result| cache.with_label_values(&[result.as_str()]))
                 .collect(),
+            retries: Retry::ALL
+                .iter()
+                .map(|reason| retries.with_label_values(&[reason.as_str()]))
+                .collect(),
             active_requests: gauge("http_server_active_requests", "Requests being answered"),
             connections: gauge("m3o_ingress_connections", "Connections of clients"),
             pool_opened: pool.with_label_values(&["opened"]),
@@ -196,10 +231,11 @@ impl Metrics {
             ),
             registry,
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 11] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 12] = [
             Box::new(durations),
             Box::new(cache),
             Box::new(pool),
+            Box::new(retries),
             Box::new(shed),
             Box::new(build),
             Box::new(metrics.active_requests.clone()),
@@ -228,6 +264,11 @@ impl Metrics {
     /// Counts one lookup of a backend.
     pub fn resolved(&self, result: CacheResult) {
         self.resolve_cache[result as usize].inc();
+    }
+
+    /// Counts one request that is sent once more.
+    pub fn retried(&self, reason: Retry) {
+        self.retries[reason as usize].inc();
     }
 
     /// Everything in the text format of Prometheus.
@@ -261,11 +302,14 @@ mod tests {
         let metrics = Metrics::new();
         metrics.request_ended(RouteKind::Verify, 302, Duration::from_millis(7));
         metrics.resolved(CacheResult::Negative);
+        metrics.retried(Retry::BrokenOff);
         let text = String::from_utf8(metrics.to_text()).unwrap();
         for line in [
             r#"http_server_request_duration_seconds_count{http_response_status_class="3xx",http_route="verify"} 1"#,
             r#"m3o_ingress_resolve_cache_total{result="negative"} 1"#,
             r#"m3o_ingress_resolve_cache_total{result="miss"} 0"#,
+            r#"m3o_ingress_backend_retries_total{reason="broken_off"} 1"#,
+            r#"m3o_ingress_backend_retries_total{reason="unsent"} 0"#,
             "http_server_active_requests 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -24,6 +24,7 @@ mod index;
 mod limits;
 mod links;
 mod platform_writes;
+mod pool;
 mod promises;
 mod resolving;
 mod retries;

@@ -170,6 +170,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "only_what_is_public_is_public",
             "a_backend_on_a_private_address_is_refused_unless_allowed",
             "our_own_listeners_are_no_backends",
+            "no_address_of_a_name_is_dialled_that_the_guard_refuses",
         ],
     ),
     (
@@ -268,6 +269,9 @@ const PROMISES: &[(&str, &[&str])] = &[
         &[
             "a_kept_connection_that_breaks_as_it_is_used_is_tried_again_for_a_get",
             "a_kept_connection_that_breaks_as_it_is_used_is_not_tried_again_for_a_post",
+            "a_post_of_which_nothing_could_be_written_goes_once_over_a_fresh_connection",
+            "a_write_of_which_a_part_has_left_counts_as_written_and_the_next_one_fails",
+            "a_get_whose_kept_connection_breaks_is_repeated_once_and_counted",
             "a_token_is_never_sent_twice",
             "what_may_arrive_twice_and_has_no_body_is_tried_once_more",
             "what_must_not_arrive_twice_is_a_502_after_one_attempt",

@@ -1,0 +1,74 @@
+//! A request on its way over a connection, and the one retry that is safe.
+
+use std::rc::Rc;
+
+use http_body::Body as _;
+
+use super::connection::Connection;
+use super::origin::Origin;
+use super::{Error, Pool};
+use crate::telemetry::metrics::Retry;
+use crate::wire::{Request, Response, client};
+
+impl Pool {
+    /// Sends a request whose target is in origin form and whose `Host` is set, and gives the
+    /// response as soon as its head is here.
+    ///
+    /// # Errors
+    /// When no connection could be made, or it broke before the head of the response was here.
+    pub async fn send(
+        self: &Rc<Self>,
+        origin: &Origin,
+        request: Request,
+    ) -> Result<Response, Error> {
+        let mut request = request;
+        // RFC 9110, 9.2.2: such a request means the same when it arrives twice.
+        let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
+        let mut connection = match self.take_idle(origin) {
+            Some(kept) => kept,
+            // Boxed, because that is seldom and the future of every request has room
+            // for it.
+            None => Box::pin(self.obtain(origin)).await?,
+        };
+        connection.begin(&mut request);
+        let error = match connection.response(&mut request).await {
+            Ok(head) => return Ok(connection.answer(head)),
+            Err(error) => error,
+        };
+        let Some(reason) = safe_retry(&connection, &error, &request, repeatable) else {
+            return Err(connection.broken(error));
+        };
+        self.metrics.retried(reason);
+        // Not over another one that was kept: what ended one may have ended them all.
+        let mut fresh = Box::pin(self.open_anew(origin)).await?;
+        match reason {
+            Retry::Unsent => fresh.take_over(&mut connection),
+            Retry::BrokenOff => fresh.begin(&mut request),
+        }
+        drop(connection);
+        match fresh.response(&mut request).await {
+            Ok(head) => Ok(fresh.answer(head)),
+            Err(error) => Err(fresh.broken(error)),
+        }
+    }
+}
+
+/// Why `request` may be sent once more, if it may. A kept connection may have been closed while it
+/// was idle, or as we wrote; where a fresh one breaks, that is the server's answer.
+fn safe_retry(
+    connection: &Connection,
+    error: &client::Error,
+    request: &Request,
+    repeatable: bool,
+) -> Option<Retry> {
+    let broken_off = matches!(error, client::Error::BrokenOff(_));
+    if !broken_off || !connection.is_kept() {
+        return None;
+    }
+    if connection.is_unsent() {
+        return Some(Retry::Unsent);
+    }
+    // Its fields are gone once an interim response came: then the server was at work on it.
+    let whole = !request.headers().is_empty();
+    (repeatable && whole).then_some(Retry::BrokenOff)
+}
