@@ -21,6 +21,7 @@ use crate::proxy::{Proxy, Settings};
 use crate::resolve::Cache;
 use crate::server::connection::ConnectionSettings;
 use crate::server::descriptors;
+use crate::server::door::Guests;
 use crate::server::listener::{self, Listeners};
 use crate::server::permits::Permits;
 use crate::server::shutdown::{Stage, Stop, Stopper, stop_signal};
@@ -173,6 +174,7 @@ impl Ingress {
         let readiness = Arc::new(Readiness::default());
         let limit = descriptors::connections_that_fit(&self.config.limits);
         let permits = Permits::new(limit, self.config.limits.per_peer);
+        self.config.limits.connections = limit;
         let (stopper, worker_stop) = stop_signal();
         let (side_stopper, side_stop) = stop_signal();
 
@@ -270,7 +272,11 @@ impl Ingress {
             cache: Cache::new(config.cache.clone()),
             dialer,
             pool: PoolLimits {
-                connections: config.backends.connections.div_ceil(self.workers),
+                connections: config
+                    .backends
+                    .connections
+                    .min(config.limits.connections)
+                    .div_ceil(self.workers),
                 per_backend: config.backends.per_backend.div_ceil(self.workers),
                 idle: config.timeouts.pool,
             },
@@ -285,8 +291,10 @@ impl Ingress {
                         .iter_mut()
                         .filter_map(|bound| bound.sockets.pop())
                         .collect(),
+                    guests: Guests::Strangers,
                     settings: ConnectionSettings::new(&config.timeouts, &config.limits),
                     permits: Arc::clone(permits),
+                    metrics: Arc::clone(&self.metrics),
                     drain: config.timeouts.drain,
                 };
                 let parts = parts.clone();
@@ -310,11 +318,13 @@ impl Ingress {
                 Arc::clone(readiness),
                 self.mailbox.clone(),
             );
-            self.serve_beside(side, "admin", listeners, admin, stop);
+            self.serve_beside(side, "admin", Guests::Operator, listeners, admin, stop);
         }
         if let Some(demo) = self.demo.take() {
-            self.serve_beside(side, "demo app", demo.app, DemoApp, stop);
-            self.serve_beside(side, "demo function", demo.function, DemoFunction, stop);
+            let guests = Guests::Strangers;
+            self.serve_beside(side, "demo app", guests, demo.app, DemoApp, stop);
+            let listeners = demo.function;
+            self.serve_beside(side, "demo function", guests, listeners, DemoFunction, stop);
         }
         if let Api::Local(platform) = &self.api {
             let platform = Arc::clone(platform);
@@ -327,17 +337,21 @@ impl Ingress {
         &self,
         side: &mut JoinSet<()>,
         name: &'static str,
+        guests: Guests,
         listeners: Listeners,
         handler: H,
         stop: &Stop,
     ) {
         let settings = ConnectionSettings::new(&self.config.timeouts, &self.config.limits);
+        let metrics = Arc::clone(&self.metrics);
         let stop = stop.clone();
         side.spawn_local(async move {
             let worker = Worker {
                 name: name.to_owned(),
                 listeners: listeners.sockets,
+                guests,
                 settings,
+                metrics,
                 // Its own: whoever fills the front door must not shut out the operator.
                 permits: Permits::new(SIDE_CONNECTIONS, SIDE_CONNECTIONS),
                 drain: SIDE_DRAIN,

@@ -4,6 +4,7 @@ use super::error::Error;
 use super::{Client, Proxy};
 use crate::resolve::Workload;
 use crate::telemetry::exchange::Exchange;
+use crate::telemetry::metrics::Shed;
 use crate::wire::{Request, Response};
 
 impl Proxy {
@@ -26,7 +27,7 @@ impl Proxy {
         // Only what exists is named in the log: made-up names would fill it.
         exchange.workload = Some(workload.id);
         let Some(place) = found.load.enter(self.settings.limits.per_workload) else {
-            self.telemetry.metrics.shed_workload.inc();
+            self.telemetry.metrics.shed(Shed::Workload);
             return Err(Error::Busy);
         };
         exchange.in_flight = Some(place);

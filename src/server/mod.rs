@@ -8,6 +8,7 @@ use crate::units;
 
 pub mod connection;
 pub mod descriptors;
+pub mod door;
 mod drain;
 pub mod listener;
 pub mod permits;

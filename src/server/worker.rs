@@ -7,19 +7,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{self, ConnectionSettings};
+use super::connection::ConnectionSettings;
+use super::door::{Door, Guests};
 use super::drain::Drain;
-use super::permits::{Permits, Refused};
-use super::refusal::{self, Refusal};
+use super::permits::Permits;
 use super::shutdown::{Stage, Stop};
-use crate::id::RequestId;
-use crate::wire::timer::Timer;
-use crate::wire::{Handler, Peer, Scheme};
+use crate::telemetry::metrics::Metrics;
+use crate::wire::Handler;
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -28,16 +26,17 @@ pub struct Worker {
     pub name: String,
     /// One socket for each address.
     pub listeners: Vec<StdListener>,
+    /// Who connects to them.
+    pub guests: Guests,
     /// What its connections are held to.
     pub settings: ConnectionSettings,
     /// Counts connections, with the other workers.
     pub permits: Arc<Permits>,
+    /// Counts what was turned away, and panics.
+    pub metrics: Arc<Metrics>,
     /// How long what is in flight may take after the drain began.
     pub drain: Duration,
 }
-
-/// A pause after `accept` failed for want of descriptors or memory: trying at once would spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 impl Worker {
     /// Starts the thread. `build` makes its handler there, so the handler may hold what is not
@@ -70,98 +69,34 @@ impl Worker {
         B: FnOnce(&TaskTracker) -> H,
     {
         let tasks = TaskTracker::new();
-        let shared = Rc::new(Shared {
-            handler: Rc::new(build(&tasks)),
-            settings: self.settings,
-            permits: self.permits,
-            drain: Rc::new(Drain::default()),
-            tasks: tasks.clone(),
-        });
+        let drain = Rc::new(Drain::default());
+        let door = Door::new(
+            build(&tasks),
+            self.guests,
+            self.settings,
+            self.permits,
+            self.metrics,
+            Rc::clone(&drain),
+            tasks.clone(),
+        );
         let accepting = TaskTracker::new();
         for listener in self.listeners {
             let listener = TcpListener::from_std(listener)?;
-            accepting.spawn_local(accept(listener, Rc::clone(&shared), stop.clone()));
+            accepting.spawn_local(Rc::clone(&door).keep(listener, stop.clone()));
         }
         accepting.close();
         accepting.wait().await;
-        shared.drain.begin();
+        let ended_early = stop.stage() < Stage::Draining;
+        drain.begin();
         tasks.close();
         tokio::select! {
             () = tasks.wait() => {}
             () = tokio::time::sleep(self.drain) => {}
             () = stop.reached(Stage::Stopping) => {}
         }
+        if ended_early {
+            return Err(io::Error::other("a listener ended on its own"));
+        }
         Ok(())
     }
-}
-
-struct Shared<H> {
-    handler: Rc<H>,
-    settings: ConnectionSettings,
-    permits: Arc<Permits>,
-    drain: Rc<Drain>,
-    tasks: TaskTracker,
-}
-
-/// Accepts until the drain begins, and then whatever is already in the queue: closing a listener
-/// resets the connections that wait in it.
-async fn accept<H: Handler + 'static>(
-    listener: TcpListener,
-    shared: Rc<Shared<H>>,
-    mut stop: Stop,
-) {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.reached(Stage::Draining) => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, address)) => shared.connect(stream, address),
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection; trying again in a moment");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
-        shared.connect(stream, address);
-    }
-}
-
-impl<H: Handler + 'static> Shared<H> {
-    fn connect(self: &Rc<Self>, stream: TcpStream, address: std::net::SocketAddr) {
-        let permit = match self.permits.take(address.ip()) {
-            Ok(permit) => permit,
-            Err(Refused::Full | Refused::PeerFull) => {
-                let handler = Rc::clone(&self.handler);
-                let peer = Peer::new(address, Scheme::Http, Timer::new());
-                self.tasks.spawn_local(async move {
-                    let id = RequestId::new();
-                    refusal::write(stream, Refusal::Full, &id).await;
-                    handler.refused(&peer, Refusal::Full.status(), id);
-                });
-                return;
-            }
-        };
-        let peer = Peer::new(address, Scheme::Http, Timer::new());
-        let shared = Rc::clone(self);
-        let drained = self.drain.join();
-        self.tasks.spawn_local(async move {
-            let handler = Rc::clone(&shared.handler);
-            connection::serve(stream, permit, peer, handler, &shared.settings, drained).await;
-        });
-    }
-}
-
-/// Errors of the connection that was to be accepted, not of accepting.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::Interrupted
-    )
 }

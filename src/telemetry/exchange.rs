@@ -123,7 +123,10 @@ impl Exchange {
         });
         let mut exchange = Self::new(telemetry, id, line, false);
         exchange.status = Some(status);
-        exchange.error = Some("http_request_error");
+        exchange.error = Some(match status {
+            StatusCode::SERVICE_UNAVAILABLE => "connection_limit_reached",
+            _ => "http_request_error",
+        });
         exchange.outcome = Outcome::Complete;
     }
 

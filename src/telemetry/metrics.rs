@@ -90,12 +90,46 @@ impl CacheResult {
     }
 }
 
+/// What there was no room for, and the request or connection was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shed {
+    /// One more connection: `limits.connections` is reached.
+    Connections,
+    /// One more connection of this address: `limits.per_peer` is reached.
+    Peer,
+    /// One more descriptor: only those are left that are kept for what must go on.
+    Descriptors,
+    /// One more request to this workload: `limits.per_workload` is reached.
+    Workload,
+}
+
+impl Shed {
+    const ALL: [Self; 4] = [
+        Self::Connections,
+        Self::Peer,
+        Self::Descriptors,
+        Self::Workload,
+    ];
+
+    /// The label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Peer => "peer",
+            Self::Descriptors => "descriptors",
+            Self::Workload => "workload",
+        }
+    }
+}
+
 /// The series, each ready to be counted without a lookup.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     durations: Vec<Histogram>,
     resolve_cache: Vec<IntCounter>,
+    shed: Vec<IntCounter>,
     /// Requests being answered right now.
     pub active_requests: IntGauge,
     /// Connections of clients.
@@ -108,8 +142,6 @@ pub struct Metrics {
     pub pool_failed: IntCounter,
     /// Connections kept idle.
     pub pool_idle: IntGauge,
-    /// Requests refused because one app or function has too many in flight.
-    pub shed_workload: IntCounter,
     /// Requests that ended in a panic.
     pub panics: IntCounter,
     /// Log lines that found the queue full.
@@ -157,7 +189,7 @@ impl Metrics {
         let shed = IntCounterVec::new(
             Opts::new(
                 "m3o_ingress_shed_total",
-                "Requests refused for want of room",
+                "Requests and connections turned away for want of room",
             ),
             &["reason"],
         )
@@ -188,7 +220,10 @@ impl Metrics {
             pool_reused: pool.with_label_values(&["reused"]),
             pool_failed: pool.with_label_values(&["failed"]),
             pool_idle: gauge("m3o_ingress_pool_idle", "Connections kept idle"),
-            shed_workload: shed.with_label_values(&["workload"]),
+            shed: Shed::ALL
+                .iter()
+                .map(|reason| shed.with_label_values(&[reason.as_str()]))
+                .collect(),
             panics: counter("m3o_ingress_panics_total", "Requests that ended in a panic"),
             log_lines_dropped: counter(
                 "m3o_ingress_log_lines_dropped_total",
@@ -230,6 +265,11 @@ impl Metrics {
         self.resolve_cache[result as usize].inc();
     }
 
+    /// Counts what was turned away.
+    pub fn shed(&self, reason: Shed) {
+        self.shed[reason as usize].inc();
+    }
+
     /// Everything in the text format of Prometheus.
     #[must_use]
     pub fn to_text(&self) -> Vec<u8> {
@@ -261,11 +301,14 @@ mod tests {
         let metrics = Metrics::new();
         metrics.request_ended(RouteKind::Verify, 302, Duration::from_millis(7));
         metrics.resolved(CacheResult::Negative);
+        metrics.shed(Shed::Descriptors);
         let text = String::from_utf8(metrics.to_text()).unwrap();
         for line in [
             r#"http_server_request_duration_seconds_count{http_response_status_class="3xx",http_route="verify"} 1"#,
             r#"m3o_ingress_resolve_cache_total{result="negative"} 1"#,
             r#"m3o_ingress_resolve_cache_total{result="miss"} 0"#,
+            r#"m3o_ingress_shed_total{reason="descriptors"} 1"#,
+            r#"m3o_ingress_shed_total{reason="connections"} 0"#,
             "http_server_active_requests 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -19,6 +19,7 @@ mod hosts;
 mod index;
 mod limits;
 mod links;
+mod overload;
 mod platform_writes;
 mod promises;
 mod resolving;

@@ -231,7 +231,23 @@ const PROMISES: &[(&str, &[&str])] = &[
         ],
     ),
     ("reload", &[]),
-    ("no descriptors left", &[]),
+    (
+        "no descriptors left",
+        &[
+            "strangers_are_turned_away_before_the_last_descriptor",
+            "without_a_descriptor_left_it_answers_does_not_spin_and_recovers",
+            "where_not_even_the_reserve_helps_it_waits_quietly_until_there_are_descriptors",
+            "a_process_with_few_descriptors_serves_and_turns_away_what_is_too_much",
+        ],
+    ),
+    (
+        "overload",
+        &[
+            "connections_over_the_limit_are_turned_away",
+            "a_client_that_is_turned_away_reads_why_although_it_has_asked_already",
+            "a_full_front_door_does_not_shut_out_the_operator",
+        ],
+    ),
     (
         "the store",
         &[
