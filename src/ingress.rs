@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::runtime::{Handle, LocalOptions};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::task::TaskTracker;
@@ -269,7 +271,7 @@ impl Ingress {
                 log: self.log.clone(),
                 access: config.log.access,
             }),
-            cache: Cache::new(config.cache.clone()),
+            cache: Cache::new(config.cache.clone(), Arc::clone(&self.metrics)),
             dialer,
             pool: PoolLimits {
                 connections: config
@@ -329,7 +331,17 @@ impl Ingress {
         if let Api::Local(platform) = &self.api {
             let platform = Arc::clone(platform);
             let stop = stop.clone();
-            side.spawn_local(async move { platform.run_background(stop).await });
+            let metrics = Arc::clone(&self.metrics);
+            side.spawn_local(async move {
+                // Mail and hit counts go on after a panic in one of them.
+                while let Err(_panic) = AssertUnwindSafe(platform.run_background(stop.clone()))
+                    .catch_unwind()
+                    .await
+                {
+                    metrics.panics.inc();
+                    tokio::time::sleep(PANIC_PAUSE).await;
+                }
+            });
         }
     }
 
@@ -368,6 +380,9 @@ const SIDE_CONNECTIONS: usize = 1024;
 
 /// How long the admin address may take to finish: a scrape, not a stream.
 const SIDE_DRAIN: Duration = Duration::from_secs(1);
+
+/// Before what panicked beside the workers begins anew.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
 
 /// What every worker builds its own proxy from.
 #[derive(Debug, Clone)]

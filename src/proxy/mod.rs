@@ -217,3 +217,6 @@ fn request_id(headers: &HeaderMap, trust: Trust) -> RequestId {
     };
     sent.and_then(RequestId::from_trusted).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

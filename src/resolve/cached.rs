@@ -2,10 +2,12 @@
 //! one call for all who wait. moka stores; age is judged by tokio's clock.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -13,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::freshness::{Freshness, freshness};
 use super::{Answer, Backend, Config, Error, Resolve, Workload};
 use crate::telemetry::load::Load;
-use crate::telemetry::metrics::CacheResult;
+use crate::telemetry::metrics::{CacheResult, Metrics};
 
 /// What is known about backends, shared by all workers.
 #[derive(Debug)]
@@ -23,8 +25,12 @@ pub struct Cache {
     /// Apart, so that made-up names never push known ones out.
     unknown: moka::sync::Cache<Workload, Unknown>,
     /// Locked only where the cache has no answer.
-    flights: Mutex<HashMap<FlightKey, watch::Receiver<Option<Answer>>>>,
+    flights: Mutex<HashMap<FlightKey, Flight>>,
+    metrics: Arc<Metrics>,
 }
+
+/// A question that is under way.
+type Flight = watch::Receiver<Option<Answer>>;
 
 /// A flight is joined only by who would see the same writes.
 type FlightKey = (Workload, u64);
@@ -65,18 +71,17 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 impl Cache {
     /// An empty cache.
     #[must_use]
-    pub fn new(config: Config) -> Arc<Self> {
+    pub fn new(config: Config, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             known: moka::sync::Cache::new(config.capacity),
             unknown: moka::sync::Cache::new(config.capacity.min(MAX_UNKNOWN)),
             flights: Mutex::default(),
+            metrics,
             config,
         })
     }
 
-    fn flights(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<FlightKey, watch::Receiver<Option<Answer>>>> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<FlightKey, Flight>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -212,7 +217,7 @@ impl<R: Resolve + 'static> Cached<R> {
     }
 
     /// Joins the flight for `workload`, or starts it as a task that nobody's leaving ends.
-    fn launch(&self, workload: Workload, generation: u64) -> watch::Receiver<Option<Answer>> {
+    fn launch(&self, workload: Workload, generation: u64) -> Flight {
         let key = (workload, generation);
         let mut flights = self.cache.flights();
         // One whose thread is gone without an answer is none.
@@ -225,21 +230,30 @@ impl<R: Resolve + 'static> Cached<R> {
         flights.insert(key, flight.clone());
         drop(flights);
 
-        let cache = Arc::clone(&self.cache);
+        let landing = Landing {
+            cache: Arc::clone(&self.cache),
+            key,
+            land: Some(land),
+        };
         let resolver = Rc::clone(&self.resolver);
-        self.tasks.spawn_local(async move {
-            let _lands_even_if_it_crashes = Landing { cache: &cache, key };
+        let asking = async move {
             let asked = Instant::now();
             let answer = resolver
                 .resolve(workload)
                 .await
                 .map(Arc::new)
                 .map_err(Arc::new);
-            cache.store(workload, generation, asked, &answer);
-            // First out of the list, then answered: who comes now finds the cache filled.
-            cache.flights().remove(&key);
-            land.send_replace(Some(answer));
+            landing.cache.store(workload, generation, asked, &answer);
+            landing.end(answer);
+        };
+        let metrics = Arc::clone(&self.cache.metrics);
+        // Those who wait see that nobody is going to answer.
+        let asking = AssertUnwindSafe(asking).catch_unwind().map(move |outcome| {
+            if outcome.is_err() {
+                metrics.panics.inc();
+            }
         });
+        self.tasks.spawn_local(asking);
         flight
     }
 }
@@ -254,15 +268,30 @@ impl Known {
     }
 }
 
-struct Landing<'a> {
-    cache: &'a Cache,
+/// The end of a flight, which it has even if it crashes.
+struct Landing {
+    cache: Arc<Cache>,
     key: FlightKey,
+    land: Option<watch::Sender<Option<Answer>>>,
 }
 
-impl Drop for Landing<'_> {
+impl Landing {
+    fn end(mut self, answer: Answer) {
+        // First out of the list, then answered: who comes now finds the cache filled.
+        self.cache.flights().remove(&self.key);
+        if let Some(land) = self.land.take() {
+            land.send_replace(Some(answer));
+        }
+    }
+}
+
+impl Drop for Landing {
     fn drop(&mut self) {
+        if self.land.take().is_none() {
+            return;
+        }
         let mut flights = self.cache.flights();
-        // A newer flight under the same key may have begun after ours ended well.
+        // A newer flight under the same key may have begun since ours was seen to be gone.
         if flights
             .get(&self.key)
             .is_some_and(|flight| flight.has_changed().is_err())

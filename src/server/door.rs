@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,7 +154,15 @@ impl<H: Handler + 'static> Door<H> {
             connection::serve(stream, permit, peer, handler, &door.settings, drained).await;
         };
         let door = Rc::clone(self);
-        let serving = serving.map(move |()| door.reserve.borrow_mut().refill());
+        // A panic is one connection's misfortune: its client sees the cut.
+        let serving = AssertUnwindSafe(serving)
+            .catch_unwind()
+            .map(move |outcome| {
+                if outcome.is_err() {
+                    door.metrics.panics.inc();
+                }
+                door.reserve.borrow_mut().refill();
+            });
         self.tasks.spawn_local(serving);
     }
 

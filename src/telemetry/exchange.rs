@@ -239,6 +239,10 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let metrics = &self.telemetry.metrics;
         metrics.active_requests.dec();
+        if std::thread::panicking() {
+            self.outcome = Outcome::Cut;
+            self.status.get_or_insert(StatusCode::INTERNAL_SERVER_ERROR);
+        }
         let status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
         metrics.request_ended(self.route, status, self.started.elapsed());
         if let Some(line) = &self.line {

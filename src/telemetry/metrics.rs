@@ -142,7 +142,7 @@ pub struct Metrics {
     pub pool_failed: IntCounter,
     /// Connections kept idle.
     pub pool_idle: IntGauge,
-    /// Requests that ended in a panic.
+    /// Panics, each of which cost a request or a task.
     pub panics: IntCounter,
     /// Log lines that found the queue full.
     pub log_lines_dropped: IntCounter,
@@ -224,7 +224,10 @@ impl Metrics {
                 .iter()
                 .map(|reason| shed.with_label_values(&[reason.as_str()]))
                 .collect(),
-            panics: counter("m3o_ingress_panics_total", "Requests that ended in a panic"),
+            panics: counter(
+                "m3o_ingress_panics_total",
+                "Panics, each of which cost a request or a task",
+            ),
             log_lines_dropped: counter(
                 "m3o_ingress_log_lines_dropped_total",
                 "Log lines that found the queue full",

@@ -257,7 +257,14 @@ const PROMISES: &[(&str, &[&str])] = &[
     ),
     ("clock steps", &["a_deadline_ends_what_takes_longer"]),
     ("memory of idle connections", &[]),
-    ("panics", &[]),
+    (
+        "panics",
+        &[
+            "a_panic_costs_one_request_and_a_counter",
+            "a_panic_outside_the_proxy_costs_its_connection_and_is_counted",
+            "a_call_that_crashes_fails_those_who_wait_and_no_one_after_them",
+        ],
+    ),
 ];
 
 #[test]

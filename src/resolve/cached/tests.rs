@@ -56,7 +56,8 @@ fn scene_with(capacity: u64) -> Scene {
         gate: Notify::new(),
         gated: Cell::new(false),
     });
-    let cached = Cached::new(Cache::new(config), Rc::clone(&script), TaskTracker::new());
+    let cache = Cache::new(config, Metrics::new());
+    let cached = Cached::new(cache, Rc::clone(&script), TaskTracker::new());
     Scene {
         script,
         cached: Rc::new(cached),
@@ -247,6 +248,8 @@ local_test!(
         scene
             .check("the call ended without an answer", CacheResult::Miss, 1)
             .await;
+        assert_eq!(scene.cached.cache.metrics.panics.get(), 1);
+        assert!(scene.cached.cache.flights().is_empty());
         scene.answers(|| Ok(backend("one")));
         scene.check("one", CacheResult::Miss, 2).await;
     }
