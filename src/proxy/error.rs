@@ -288,6 +288,7 @@ fn resolve_error(kind: WorkloadKind, error: &resolve::Error) -> Told {
             | upstream::Error::TimedOut
             | upstream::Error::Unreadable(_),
         )
+        | resolve::Error::Busy
         | resolve::Error::Abandoned => Told {
             status: StatusCode::SERVICE_UNAVAILABLE,
             kind: "destination_unavailable",

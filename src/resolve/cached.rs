@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::freshness::{Freshness, freshness};
 use super::{Answer, Backend, Config, Error, Resolve, Workload};
 use crate::telemetry::load::Load;
-use crate::telemetry::metrics::{CacheResult, Metrics};
+use crate::telemetry::metrics::{CacheResult, Metrics, Shed};
 
 /// What is known about backends, shared by all workers.
 #[derive(Debug)]
@@ -165,7 +165,12 @@ impl<R: Resolve + 'static> Cached<R> {
         } else if self.cache.is_known_missing(&workload, generation) {
             return Err((Arc::new(Error::Unknown), CacheResult::Negative));
         }
-        match self.fly(workload, generation).await {
+        let asker = if known.is_some() {
+            Asker::Refresh
+        } else {
+            Asker::Stranger
+        };
+        match self.fly(workload, generation, asker).await {
             Ok(backend) => {
                 let load = self.cache.known.get(&workload).map(|known| known.load);
                 Ok(Found {
@@ -180,7 +185,12 @@ impl<R: Resolve + 'static> Cached<R> {
                 {
                     Ok(known.found(CacheResult::Rescued))
                 }
-                _ => Err((error, CacheResult::Miss)),
+                _ => {
+                    if matches!(*error, Error::Busy) {
+                        self.cache.metrics.shed(Shed::Lookups);
+                    }
+                    Err((error, CacheResult::Miss))
+                }
             },
         }
     }
@@ -197,7 +207,8 @@ impl<R: Resolve + 'static> Cached<R> {
             Freshness::Expired | Freshness::Gone => return None,
         };
         if failed.is_none_or(|failed| failed >= RETRY_PAUSE) {
-            drop(self.launch(workload, generation));
+            // What cannot be asked now is asked by a later request.
+            drop(self.launch(workload, generation, Asker::Refresh));
         }
         Some(result)
     }
@@ -206,8 +217,10 @@ impl<R: Resolve + 'static> Cached<R> {
         freshness(known.read.elapsed(), &self.cache.config)
     }
 
-    async fn fly(&self, workload: Workload, generation: u64) -> Answer {
-        let mut flight = self.launch(workload, generation);
+    async fn fly(&self, workload: Workload, generation: u64, asker: Asker) -> Answer {
+        let Some(mut flight) = self.launch(workload, generation, asker) else {
+            return Err(Arc::new(Error::Busy));
+        };
         match flight.wait_for(Option::is_some).await {
             Ok(landed) => landed
                 .clone()
@@ -216,15 +229,19 @@ impl<R: Resolve + 'static> Cached<R> {
         }
     }
 
-    /// Joins the flight for `workload`, or starts it as a task that nobody's leaving ends.
-    fn launch(&self, workload: Workload, generation: u64) -> Flight {
+    /// Joins the flight for `workload`, or starts it as a task that nobody's leaving ends; `None`
+    /// where too many are under way.
+    fn launch(&self, workload: Workload, generation: u64, asker: Asker) -> Option<Flight> {
         let key = (workload, generation);
         let mut flights = self.cache.flights();
         // One whose thread is gone without an answer is none.
         if let Some(flight) = flights.get(&key)
             && flight.has_changed().is_ok()
         {
-            return flight.clone();
+            return Some(flight.clone());
+        }
+        if flights.len() >= asker.most(self.cache.config.lookups) {
+            return None;
         }
         let (land, flight) = watch::channel(None);
         flights.insert(key, flight.clone());
@@ -254,7 +271,26 @@ impl<R: Resolve + 'static> Cached<R> {
             }
         });
         self.tasks.spawn_local(asking);
-        flight
+        Some(flight)
+    }
+}
+
+/// On whose behalf the API is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    /// Somebody who names what we do not know: anybody can make up such names.
+    Stranger,
+    /// What we know and must not lose. It has room that strangers never fill.
+    Refresh,
+}
+
+impl Asker {
+    /// How many questions may be under way before this one.
+    fn most(self, lookups: usize) -> usize {
+        match self {
+            Self::Stranger => lookups,
+            Self::Refresh => lookups.saturating_mul(2),
+        }
     }
 }
 

@@ -101,14 +101,17 @@ pub enum Shed {
     Descriptors,
     /// One more request to this workload: `limits.per_workload` is reached.
     Workload,
+    /// One more question to the upstream about a workload that is not known.
+    Lookups,
 }
 
 impl Shed {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Connections,
         Self::Peer,
         Self::Descriptors,
         Self::Workload,
+        Self::Lookups,
     ];
 
     /// The label.
@@ -119,6 +122,7 @@ impl Shed {
             Self::Peer => "peer",
             Self::Descriptors => "descriptors",
             Self::Workload => "workload",
+            Self::Lookups => "lookups",
         }
     }
 }

@@ -153,6 +153,10 @@ const PROMISES: &[(&str, &[&str])] = &[
         &[
             "made_up_names_do_not_push_known_apps_out",
             "an_error_is_never_remembered_as_missing",
+            "no_failure_of_the_api_is_remembered_as_a_missing_app",
+            "thousands_of_made_up_names_are_a_few_questions_and_known_apps_go_on",
+            "a_stale_app_is_served_while_made_up_names_keep_the_api_busy",
+            "strangers_fill_their_places_at_the_api_and_no_others",
         ],
     ),
     (
