@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use crate::server::descriptors;
 use crate::server::door::Guests;
 use crate::server::listener::{self, Listeners};
 use crate::server::permits::Permits;
+use crate::server::pressure::Pressure;
 use crate::server::shutdown::{Stage, Stop, Stopper, stop_signal};
 use crate::server::worker::Worker;
 use crate::telemetry::exchange::Telemetry;
@@ -300,7 +302,9 @@ impl Ingress {
                     drain: config.timeouts.drain,
                 };
                 let parts = parts.clone();
-                Ok(worker.spawn(move |tasks| parts.build(tasks), stop.clone())?)
+                let most = config.limits.per_workload;
+                let build = move |tasks: &_, pressure: &_| parts.build(tasks, pressure);
+                Ok(worker.spawn(most, build, stop.clone())?)
             })
             .collect()
     }
@@ -397,7 +401,7 @@ struct Parts {
 
 impl Parts {
     /// On the worker's own thread.
-    fn build(self, tasks: &TaskTracker) -> Proxy {
+    fn build(self, tasks: &TaskTracker, pressure: &Rc<Pressure>) -> Proxy {
         let metrics = Arc::clone(&self.telemetry.metrics);
         let pool = Pool::new(self.dialer, self.pool, metrics);
         let via = match self.api {
@@ -412,6 +416,7 @@ impl Parts {
             upstream,
             pool,
             tasks.clone(),
+            Rc::clone(pressure),
         )
     }
 }

@@ -49,6 +49,7 @@ fn proxy(metrics: &Arc<Metrics>) -> Proxy {
         upstream,
         pool,
         tasks,
+        Pressure::new(1, Arc::clone(metrics)),
     )
 }
 

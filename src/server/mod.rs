@@ -12,6 +12,7 @@ pub mod door;
 mod drain;
 pub mod listener;
 pub mod permits;
+pub mod pressure;
 mod refusal;
 pub mod shutdown;
 pub mod worker;

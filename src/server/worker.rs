@@ -15,6 +15,7 @@ use super::connection::ConnectionSettings;
 use super::door::{Door, Guests};
 use super::drain::Drain;
 use super::permits::Permits;
+use super::pressure::Pressure;
 use super::shutdown::{Stage, Stop};
 use crate::telemetry::metrics::Metrics;
 use crate::wire::Handler;
@@ -40,14 +41,20 @@ pub struct Worker {
 
 impl Worker {
     /// Starts the thread. `build` makes its handler there, so the handler may hold what is not
-    /// `Send`; it spawns what outlives a request on the tracker, which the drain waits for.
+    /// `Send`; it spawns what outlives a request on the tracker, which the drain waits for. `most` is
+    /// what it allows a workload in flight when there is no pressure.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn spawn<H, B>(self, build: B, stop: Stop) -> io::Result<JoinHandle<io::Result<()>>>
+    pub fn spawn<H, B>(
+        self,
+        most: usize,
+        build: B,
+        stop: Stop,
+    ) -> io::Result<JoinHandle<io::Result<()>>>
     where
         H: Handler + 'static,
-        B: FnOnce(&TaskTracker) -> H + Send + 'static,
+        B: FnOnce(&TaskTracker, &Rc<Pressure>) -> H + Send + 'static,
     {
         std::thread::Builder::new()
             .name(self.name.clone())
@@ -55,7 +62,13 @@ impl Worker {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build_local(LocalOptions::default())?;
-                runtime.block_on(self.serve(build, stop))
+                runtime.block_on(async {
+                    let pressure = Pressure::new(most, Arc::clone(&self.metrics));
+                    let watching = tokio::task::spawn_local(Rc::clone(&pressure).watch());
+                    let served = self.serve(|tasks| build(tasks, &pressure), stop).await;
+                    watching.abort();
+                    served
+                })
             })
     }
 

@@ -28,6 +28,9 @@ pub enum RouteKind {
 }
 
 impl RouteKind {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
     const ALL: [Self; 7] = [
         Self::Api,
         Self::App,
@@ -101,16 +104,19 @@ pub enum Shed {
     Descriptors,
     /// One more request to this workload: `limits.per_workload` is reached.
     Workload,
+    /// One more request to this workload while a worker has more to do than it can.
+    Overload,
     /// One more question to the upstream about a workload that is not known.
     Lookups,
 }
 
 impl Shed {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Connections,
         Self::Peer,
         Self::Descriptors,
         Self::Workload,
+        Self::Overload,
         Self::Lookups,
     ];
 
@@ -122,6 +128,7 @@ impl Shed {
             Self::Peer => "peer",
             Self::Descriptors => "descriptors",
             Self::Workload => "workload",
+            Self::Overload => "overload",
             Self::Lookups => "lookups",
         }
     }
@@ -146,6 +153,8 @@ pub struct Metrics {
     pub pool_failed: IntCounter,
     /// Connections kept idle.
     pub pool_idle: IntGauge,
+    /// Workers that have more to do than they can.
+    pub overloaded: IntGauge,
     /// Panics, each of which cost a request or a task.
     pub panics: IntCounter,
     /// Log lines that found the queue full.
@@ -228,6 +237,10 @@ impl Metrics {
                 .iter()
                 .map(|reason| shed.with_label_values(&[reason.as_str()]))
                 .collect(),
+            overloaded: gauge(
+                "m3o_ingress_overloaded_workers",
+                "Workers that have more to do than they can",
+            ),
             panics: counter(
                 "m3o_ingress_panics_total",
                 "Panics, each of which cost a request or a task",
@@ -238,7 +251,7 @@ impl Metrics {
             ),
             registry,
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 11] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 12] = [
             Box::new(durations),
             Box::new(cache),
             Box::new(pool),
@@ -247,6 +260,7 @@ impl Metrics {
             Box::new(metrics.active_requests.clone()),
             Box::new(metrics.connections.clone()),
             Box::new(metrics.pool_idle.clone()),
+            Box::new(metrics.overloaded.clone()),
             Box::new(metrics.panics.clone()),
             Box::new(metrics.log_lines_dropped.clone()),
             Box::new(prometheus::process_collector::ProcessCollector::for_self()),

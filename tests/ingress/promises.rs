@@ -250,7 +250,12 @@ const PROMISES: &[(&str, &[&str])] = &[
             "connections_over_the_limit_are_turned_away",
             "a_client_that_is_turned_away_reads_why_although_it_has_asked_already",
             "a_full_front_door_does_not_shut_out_the_operator",
+            "a_worker_that_cannot_keep_up_sheds_the_busiest_app_and_recovers",
         ],
+    ),
+    (
+        "fairness among apps",
+        &["an_app_that_hangs_under_a_flood_takes_nothing_from_another"],
     ),
     (
         "the store",

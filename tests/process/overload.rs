@@ -1,4 +1,4 @@
-//! Out of descriptors: what the process still does, and that it recovers by itself.
+//! Out of descriptors, and out of time: what the process still does, and that it recovers by itself.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -243,4 +243,45 @@ fn a_process_with_few_descriptors_serves_and_turns_away_what_is_too_much() {
     drop(held);
     check_serves_again(&ingress);
     ingress.stop();
+}
+
+#[test]
+fn a_worker_that_cannot_keep_up_sheds_the_busiest_app_and_recovers() {
+    let folder = tempfile::tempdir().unwrap();
+    let ingress = Ingress::start(&mut command(folder.path()));
+    run_apps(&ingress);
+    let text = request("GET", SLOW, "/", &[], "");
+    let busy = idle(ingress.http, 20);
+    for mut socket in &busy {
+        socket.write_all(text.as_bytes()).unwrap();
+    }
+    let active = |ingress: &Ingress| metric(ingress, "http_server_active_requests");
+    eventually("all are in flight", || {
+        (active(&ingress) == 20.0).then_some(())
+    });
+
+    // A machine with too much to do leaves the process no time; here it is taken on purpose.
+    for _ in 0..10 {
+        ingress.process.signal(Signal::STOP);
+        pass(Duration::from_millis(400));
+        ingress.process.signal(Signal::CONT);
+        pass(Duration::from_millis(30));
+    }
+    let refused = get(ingress.http, SLOW, "/");
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.field("retry-after").is_some());
+    assert_eq!(get(ingress.http, FAST, "/").status, 200);
+    check_healthy(&ingress);
+    let shed = metric(&ingress, r#"m3o_ingress_shed_total{reason="overload"}"#);
+    assert!(shed >= 1.0);
+
+    eventually("it keeps up again", || {
+        (metric(&ingress, "m3o_ingress_overloaded_workers") == 0.0).then_some(())
+    });
+    let mut next = caller::connect(ingress.http).unwrap();
+    next.write_all(text.as_bytes()).unwrap();
+    eventually("the app is served again", || {
+        (active(&ingress) == 21.0).then_some(())
+    });
+    drop(busy);
 }
