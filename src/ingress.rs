@@ -178,7 +178,10 @@ impl Ingress {
         let readiness = Arc::new(Readiness::default());
         let limit = descriptors::connections_that_fit(&self.config.limits);
         let permits = Permits::new(limit, self.config.limits.per_peer);
-        self.config.limits.connections = limit;
+        // One app alone must not fill the house, also where the system lowers the limit.
+        let limits = &mut self.config.limits;
+        limits.connections = limit;
+        limits.per_workload = limits.per_workload.min(limit / 2).max(1);
         let (stopper, worker_stop) = stop_signal();
         let (side_stopper, side_stop) = stop_signal();
 

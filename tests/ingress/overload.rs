@@ -63,6 +63,25 @@ fn an_app_that_hangs_under_a_flood_takes_nothing_from_another() {
 }
 
 #[test]
+fn one_app_never_fills_all_connections() {
+    let gate = Gate::default();
+    let slow = hanging(&gate);
+    let other = TestBackend::answering(ok("other"));
+    let api = TestApi::new();
+    api.resolves(APP, &[("slow", &slow.url()), ("other", &other.url())]);
+    let ingress = TestIngress::before_with(&api, |config| config.limits.connections = 6);
+    let mut waiting: Vec<_> = (0..3).map(|_| ask(&ingress, SLOW)).collect();
+    eventually("half of the connections wait", || slow.seen().len() == 3);
+    let mut turned_away = ask(&ingress, SLOW);
+    turned_away.reply().expect(503);
+    turned_away.get(OTHER, "/").expect(200);
+    gate.open();
+    for caller in &mut waiting {
+        caller.reply().expect(200);
+    }
+}
+
+#[test]
 fn a_client_that_is_turned_away_reads_why_although_it_has_asked_already() {
     let other = TestBackend::answering(ok("other"));
     let api = TestApi::with_app("other", &other.url());

@@ -255,7 +255,10 @@ const PROMISES: &[(&str, &[&str])] = &[
     ),
     (
         "fairness among apps",
-        &["an_app_that_hangs_under_a_flood_takes_nothing_from_another"],
+        &[
+            "an_app_that_hangs_under_a_flood_takes_nothing_from_another",
+            "one_app_never_fills_all_connections",
+        ],
     ),
     (
         "the store",
