@@ -18,6 +18,7 @@ use m3o_ingress::proxy::headers::{self, Trust};
 use m3o_ingress::proxy::parameters::{Parameters, without_key};
 use m3o_ingress::proxy::route::route;
 use m3o_ingress::resolve::{self, Backend, Cache, Cached, Resolve, Workload, WorkloadKind};
+use m3o_ingress::telemetry::metrics::Metrics;
 use m3o_ingress::wire::timer::Timer;
 use m3o_ingress::wire::{Peer, Scheme};
 
@@ -170,10 +171,11 @@ fn backend() -> Backend {
 }
 
 fn cache_hit(criterion: &mut Criterion) {
-    let cache = Cache::new(resolve::Config {
+    let config = resolve::Config {
         fresh: Duration::from_secs(3600),
         ..resolve::Config::default()
-    });
+    };
+    let cache = Cache::new(config, Metrics::new());
     let cached = Cached::new(cache, Rc::new(Always), TaskTracker::new());
     let blog = Workload {
         kind: WorkloadKind::App,

@@ -2,10 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::runtime::{Handle, LocalOptions};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::task::TaskTracker;
@@ -21,8 +24,10 @@ use crate::proxy::{Proxy, Settings};
 use crate::resolve::Cache;
 use crate::server::connection::ConnectionSettings;
 use crate::server::descriptors;
+use crate::server::door::Guests;
 use crate::server::listener::{self, Listeners};
 use crate::server::permits::Permits;
+use crate::server::pressure::Pressure;
 use crate::server::shutdown::{Stage, Stop, Stopper, stop_signal};
 use crate::server::worker::Worker;
 use crate::telemetry::exchange::Telemetry;
@@ -173,6 +178,10 @@ impl Ingress {
         let readiness = Arc::new(Readiness::default());
         let limit = descriptors::connections_that_fit(&self.config.limits);
         let permits = Permits::new(limit, self.config.limits.per_peer);
+        // One app alone must not fill the house, also where the system lowers the limit.
+        let limits = &mut self.config.limits;
+        limits.connections = limit;
+        limits.per_workload = limits.per_workload.min(limit / 2).max(1);
         let (stopper, worker_stop) = stop_signal();
         let (side_stopper, side_stop) = stop_signal();
 
@@ -267,10 +276,14 @@ impl Ingress {
                 log: self.log.clone(),
                 access: config.log.access,
             }),
-            cache: Cache::new(config.cache.clone()),
+            cache: Cache::new(config.cache.clone(), Arc::clone(&self.metrics)),
             dialer,
             pool: PoolLimits {
-                connections: config.backends.connections.div_ceil(self.workers),
+                connections: config
+                    .backends
+                    .connections
+                    .min(config.limits.connections)
+                    .div_ceil(self.workers),
                 per_backend: config.backends.per_backend.div_ceil(self.workers),
                 idle: config.timeouts.pool,
             },
@@ -285,12 +298,16 @@ impl Ingress {
                         .iter_mut()
                         .filter_map(|bound| bound.sockets.pop())
                         .collect(),
+                    guests: Guests::Strangers,
                     settings: ConnectionSettings::new(&config.timeouts, &config.limits),
                     permits: Arc::clone(permits),
+                    metrics: Arc::clone(&self.metrics),
                     drain: config.timeouts.drain,
                 };
                 let parts = parts.clone();
-                Ok(worker.spawn(move |tasks| parts.build(tasks), stop.clone())?)
+                let most = config.limits.per_workload;
+                let build = move |tasks: &_, pressure: &_| parts.build(tasks, pressure);
+                Ok(worker.spawn(most, build, stop.clone())?)
             })
             .collect()
     }
@@ -310,16 +327,28 @@ impl Ingress {
                 Arc::clone(readiness),
                 self.mailbox.clone(),
             );
-            self.serve_beside(side, "admin", listeners, admin, stop);
+            self.serve_beside(side, "admin", Guests::Operator, listeners, admin, stop);
         }
         if let Some(demo) = self.demo.take() {
-            self.serve_beside(side, "demo app", demo.app, DemoApp, stop);
-            self.serve_beside(side, "demo function", demo.function, DemoFunction, stop);
+            let guests = Guests::Strangers;
+            self.serve_beside(side, "demo app", guests, demo.app, DemoApp, stop);
+            let listeners = demo.function;
+            self.serve_beside(side, "demo function", guests, listeners, DemoFunction, stop);
         }
         if let Api::Local(platform) = &self.api {
             let platform = Arc::clone(platform);
             let stop = stop.clone();
-            side.spawn_local(async move { platform.run_background(stop).await });
+            let metrics = Arc::clone(&self.metrics);
+            side.spawn_local(async move {
+                // Mail and hit counts go on after a panic in one of them.
+                while let Err(_panic) = AssertUnwindSafe(platform.run_background(stop.clone()))
+                    .catch_unwind()
+                    .await
+                {
+                    metrics.panics.inc();
+                    tokio::time::sleep(PANIC_PAUSE).await;
+                }
+            });
         }
     }
 
@@ -327,17 +356,21 @@ impl Ingress {
         &self,
         side: &mut JoinSet<()>,
         name: &'static str,
+        guests: Guests,
         listeners: Listeners,
         handler: H,
         stop: &Stop,
     ) {
         let settings = ConnectionSettings::new(&self.config.timeouts, &self.config.limits);
+        let metrics = Arc::clone(&self.metrics);
         let stop = stop.clone();
         side.spawn_local(async move {
             let worker = Worker {
                 name: name.to_owned(),
                 listeners: listeners.sockets,
+                guests,
                 settings,
+                metrics,
                 // Its own: whoever fills the front door must not shut out the operator.
                 permits: Permits::new(SIDE_CONNECTIONS, SIDE_CONNECTIONS),
                 drain: SIDE_DRAIN,
@@ -355,6 +388,9 @@ const SIDE_CONNECTIONS: usize = 1024;
 /// How long the admin address may take to finish: a scrape, not a stream.
 const SIDE_DRAIN: Duration = Duration::from_secs(1);
 
+/// Before what panicked beside the workers begins anew.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
+
 /// What every worker builds its own proxy from.
 #[derive(Debug, Clone)]
 struct Parts {
@@ -368,7 +404,7 @@ struct Parts {
 
 impl Parts {
     /// On the worker's own thread.
-    fn build(self, tasks: &TaskTracker) -> Proxy {
+    fn build(self, tasks: &TaskTracker, pressure: &Rc<Pressure>) -> Proxy {
         let metrics = Arc::clone(&self.telemetry.metrics);
         let pool = Pool::new(self.dialer, self.pool, metrics);
         let via = match self.api {
@@ -383,6 +419,7 @@ impl Parts {
             upstream,
             pool,
             tasks.clone(),
+            Rc::clone(pressure),
         )
     }
 }

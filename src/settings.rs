@@ -98,14 +98,15 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Files that are open beside connections: listeners, the store, logs.
+    /// Files that are open beside connections: listeners, the store, logs. Of a small limit, half.
     const OTHER_DESCRIPTORS: u64 = 128;
 
     /// As many connections as a process can hold that may open so many files: each may need one
     /// for the client and one for a backend.
     #[must_use]
     pub fn connections_within(&self, descriptors: u64) -> usize {
-        let pairs = descriptors.saturating_sub(Self::OTHER_DESCRIPTORS) / 2;
+        let others = Self::OTHER_DESCRIPTORS.min(descriptors / 2);
+        let pairs = (descriptors - others) / 2;
         usize::try_from(pairs)
             .unwrap_or(usize::MAX)
             .clamp(1, self.connections.max(1))
@@ -120,6 +121,7 @@ mod tests {
     fn connections_fit_into_the_descriptors() {
         let limits = Limits::default();
         assert_eq!(limits.connections_within(1024), 448);
+        assert_eq!(limits.connections_within(64), 16);
         assert_eq!(limits.connections_within(1 << 20), limits.connections);
         assert_eq!(limits.connections_within(0), 1);
     }

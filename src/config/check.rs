@@ -150,6 +150,7 @@ fn numbers(config: &Config, report: &mut Report<'_>) {
         ("limits.connections", limits.connections),
         ("limits.per_peer", limits.per_peer),
         ("limits.per_workload", limits.per_workload),
+        ("cache.lookups", config.cache.lookups),
         ("backends.connections", config.backends.connections),
         ("backends.per_backend", config.backends.per_backend),
     ];

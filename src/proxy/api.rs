@@ -39,7 +39,7 @@ impl Proxy {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let in_url = take_key_from_url(&mut request);
         let keyed_url = in_url.is_some();
-        let answered = match (self.check(&request), request.method()) {
+        let answered = match (self.admit(&request, exchange), request.method()) {
             (Err(error), _) => Err(error),
             (Ok(()), &Method::OPTIONS) => Ok(preflight(request.headers())),
             (Ok(()), &(Method::GET | Method::HEAD | Method::POST)) => {

@@ -12,6 +12,7 @@ use crate::destination::BadDestination;
 use crate::id::RequestId;
 use crate::pool::{self, DialError};
 use crate::resolve::{self, WorkloadKind};
+use crate::server::descriptors;
 use crate::telemetry::metrics::RouteKind;
 use crate::upstream;
 use crate::wire::{Response, body};
@@ -287,6 +288,7 @@ fn resolve_error(kind: WorkloadKind, error: &resolve::Error) -> Told {
             | upstream::Error::TimedOut
             | upstream::Error::Unreadable(_),
         )
+        | resolve::Error::Busy
         | resolve::Error::Abandoned => Told {
             status: StatusCode::SERVICE_UNAVAILABLE,
             kind: "destination_unavailable",
@@ -365,6 +367,15 @@ fn backend_error(error: &pool::Error) -> Told {
             "destination_ip_prohibited",
             "the app cannot be reached",
         ),
+        pool::Error::Dial(DialError::Connect { source, .. })
+            if descriptors::are_used_up(source) =>
+        {
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "connection_limit_reached",
+                "too many connections; try again in a moment",
+            )
+        }
         pool::Error::Dial(DialError::Connect { .. }) => (
             StatusCode::BAD_GATEWAY,
             "connection_refused",

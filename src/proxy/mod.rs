@@ -15,9 +15,11 @@ use crate::hosts::Hosts;
 use crate::id::RequestId;
 use crate::pool::Pool;
 use crate::resolve::{Cache, Cached};
+use crate::server::pressure::Pressure;
 use crate::settings::{Limits, Timeouts};
 use crate::telemetry::exchange::{Exchange, Observed, Telemetry};
-use crate::telemetry::metrics::RouteKind;
+use crate::telemetry::load::{InFlight, Load};
+use crate::telemetry::metrics::{RouteKind, Shed};
 use crate::upstream::Upstream;
 use crate::wire::{Body, Handler, Peer, Request, Response, Scheme};
 use error::Error;
@@ -65,6 +67,9 @@ pub struct Proxy {
     upstream: Rc<Upstream>,
     resolver: Cached<Upstream>,
     pool: Rc<Pool>,
+    pressure: Rc<Pressure>,
+    /// What is in flight on the routes that lead to no workload, a kind each.
+    loads: [Arc<Load>; RouteKind::COUNT],
 }
 
 impl Proxy {
@@ -77,6 +82,7 @@ impl Proxy {
         upstream: Upstream,
         pool: Rc<Pool>,
         tasks: TaskTracker,
+        pressure: Rc<Pressure>,
     ) -> Self {
         let upstream = Rc::new(upstream);
         Self {
@@ -85,6 +91,8 @@ impl Proxy {
             resolver: Cached::new(cache, Rc::clone(&upstream), tasks),
             upstream,
             pool,
+            pressure,
+            loads: Default::default(),
         }
     }
 }
@@ -152,7 +160,7 @@ impl Proxy {
         exchange.route = route.kind();
         // The API checks it too, but answers in the way that browsers can read.
         if exchange.route != RouteKind::Api {
-            self.check(request)?;
+            self.admit(request, exchange)?;
         }
         let client = Client {
             peer,
@@ -176,7 +184,36 @@ impl Proxy {
         }
     }
 
-    /// What no route takes, answered before any work is done.
+    /// Refuses what no route takes and what there is no room for, before any work is done.
+    fn admit(&self, request: &Request, exchange: &mut Exchange) -> Result<(), Error> {
+        self.check(request)?;
+        match exchange.route {
+            // Each app or function has a count of its own; what leads nowhere costs nothing.
+            RouteKind::App | RouteKind::Function | RouteKind::Unknown => {}
+            route => {
+                let place = self.enter(&self.loads[route as usize], usize::MAX)?;
+                exchange.in_flight = Some(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// A place among the requests in flight to one thing, which has room for `limit` of them, and for
+    /// fewer while this worker has more to do than it can.
+    fn enter(&self, load: &Arc<Load>, limit: usize) -> Result<InFlight, Error> {
+        let allowed = self.pressure.allowed();
+        load.enter(limit.min(allowed)).ok_or_else(|| {
+            let is_full = allowed >= limit;
+            let reason = if is_full {
+                Shed::Workload
+            } else {
+                Shed::Overload
+            };
+            self.telemetry.metrics.shed(reason);
+            Error::Busy
+        })
+    }
+
     fn check(&self, request: &Request) -> Result<(), Error> {
         let limits = &self.settings.limits;
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
@@ -216,3 +253,6 @@ fn request_id(headers: &HeaderMap, trust: Trust) -> RequestId {
     };
     sent.and_then(RequestId::from_trusted).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

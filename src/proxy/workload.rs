@@ -25,10 +25,7 @@ impl Proxy {
         let found = found.map_err(|(error, _)| Error::Resolve(workload.kind, error))?;
         // Only what exists is named in the log: made-up names would fill it.
         exchange.workload = Some(workload.id);
-        let Some(place) = found.load.enter(self.settings.limits.per_workload) else {
-            self.telemetry.metrics.shed_workload.inc();
-            return Err(Error::Busy);
-        };
+        let place = self.enter(&found.load, self.settings.limits.per_workload)?;
         exchange.in_flight = Some(place);
         self.forward(&found.backend, request, client, exchange)
             .await

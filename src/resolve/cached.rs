@@ -2,10 +2,12 @@
 //! one call for all who wait. moka stores; age is judged by tokio's clock.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -13,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::freshness::{Freshness, freshness};
 use super::{Answer, Backend, Config, Error, Resolve, Workload};
 use crate::telemetry::load::Load;
-use crate::telemetry::metrics::CacheResult;
+use crate::telemetry::metrics::{CacheResult, Metrics, Shed};
 
 /// What is known about backends, shared by all workers.
 #[derive(Debug)]
@@ -23,11 +25,15 @@ pub struct Cache {
     /// Apart, so that made-up names never push known ones out.
     unknown: moka::sync::Cache<Workload, Unknown>,
     /// Locked only where the cache has no answer.
-    flights: Mutex<HashMap<FlightKey, watch::Receiver<Option<Answer>>>>,
+    flights: Mutex<HashMap<FlightKey, Flight>>,
     /// Outlive their entries while requests are in flight: a backend that was pushed out of the cache
     /// does not become idle by that. Locked only where the cache had no answer.
     loads: Mutex<HashMap<Workload, Weak<Load>>>,
+    metrics: Arc<Metrics>,
 }
+
+/// A question that is under way.
+type Flight = watch::Receiver<Option<Answer>>;
 
 /// A flight is joined only by who would see the same writes.
 type FlightKey = (Workload, u64);
@@ -68,19 +74,18 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 impl Cache {
     /// An empty cache.
     #[must_use]
-    pub fn new(config: Config) -> Arc<Self> {
+    pub fn new(config: Config, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             known: moka::sync::Cache::new(config.capacity),
             unknown: moka::sync::Cache::new(config.capacity.min(MAX_UNKNOWN)),
             flights: Mutex::default(),
             loads: Mutex::default(),
+            metrics,
             config,
         })
     }
 
-    fn flights(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<FlightKey, watch::Receiver<Option<Answer>>>> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<FlightKey, Flight>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -180,7 +185,12 @@ impl<R: Resolve + 'static> Cached<R> {
         } else if self.cache.is_known_missing(&workload, generation) {
             return Err((Arc::new(Error::Unknown), CacheResult::Negative));
         }
-        match self.fly(workload, generation).await {
+        let asker = if known.is_some() {
+            Asker::Refresh
+        } else {
+            Asker::Stranger
+        };
+        match self.fly(workload, generation, asker).await {
             Ok(backend) => Ok(Found {
                 backend,
                 load: self.cache.load(workload),
@@ -192,7 +202,12 @@ impl<R: Resolve + 'static> Cached<R> {
                 {
                     Ok(known.found(CacheResult::Rescued))
                 }
-                _ => Err((error, CacheResult::Miss)),
+                _ => {
+                    if matches!(*error, Error::Busy) {
+                        self.cache.metrics.shed(Shed::Lookups);
+                    }
+                    Err((error, CacheResult::Miss))
+                }
             },
         }
     }
@@ -209,7 +224,8 @@ impl<R: Resolve + 'static> Cached<R> {
             Freshness::Expired | Freshness::Gone => return None,
         };
         if failed.is_none_or(|failed| failed >= RETRY_PAUSE) {
-            drop(self.launch(workload, generation));
+            // What cannot be asked now is asked by a later request.
+            drop(self.launch(workload, generation, Asker::Refresh));
         }
         Some(result)
     }
@@ -218,8 +234,10 @@ impl<R: Resolve + 'static> Cached<R> {
         freshness(known.read.elapsed(), &self.cache.config)
     }
 
-    async fn fly(&self, workload: Workload, generation: u64) -> Answer {
-        let mut flight = self.launch(workload, generation);
+    async fn fly(&self, workload: Workload, generation: u64, asker: Asker) -> Answer {
+        let Some(mut flight) = self.launch(workload, generation, asker) else {
+            return Err(Arc::new(Error::Busy));
+        };
         match flight.wait_for(Option::is_some).await {
             Ok(landed) => landed
                 .clone()
@@ -228,36 +246,68 @@ impl<R: Resolve + 'static> Cached<R> {
         }
     }
 
-    /// Joins the flight for `workload`, or starts it as a task that nobody's leaving ends.
-    fn launch(&self, workload: Workload, generation: u64) -> watch::Receiver<Option<Answer>> {
+    /// Joins the flight for `workload`, or starts it as a task that nobody's leaving ends; `None`
+    /// where too many are under way.
+    fn launch(&self, workload: Workload, generation: u64, asker: Asker) -> Option<Flight> {
         let key = (workload, generation);
         let mut flights = self.cache.flights();
         // One whose thread is gone without an answer is none.
         if let Some(flight) = flights.get(&key)
             && flight.has_changed().is_ok()
         {
-            return flight.clone();
+            return Some(flight.clone());
+        }
+        if flights.len() >= asker.most(self.cache.config.lookups) {
+            return None;
         }
         let (land, flight) = watch::channel(None);
         flights.insert(key, flight.clone());
         drop(flights);
 
-        let cache = Arc::clone(&self.cache);
+        let landing = Landing {
+            cache: Arc::clone(&self.cache),
+            key,
+            land: Some(land),
+        };
         let resolver = Rc::clone(&self.resolver);
-        self.tasks.spawn_local(async move {
-            let _lands_even_if_it_crashes = Landing { cache: &cache, key };
+        let asking = async move {
             let asked = Instant::now();
             let answer = resolver
                 .resolve(workload)
                 .await
                 .map(Arc::new)
                 .map_err(Arc::new);
-            cache.store(workload, generation, asked, &answer);
-            // First out of the list, then answered: who comes now finds the cache filled.
-            cache.flights().remove(&key);
-            land.send_replace(Some(answer));
+            landing.cache.store(workload, generation, asked, &answer);
+            landing.end(answer);
+        };
+        let metrics = Arc::clone(&self.cache.metrics);
+        // Those who wait see that nobody is going to answer.
+        let asking = AssertUnwindSafe(asking).catch_unwind().map(move |outcome| {
+            if outcome.is_err() {
+                metrics.panics.inc();
+            }
         });
-        flight
+        self.tasks.spawn_local(asking);
+        Some(flight)
+    }
+}
+
+/// On whose behalf the API is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    /// Somebody who names what we do not know: anybody can make up such names.
+    Stranger,
+    /// What we know and must not lose. It has room that strangers never fill.
+    Refresh,
+}
+
+impl Asker {
+    /// How many questions may be under way before this one.
+    fn most(self, lookups: usize) -> usize {
+        match self {
+            Self::Stranger => lookups,
+            Self::Refresh => lookups.saturating_mul(2),
+        }
     }
 }
 
@@ -271,15 +321,30 @@ impl Known {
     }
 }
 
-struct Landing<'a> {
-    cache: &'a Cache,
+/// The end of a flight, which it has even if it crashes.
+struct Landing {
+    cache: Arc<Cache>,
     key: FlightKey,
+    land: Option<watch::Sender<Option<Answer>>>,
 }
 
-impl Drop for Landing<'_> {
+impl Landing {
+    fn end(mut self, answer: Answer) {
+        // First out of the list, then answered: who comes now finds the cache filled.
+        self.cache.flights().remove(&self.key);
+        if let Some(land) = self.land.take() {
+            land.send_replace(Some(answer));
+        }
+    }
+}
+
+impl Drop for Landing {
     fn drop(&mut self) {
+        if self.land.take().is_none() {
+            return;
+        }
         let mut flights = self.cache.flights();
-        // A newer flight under the same key may have begun after ours ended well.
+        // A newer flight under the same key may have begun since ours was seen to be gone.
         if flights
             .get(&self.key)
             .is_some_and(|flight| flight.has_changed().is_err())

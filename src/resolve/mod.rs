@@ -46,6 +46,9 @@ pub enum Error {
     /// The API gave a URL that is no backend.
     #[error("the API gave a backend that cannot be used")]
     BadBackend(#[from] BadBackend),
+    /// The API is being asked about too many others.
+    #[error("too many questions to the API at once")]
+    Busy,
     /// The thread that asked is gone.
     #[error("the call ended without an answer")]
     Abandoned,
@@ -91,7 +94,7 @@ fn warn_of(workload: Workload, error: &Error) {
             | upstream::Error::Unexpected(_)
             | upstream::Error::Garbage(_)),
         ) => error.to_string(),
-        Error::Unknown | Error::Upstream(_) | Error::Abandoned => return,
+        Error::Unknown | Error::Upstream(_) | Error::Busy | Error::Abandoned => return,
     };
     tracing::warn!(workload = %workload.id, "cannot resolve {}: {cause}", workload.id);
 }
@@ -117,6 +120,8 @@ pub struct Config {
     pub negative: Duration,
     /// Entries held at most.
     pub capacity: u64,
+    /// Questions to the API at once about what is not known; as many again may refresh what is.
+    pub lookups: usize,
 }
 
 impl Default for Config {
@@ -127,6 +132,7 @@ impl Default for Config {
             error: Duration::from_secs(24 * 3600),
             negative: Duration::from_secs(5),
             capacity: 100_000,
+            lookups: 256,
         }
     }
 }

@@ -305,7 +305,7 @@ impl<S: Transport + 'static> Connection<'_, S> {
 ///
 /// RFC 9112, 9.6: closing with data unread resets the connection, and the reset may overtake the
 /// answer that is on its way.
-async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+pub(super) async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let discarding = async {
         stream.shutdown().await?;
         tokio::io::copy(

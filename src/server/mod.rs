@@ -8,9 +8,11 @@ use crate::units;
 
 pub mod connection;
 pub mod descriptors;
+pub mod door;
 mod drain;
 pub mod listener;
 pub mod permits;
+pub mod pressure;
 mod refusal;
 pub mod shutdown;
 pub mod worker;

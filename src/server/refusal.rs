@@ -1,5 +1,7 @@
 //! Answers to clients whose request is not there to be answered: written as bytes, then closed.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -46,6 +48,18 @@ pub(super) async fn write(
     };
     // Nobody is left to be told when this fails.
     let _outcome = tokio::time::timeout(PATIENCE, written).await;
+}
+
+/// Writes the answer as far as the system takes it at once, and closes: for a stream that must not
+/// last.
+pub(super) fn write_at_once(mut stream: TcpStream, refusal: Refusal, id: &RequestId) {
+    let mut unread = [0; 4096];
+    // Closing with data unread resets the connection, and the reset may overtake the answer. Whatever
+    // fails here: there is nobody left who could be told.
+    let _request = stream.read(&mut unread);
+    let _answer = stream.write(refusal.to_bytes(Form::Whole, id).as_bytes());
+    let _end = stream.shutdown(Shutdown::Write);
+    let _rest = stream.read(&mut unread);
 }
 
 impl Refusal {

@@ -7,18 +7,18 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{self, ConnectionSettings};
+use super::connection::ConnectionSettings;
+use super::door::{Door, Guests};
 use super::drain::Drain;
-use super::permits::{Permits, Refused};
-use super::refusal::{self, Form, Refusal};
+use super::permits::Permits;
+use super::pressure::Pressure;
 use super::shutdown::{Stage, Stop};
-use crate::id::RequestId;
-use crate::wire::timer::Timer;
-use crate::wire::{Handler, Peer, Scheme};
+use crate::telemetry::metrics::Metrics;
+use crate::wire::Handler;
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -27,27 +27,34 @@ pub struct Worker {
     pub name: String,
     /// One socket for each address.
     pub listeners: Vec<StdListener>,
+    /// Who connects to them.
+    pub guests: Guests,
     /// What its connections are held to.
     pub settings: ConnectionSettings,
     /// Counts connections, with the other workers.
     pub permits: Arc<Permits>,
+    /// Counts what was turned away, and panics.
+    pub metrics: Arc<Metrics>,
     /// How long what is in flight may take after the drain began.
     pub drain: Duration,
 }
 
-/// A pause after `accept` failed for want of descriptors or memory: trying at once would spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 impl Worker {
     /// Starts the thread. `build` makes its handler there, so the handler may hold what is not
-    /// `Send`; it spawns what outlives a request on the tracker, which the drain waits for.
+    /// `Send`; it spawns what outlives a request on the tracker, which the drain waits for. `most` is
+    /// what it allows a workload in flight when there is no pressure.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn spawn<H, B>(self, build: B, stop: Stop) -> io::Result<JoinHandle<io::Result<()>>>
+    pub fn spawn<H, B>(
+        self,
+        most: usize,
+        build: B,
+        stop: Stop,
+    ) -> io::Result<JoinHandle<io::Result<()>>>
     where
         H: Handler + 'static,
-        B: FnOnce(&TaskTracker) -> H + Send + 'static,
+        B: FnOnce(&TaskTracker, &Rc<Pressure>) -> H + Send + 'static,
     {
         std::thread::Builder::new()
             .name(self.name.clone())
@@ -55,7 +62,13 @@ impl Worker {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build_local(LocalOptions::default())?;
-                runtime.block_on(self.serve(build, stop))
+                runtime.block_on(async {
+                    let pressure = Pressure::new(most, Arc::clone(&self.metrics));
+                    let watching = tokio::task::spawn_local(Rc::clone(&pressure).watch());
+                    let served = self.serve(|tasks| build(tasks, &pressure), stop).await;
+                    watching.abort();
+                    served
+                })
             })
     }
 
@@ -69,107 +82,37 @@ impl Worker {
         B: FnOnce(&TaskTracker) -> H,
     {
         let tasks = TaskTracker::new();
-        let shared = Rc::new(Shared {
-            handler: Rc::new(build(&tasks)),
-            settings: self.settings,
-            permits: self.permits,
-            drain: Rc::new(Drain::default()),
-            tasks: tasks.clone(),
-        });
+        let drain = Rc::new(Drain::default());
+        let door = Door::new(
+            build(&tasks),
+            self.guests,
+            self.settings,
+            self.permits,
+            self.metrics,
+            Rc::clone(&drain),
+            tasks.clone(),
+        );
         let accepting = TaskTracker::new();
         for listener in self.listeners {
             let listener = TcpListener::from_std(listener)?;
-            accepting.spawn_local(accept(listener, Rc::clone(&shared), stop.clone()));
+            accepting.spawn_local(Rc::clone(&door).keep(listener, stop.clone()));
         }
         accepting.close();
         accepting.wait().await;
-        shared.drain.begin();
+        let ended_early = stop.stage() < Stage::Draining;
+        drain.begin();
         tasks.close();
         tokio::select! {
             () = tasks.wait() => {}
             () = tokio::time::sleep(self.drain) => {}
             () = stop.reached(Stage::Stopping) => {}
         }
+        if ended_early {
+            return Err(io::Error::other("a listener ended on its own"));
+        }
         Ok(())
     }
 }
 
-struct Shared<H> {
-    handler: Rc<H>,
-    settings: ConnectionSettings,
-    permits: Arc<Permits>,
-    drain: Rc<Drain>,
-    tasks: TaskTracker,
-}
-
-/// Accepts until the drain begins, and then whatever is already in the queue: closing a listener
-/// resets the connections that wait in it.
-async fn accept<H: Handler + 'static>(
-    listener: TcpListener,
-    shared: Rc<Shared<H>>,
-    mut stop: Stop,
-) {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.reached(Stage::Draining) => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, address)) => shared.connect(stream, address),
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection; trying again in a moment");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    // Asked of the system itself: the runtime may not have heard of the last ones yet.
-    let Ok(listener) = listener.into_std() else {
-        return;
-    };
-    while let Ok((stream, address)) = listener.accept() {
-        let connected = stream
-            .set_nonblocking(true)
-            .and_then(|()| TcpStream::from_std(stream));
-        if let Ok(stream) = connected {
-            shared.connect(stream, address);
-        }
-    }
-}
-
-impl<H: Handler + 'static> Shared<H> {
-    fn connect(self: &Rc<Self>, stream: TcpStream, address: std::net::SocketAddr) {
-        let permit = match self.permits.take(address.ip()) {
-            Ok(permit) => permit,
-            Err(Refused::Full | Refused::PeerFull) => {
-                let handler = Rc::clone(&self.handler);
-                let peer = Peer::new(address, Scheme::Http, Timer::new());
-                self.tasks.spawn_local(async move {
-                    let id = RequestId::new();
-                    refusal::write(stream, Refusal::Full, Form::Whole, &id).await;
-                    handler.refused(&peer, Refusal::Full.status(), id);
-                });
-                return;
-            }
-        };
-        let peer = Peer::new(address, Scheme::Http, Timer::new());
-        let shared = Rc::clone(self);
-        let drained = self.drain.join();
-        self.tasks.spawn_local(async move {
-            let handler = Rc::clone(&shared.handler);
-            connection::serve(stream, permit, peer, handler, &shared.settings, drained).await;
-        });
-    }
-}
-
-/// Errors of the connection that was to be accepted, not of accepting.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::Interrupted
-    )
-}
+#[cfg(test)]
+mod tests;

@@ -123,7 +123,10 @@ impl Exchange {
         });
         let mut exchange = Self::new(telemetry, id, line, false);
         exchange.status = Some(status);
-        exchange.error = Some("http_request_error");
+        exchange.error = Some(match status {
+            StatusCode::SERVICE_UNAVAILABLE => "connection_limit_reached",
+            _ => "http_request_error",
+        });
         exchange.outcome = Outcome::Complete;
     }
 
@@ -236,6 +239,10 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let metrics = &self.telemetry.metrics;
         metrics.active_requests.dec();
+        if std::thread::panicking() {
+            self.outcome = Outcome::Cut;
+            self.status.get_or_insert(StatusCode::INTERNAL_SERVER_ERROR);
+        }
         let status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
         metrics.request_ended(self.route, status, self.started.elapsed());
         if let Some(line) = &self.line {

@@ -137,7 +137,7 @@ impl Log {
             // What a panic says may be made of anything: only where it happened is written.
             tracing::error!(
                 place,
-                "a task panicked; a request that it carried got a 500"
+                "a task panicked; a request that it carried got a 500, or was cut off"
             );
         }));
     }

@@ -28,6 +28,9 @@ pub enum RouteKind {
 }
 
 impl RouteKind {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
     const ALL: [Self; 7] = [
         Self::Api,
         Self::App,
@@ -112,6 +115,47 @@ impl Retry {
     }
 }
 
+/// What there was no room for, and the request or connection was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shed {
+    /// One more connection: `limits.connections` is reached.
+    Connections,
+    /// One more connection of this address: `limits.per_peer` is reached.
+    Peer,
+    /// One more descriptor: only those are left that are kept for what must go on.
+    Descriptors,
+    /// One more request to this workload: `limits.per_workload` is reached.
+    Workload,
+    /// One more request to this workload while a worker has more to do than it can.
+    Overload,
+    /// One more question to the upstream about a workload that is not known.
+    Lookups,
+}
+
+impl Shed {
+    const ALL: [Self; 6] = [
+        Self::Connections,
+        Self::Peer,
+        Self::Descriptors,
+        Self::Workload,
+        Self::Overload,
+        Self::Lookups,
+    ];
+
+    /// The label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Peer => "peer",
+            Self::Descriptors => "descriptors",
+            Self::Workload => "workload",
+            Self::Overload => "overload",
+            Self::Lookups => "lookups",
+        }
+    }
+}
+
 /// The series, each ready to be counted without a lookup.
 #[derive(Debug)]
 pub struct Metrics {
@@ -119,6 +163,7 @@ pub struct Metrics {
     durations: Vec<Histogram>,
     resolve_cache: Vec<IntCounter>,
     retries: Vec<IntCounter>,
+    shed: Vec<IntCounter>,
     /// Requests being answered right now.
     pub active_requests: IntGauge,
     /// Connections of clients.
@@ -131,9 +176,9 @@ pub struct Metrics {
     pub pool_failed: IntCounter,
     /// Connections kept idle.
     pub pool_idle: IntGauge,
-    /// Requests refused because one app or function has too many in flight.
-    pub shed_workload: IntCounter,
-    /// Requests that ended in a panic.
+    /// Workers that have more to do than they can.
+    pub overloaded: IntGauge,
+    /// Panics, each of which cost a request or a task.
     pub panics: IntCounter,
     /// Log lines that found the queue full.
     pub log_lines_dropped: IntCounter,
@@ -161,38 +206,26 @@ impl Metrics {
             &["http_route", "http_response_status_class"],
         )
         .expect("static name and labels");
-        let cache = IntCounterVec::new(
-            Opts::new(
-                "m3o_ingress_resolve_cache_total",
-                "Lookups of backends, by what the cache had",
-            ),
-            &["result"],
-        )
-        .expect("static name and labels");
-        let pool = IntCounterVec::new(
-            Opts::new(
-                "m3o_ingress_pool_connections_total",
-                "Connections to backends and the upstream",
-            ),
-            &["result"],
-        )
-        .expect("static name and labels");
-        let retries = IntCounterVec::new(
-            Opts::new(
-                "m3o_ingress_backend_retries_total",
-                "Requests sent once more, because the connection they were sent over was dead",
-            ),
-            &["reason"],
-        )
-        .expect("static name and labels");
-        let shed = IntCounterVec::new(
-            Opts::new(
-                "m3o_ingress_shed_total",
-                "Requests refused for want of room",
-            ),
-            &["reason"],
-        )
-        .expect("static name and labels");
+        let cache = counters(
+            "m3o_ingress_resolve_cache_total",
+            "Lookups of backends, by what the cache had",
+            "result",
+        );
+        let pool = counters(
+            "m3o_ingress_pool_connections_total",
+            "Connections to backends and the upstream",
+            "result",
+        );
+        let retries = counters(
+            "m3o_ingress_backend_retries_total",
+            "Requests sent once more, because the connection they were sent over was dead",
+            "reason",
+        );
+        let shed = counters(
+            "m3o_ingress_shed_total",
+            "Requests and connections turned away for want of room",
+            "reason",
+        );
         let build = prometheus::IntGaugeVec::new(
             Opts::new(
                 "m3o_ingress_build_info",
@@ -223,15 +256,25 @@ impl Metrics {
             pool_reused: pool.with_label_values(&["reused"]),
             pool_failed: pool.with_label_values(&["failed"]),
             pool_idle: gauge("m3o_ingress_pool_idle", "Connections kept idle"),
-            shed_workload: shed.with_label_values(&["workload"]),
-            panics: counter("m3o_ingress_panics_total", "Requests that ended in a panic"),
+            shed: Shed::ALL
+                .iter()
+                .map(|reason| shed.with_label_values(&[reason.as_str()]))
+                .collect(),
+            overloaded: gauge(
+                "m3o_ingress_overloaded_workers",
+                "Workers that have more to do than they can",
+            ),
+            panics: counter(
+                "m3o_ingress_panics_total",
+                "Panics, each of which cost a request or a task",
+            ),
             log_lines_dropped: counter(
                 "m3o_ingress_log_lines_dropped_total",
                 "Log lines that found the queue full",
             ),
             registry,
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 12] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 13] = [
             Box::new(durations),
             Box::new(cache),
             Box::new(pool),
@@ -241,6 +284,7 @@ impl Metrics {
             Box::new(metrics.active_requests.clone()),
             Box::new(metrics.connections.clone()),
             Box::new(metrics.pool_idle.clone()),
+            Box::new(metrics.overloaded.clone()),
             Box::new(metrics.panics.clone()),
             Box::new(metrics.log_lines_dropped.clone()),
             Box::new(prometheus::process_collector::ProcessCollector::for_self()),
@@ -271,6 +315,11 @@ impl Metrics {
         self.retries[reason as usize].inc();
     }
 
+    /// Counts what was turned away.
+    pub fn shed(&self, reason: Shed) {
+        self.shed[reason as usize].inc();
+    }
+
     /// Everything in the text format of Prometheus.
     #[must_use]
     pub fn to_text(&self) -> Vec<u8> {
@@ -289,6 +338,10 @@ fn gauge(name: &str, help: &str) -> IntGauge {
     IntGauge::new(name, help).expect("static name")
 }
 
+fn counters(name: &str, help: &str, label: &str) -> IntCounterVec {
+    IntCounterVec::new(Opts::new(name, help), &[label]).expect("static name and label")
+}
+
 fn counter(name: &str, help: &str) -> IntCounter {
     IntCounter::new(name, help).expect("static name")
 }
@@ -303,6 +356,7 @@ mod tests {
         metrics.request_ended(RouteKind::Verify, 302, Duration::from_millis(7));
         metrics.resolved(CacheResult::Negative);
         metrics.retried(Retry::BrokenOff);
+        metrics.shed(Shed::Descriptors);
         let text = String::from_utf8(metrics.to_text()).unwrap();
         for line in [
             r#"http_server_request_duration_seconds_count{http_response_status_class="3xx",http_route="verify"} 1"#,
@@ -310,6 +364,8 @@ mod tests {
             r#"m3o_ingress_resolve_cache_total{result="miss"} 0"#,
             r#"m3o_ingress_backend_retries_total{reason="broken_off"} 1"#,
             r#"m3o_ingress_backend_retries_total{reason="unsent"} 0"#,
+            r#"m3o_ingress_shed_total{reason="descriptors"} 1"#,
+            r#"m3o_ingress_shed_total{reason="connections"} 0"#,
             "http_server_active_requests 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -23,6 +23,7 @@ mod hosts;
 mod index;
 mod limits;
 mod links;
+mod overload;
 mod platform_writes;
 mod pool;
 mod promises;

@@ -205,6 +205,10 @@ const PROMISES: &[(&str, &[&str])] = &[
         &[
             "made_up_names_do_not_push_known_apps_out",
             "an_error_is_never_remembered_as_missing",
+            "no_failure_of_the_api_is_remembered_as_a_missing_app",
+            "thousands_of_made_up_names_are_a_few_questions_and_known_apps_go_on",
+            "a_stale_app_is_served_while_made_up_names_keep_the_api_busy",
+            "strangers_fill_their_places_at_the_api_and_no_others",
         ],
     ),
     (
@@ -299,7 +303,31 @@ const PROMISES: &[(&str, &[&str])] = &[
         ],
     ),
     ("reload", &[]),
-    ("no descriptors left", &[]),
+    (
+        "no descriptors left",
+        &[
+            "strangers_are_turned_away_before_the_last_descriptor",
+            "without_a_descriptor_left_it_answers_does_not_spin_and_recovers",
+            "where_not_even_the_reserve_helps_it_waits_quietly_until_there_are_descriptors",
+            "a_process_with_few_descriptors_serves_and_turns_away_what_is_too_much",
+        ],
+    ),
+    (
+        "overload",
+        &[
+            "connections_over_the_limit_are_turned_away",
+            "a_client_that_is_turned_away_reads_why_although_it_has_asked_already",
+            "a_full_front_door_does_not_shut_out_the_operator",
+            "a_worker_that_cannot_keep_up_sheds_the_busiest_app_and_recovers",
+        ],
+    ),
+    (
+        "fairness among apps",
+        &[
+            "an_app_that_hangs_under_a_flood_takes_nothing_from_another",
+            "one_app_never_fills_all_connections",
+        ],
+    ),
     (
         "the store",
         &[
@@ -309,7 +337,14 @@ const PROMISES: &[(&str, &[&str])] = &[
     ),
     ("clock steps", &["a_deadline_ends_what_takes_longer"]),
     ("memory of idle connections", &[]),
-    ("panics", &[]),
+    (
+        "panics",
+        &[
+            "a_panic_costs_one_request_and_a_counter",
+            "a_panic_outside_the_proxy_costs_its_connection_and_is_counted",
+            "a_call_that_crashes_fails_those_who_wait_and_no_one_after_them",
+        ],
+    ),
 ];
 
 #[test]

@@ -48,6 +48,7 @@ fn scene_with(capacity: u64) -> Scene {
         error: Duration::from_secs(24 * 3600),
         negative: Duration::from_secs(5),
         capacity,
+        lookups: 100,
     };
     let script = Rc::new(Script {
         generation: Cell::new(0),
@@ -56,7 +57,8 @@ fn scene_with(capacity: u64) -> Scene {
         gate: Notify::new(),
         gated: Cell::new(false),
     });
-    let cached = Cached::new(Cache::new(config), Rc::clone(&script), TaskTracker::new());
+    let cache = Cache::new(config, Metrics::new());
+    let cached = Cached::new(cache, Rc::clone(&script), TaskTracker::new());
     Scene {
         script,
         cached: Rc::new(cached),
@@ -247,6 +249,8 @@ local_test!(
         scene
             .check("the call ended without an answer", CacheResult::Miss, 1)
             .await;
+        assert_eq!(scene.cached.cache.metrics.panics.get(), 1);
+        assert!(scene.cached.cache.flights().is_empty());
         scene.answers(|| Ok(backend("one")));
         scene.check("one", CacheResult::Miss, 2).await;
     }
@@ -295,6 +299,60 @@ local_test!(made_up_names_do_not_push_known_apps_out, async {
     scene.cached.cache.unknown.run_pending_tasks();
     assert!(scene.cached.cache.unknown.entry_count() <= 100);
     assert_eq!(scene.ask().await, ("one".to_owned(), CacheResult::Fresh));
+});
+
+local_test!(
+    strangers_fill_their_places_at_the_api_and_no_others,
+    async {
+        let scene = scene();
+        scene.check("one", CacheResult::Miss, 1).await;
+        scene.script.gated.set(true);
+        pass(61).await;
+        let ask = |name: String| {
+            let cached = Rc::clone(&scene.cached);
+            tokio::task::spawn_local(async move {
+                let error = cached.resolve(workload(&name)).await.err();
+                error.map(|(error, _)| error.to_string())
+            })
+        };
+        let waiting: Vec<_> = (0..100)
+            .map(|name| ask(format!("made-up-{name}")))
+            .collect();
+        settle().await;
+        assert_eq!(scene.script.calls.get(), 101);
+        for name in ["one-more", "and-another"] {
+            let turned_away = ask(name.to_owned()).await.unwrap();
+            assert_eq!(
+                turned_away.as_deref(),
+                Some("too many questions to the API at once")
+            );
+        }
+        // Whoever names one that is asked about already waits with the others.
+        let joined = ask("made-up-7".to_owned());
+        scene.check("one", CacheResult::Stale, 102).await;
+        scene.script.gate.notify_waiters();
+        settle().await;
+        for asked in waiting.into_iter().chain([joined]) {
+            assert_eq!(asked.await.unwrap(), None);
+        }
+        assert!(scene.cached.cache.flights().is_empty());
+        scene.script.gated.set(false);
+        assert_eq!(ask("one-more".to_owned()).await.unwrap(), None);
+    }
+);
+
+local_test!(a_known_app_goes_on_while_the_api_takes_no_question, async {
+    let scene = scene();
+    scene.check("one", CacheResult::Miss, 1).await;
+    scene.script.gated.set(true);
+    pass(3600).await;
+    for flight in 0..200 {
+        let known = Rc::clone(&scene.cached);
+        let name = workload(&format!("app-{flight}"));
+        drop(known.launch(name, 0, Asker::Refresh));
+    }
+    settle().await;
+    scene.check("one", CacheResult::Rescued, 201).await;
 });
 
 local_test!(requests_in_flight_are_counted_across_a_refresh, async {

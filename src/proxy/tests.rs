@@ -1,0 +1,90 @@
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::*;
+use crate::resolve;
+use crate::telemetry::log::Log;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::{LocalAnswer, LocalApi, Via};
+use crate::wire::timer::Timer;
+
+/// An API that has an accident with every call.
+struct Clumsy;
+
+impl LocalApi for Clumsy {
+    fn call<'a>(
+        &'a self,
+        _request: Request,
+        _pool: &'a Rc<Pool>,
+        _tasks: &'a TaskTracker,
+    ) -> LocalAnswer<'a> {
+        Box::pin(async { panic!("on purpose") })
+    }
+
+    fn generation(&self) -> u64 {
+        0
+    }
+}
+
+fn proxy(metrics: &Arc<Metrics>) -> Proxy {
+    let settings = Settings {
+        hosts: Hosts::default(),
+        timeouts: Timeouts::default(),
+        limits: Limits::default(),
+        trusted: Vec::new(),
+        user: verify::Config::default(),
+        index: index::Config::default(),
+    };
+    let telemetry = Telemetry {
+        metrics: Arc::clone(metrics),
+        log: Log::discard(Arc::clone(metrics)),
+        access: false,
+    };
+    let (pool, tasks) = (Pool::for_tests(), TaskTracker::new());
+    let upstream = Upstream::new(Via::Local(Arc::new(Clumsy)), pool.clone(), tasks.clone());
+    Proxy::new(
+        Arc::new(settings),
+        Arc::new(telemetry),
+        Cache::new(resolve::Config::default(), Arc::clone(metrics)),
+        upstream,
+        pool,
+        tasks,
+        Pressure::new(1, Arc::clone(metrics)),
+    )
+}
+
+#[tokio::test]
+async fn a_panic_costs_one_request_and_a_counter() {
+    let metrics = Metrics::new();
+    let proxy = proxy(&metrics);
+    let peer = Peer::new(
+        SocketAddr::from(([192, 0, 2, 1], 1)),
+        Scheme::Http,
+        Timer::new(),
+    );
+    let status = async |method: Method, host: &str, path: &str| {
+        let mut request = Request::default();
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().unwrap();
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, host.parse().unwrap());
+        headers.insert(header::AUTHORIZATION, "Bearer key".parse().unwrap());
+        proxy.handle(request, &peer).await.status().as_u16()
+    };
+    let asking = async {
+        assert_eq!(status(Method::POST, "any.example", "/v1/a/b").await, 500);
+        assert_eq!(metrics.panics.get(), 1);
+        assert_eq!(status(Method::GET, "m3o.one", "/u/link").await, 500);
+        assert_eq!(metrics.panics.get(), 2);
+        // The question is a task of its own: whoever waits for it is to try again.
+        assert_eq!(status(Method::GET, "blog.m3o.app", "/").await, 503);
+        assert_eq!(metrics.panics.get(), 3);
+        assert_eq!(status(Method::OPTIONS, "any.example", "/v1/a/b").await, 204);
+    };
+    let local = tokio::task::LocalSet::new();
+    let asking = local.run_until(asking);
+    tokio::time::timeout(Duration::from_secs(10), asking)
+        .await
+        .unwrap();
+    assert_eq!(metrics.active_requests.get(), 0);
+}

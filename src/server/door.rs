@@ -1,0 +1,242 @@
+//! Lets connections in, or turns them away.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::connection::{self, ConnectionSettings};
+use super::descriptors::{self, Reserve};
+use super::drain::Drain;
+use super::permits::{Permit, Permits, Refused};
+use super::refusal::{self, Form, Refusal};
+use super::shutdown::{Stage, Stop};
+use crate::id::RequestId;
+use crate::telemetry::metrics::{Metrics, Shed};
+use crate::wire::timer::Timer;
+use crate::wire::{Handler, Peer, Scheme};
+
+/// Who connects to a listener: what they get when descriptors run out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guests {
+    /// Anybody, as many as they like: turned away before the last descriptor is taken.
+    Strangers,
+    /// The operator, who must see what is going on: served with the last descriptors.
+    Operator,
+}
+
+impl Guests {
+    /// How many descriptors are held back for them.
+    fn reserve(self) -> usize {
+        match self {
+            Self::Strangers => 1,
+            Self::Operator => 4,
+        }
+    }
+}
+
+/// A pause after `accept` failed for want of descriptors or memory: trying at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that are turned away with the reserve before such a pause.
+const AT_ONE_GO: usize = 32;
+
+/// Refused connections that are given the time to read why; those beyond are closed at once.
+const MOST_LEAVING: usize = 64;
+
+/// Between two warnings about the same.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// What stands between the listeners of a worker and its connections.
+pub(super) struct Door<H> {
+    handler: Rc<H>,
+    guests: Guests,
+    reserve: RefCell<Reserve>,
+    settings: ConnectionSettings,
+    permits: Arc<Permits>,
+    metrics: Arc<Metrics>,
+    drain: Rc<Drain>,
+    tasks: TaskTracker,
+    /// Refused connections that still read why.
+    leaving: Cell<usize>,
+    /// When a failing `accept` was last spoken of.
+    warned: Cell<Option<Instant>>,
+}
+
+impl<H: Handler + 'static> Door<H> {
+    /// The connections that it lets in run on `tasks`, and end when `drain` tells them to.
+    pub(super) fn new(
+        handler: H,
+        guests: Guests,
+        settings: ConnectionSettings,
+        permits: Arc<Permits>,
+        metrics: Arc<Metrics>,
+        drain: Rc<Drain>,
+        tasks: TaskTracker,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            handler: Rc::new(handler),
+            guests,
+            reserve: RefCell::new(Reserve::new(guests.reserve())),
+            settings,
+            permits,
+            metrics,
+            drain,
+            tasks,
+            leaving: Cell::new(0),
+            warned: Cell::new(None),
+        })
+    }
+
+    /// Accepts until the drain begins, and then whatever is already in the queue: closing a listener
+    /// resets the connections that wait in it.
+    pub(super) async fn keep(self: Rc<Self>, listener: TcpListener, mut stop: Stop) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.reached(Stage::Draining) => break,
+                accepted = listener.accept() => accepted,
+            };
+            if self.let_in(&listener, accepted).is_break() {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        // Asked of the system itself: the runtime may not have heard of the last ones yet.
+        let Ok(listener) = listener.into_std() else {
+            return;
+        };
+        while let Ok((stream, address)) = listener.accept() {
+            let stream = stream
+                .set_nonblocking(true)
+                .and_then(|()| TcpStream::from_std(stream));
+            if let Ok(stream) = stream {
+                self.connect(stream, address);
+            }
+        }
+    }
+
+    /// Takes what `accept` gave; a break says that it cannot give more now.
+    fn let_in(
+        self: &Rc<Self>,
+        listener: &TcpListener,
+        accepted: io::Result<(TcpStream, SocketAddr)>,
+    ) -> ControlFlow<()> {
+        match accepted {
+            Ok((stream, address)) => self.connect(stream, address),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                self.warn(&error);
+                if descriptors::are_used_up(&error) {
+                    self.accept_from_reserve(listener);
+                }
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn connect(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
+        let is_last = self.guests == Guests::Strangers && descriptors::is_among_the_last(&stream);
+        match self.permits.take(address.ip()) {
+            _ if is_last => self.turn_away(stream, address, Shed::Descriptors),
+            Ok(permit) => self.welcome(stream, address, permit),
+            Err(Refused::Full) => self.turn_away(stream, address, Shed::Connections),
+            Err(Refused::PeerFull) => self.turn_away(stream, address, Shed::Peer),
+        }
+    }
+
+    fn welcome(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, permit: Permit) {
+        let peer = Peer::new(address, Scheme::Http, Timer::new());
+        let door = Rc::clone(self);
+        let drained = self.drain.join();
+        let serving = async move {
+            let handler = Rc::clone(&door.handler);
+            connection::serve(stream, permit, peer, handler, &door.settings, drained).await;
+        };
+        let door = Rc::clone(self);
+        // A panic is one connection's misfortune: its client sees the cut.
+        let serving = AssertUnwindSafe(serving)
+            .catch_unwind()
+            .map(move |outcome| {
+                if outcome.is_err() {
+                    door.metrics.panics.inc();
+                }
+                door.reserve.borrow_mut().refill();
+            });
+        self.tasks.spawn_local(serving);
+    }
+
+    /// Tells a connection that there is no room for it.
+    fn turn_away(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, reason: Shed) {
+        self.metrics.shed(reason);
+        let id = RequestId::new();
+        let in_a_hurry = reason == Shed::Descriptors || self.leaving.get() >= MOST_LEAVING;
+        if !in_a_hurry {
+            self.see_off(stream, id.clone());
+        } else if let Ok(stream) = stream.into_std() {
+            refusal::write_at_once(stream, Refusal::Full, &id);
+        }
+        let peer = Peer::new(address, Scheme::Http, Timer::new());
+        self.handler.refused(&peer, Refusal::Full.status(), id);
+    }
+
+    /// Writes the refusal and waits a moment for the client to have read it.
+    fn see_off(self: &Rc<Self>, mut stream: TcpStream, id: RequestId) {
+        let door = Rc::clone(self);
+        self.leaving.set(self.leaving.get() + 1);
+        self.tasks.spawn_local(async move {
+            refusal::write(&mut stream, Refusal::Full, Form::Whole, &id).await;
+            connection::linger(stream).await;
+            door.leaving.set(door.leaving.get() - 1);
+        });
+    }
+
+    /// There is no descriptor for whoever waits in the queue but those in reserve.
+    fn accept_from_reserve(self: &Rc<Self>, listener: &TcpListener) {
+        for _ in 0..AT_ONE_GO {
+            if !self.reserve.borrow_mut().release() {
+                return;
+            }
+            let accepted = listener.accept().now_or_never();
+            match (accepted, self.guests) {
+                (Some(Ok((stream, address))), Guests::Strangers) => {
+                    self.turn_away(stream, address, Shed::Descriptors);
+                }
+                (Some(Ok((stream, address))), Guests::Operator) => self.connect(stream, address),
+                // Nobody waits any more, or somebody was quicker to take what was given up.
+                (Some(Err(_)) | None, _) => {
+                    self.reserve.borrow_mut().refill();
+                    return;
+                }
+            }
+            self.reserve.borrow_mut().refill();
+        }
+    }
+
+    fn warn(&self, error: &io::Error) {
+        if self.warned.get().is_none_or(|last| last.elapsed() >= QUIET) {
+            self.warned.set(Some(Instant::now()));
+            tracing::warn!(%error, "cannot accept connections; trying again in a moment");
+        }
+    }
+}
+
+/// Errors of the connection that was to be accepted, not of accepting.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

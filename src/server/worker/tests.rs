@@ -1,0 +1,113 @@
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::server::listener;
+use crate::server::shutdown::stop_signal;
+use crate::settings::{Limits, Timeouts};
+use crate::wire::body::{Answer, Error};
+use crate::wire::tunnel::Tunnel;
+use crate::wire::{Peer, Request};
+
+/// Panics where the path of a request says so.
+struct Clumsy;
+
+/// Gives half of an answer, and then the other half or a panic.
+struct Halves {
+    given: usize,
+    panics: bool,
+}
+
+impl Handler for Clumsy {
+    type Body = Halves;
+
+    async fn handle(&self, request: Request, _peer: &Peer) -> http::Response<Halves> {
+        assert_ne!(request.uri().path(), "/handler", "on purpose");
+        http::Response::new(Halves {
+            given: 0,
+            panics: request.uri().path() == "/body",
+        })
+    }
+}
+
+impl HttpBody for Halves {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.given += 1;
+        match self.given {
+            1 => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"half"))))),
+            2 if self.panics => panic!("on purpose"),
+            2 => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"full"))))),
+            _ => Poll::Ready(None),
+        }
+    }
+}
+
+impl Answer for Halves {
+    fn poll_upload(&mut self, _context: &mut Context<'_>) {}
+
+    fn take_tunnel(&mut self) -> Option<Tunnel> {
+        None
+    }
+}
+
+/// All that comes back on a connection of its own.
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_panic_outside_the_proxy_costs_its_connection_and_is_counted() {
+    let bound = listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+    let address = bound.address;
+    let metrics = Metrics::new();
+    let permits = Permits::new(2, 2);
+    let (stopper, stop) = stop_signal();
+    let worker = Worker {
+        name: "test".to_owned(),
+        listeners: bound.sockets,
+        guests: Guests::Strangers,
+        settings: ConnectionSettings::new(&Timeouts::default(), &Limits::default()),
+        permits: Arc::clone(&permits),
+        metrics: Arc::clone(&metrics),
+        drain: Duration::from_secs(5),
+    };
+    let asking = async {
+        for (count, path) in ["/handler", "/body", "/handler"].into_iter().enumerate() {
+            let answer = get(address, path).await;
+            let is_cut = answer.is_empty() || !answer.ends_with("0\r\n\r\n");
+            assert!(is_cut, "{path}: {answer}");
+            assert_eq!(metrics.panics.get(), count as u64 + 1, "{path}");
+            assert_eq!(permits.open(), 0, "{path}: its place is free again");
+        }
+        let answer = get(address, "/").await;
+        assert!(
+            answer.ends_with("half\r\n4\r\nfull\r\n0\r\n\r\n"),
+            "{answer}"
+        );
+        stopper.advance(Stage::Draining);
+    };
+    let serving = worker.serve(|_: &TaskTracker| Clumsy, stop);
+    let (served, ()) = LocalSet::new()
+        .run_until(async { tokio::join!(serving, asking) })
+        .await;
+    served.unwrap();
+    assert_eq!(metrics.panics.get(), 3);
+}
