@@ -134,17 +134,14 @@ impl<S: Transport + 'static> Connection<'_, S> {
                 }
             }
         };
-        let Some(mut link) = self.server.into_link() else {
+        let Some(link) = self.server.into_link() else {
             return;
         };
         match ended {
-            Ended::Answered(After::Open | After::Close) => {
-                // A client that is gone needs no other word.
-                let _outcome = link.shutdown().await;
-            }
+            // Nothing is unread, so the system ends it in order.
+            Ended::Answered(After::Open | After::Close) => {}
             Ended::Answered(After::Linger) => linger(link).await,
             Ended::Switched(tunnel) => tunnel.join(link).await,
-            // Not shut down in order: the cut is to be seen.
             Ended::Broken => {}
         }
     }

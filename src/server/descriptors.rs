@@ -45,17 +45,29 @@ pub fn are_used_up(error: &io::Error) -> bool {
     )
 }
 
-/// Whether `descriptor` is one of the last, which connections of strangers are not to take: they are
-/// for the admin address, for backends of requests that are here already, and for files.
-///
-/// The system gives the lowest free number, so a high one says that all below it are taken.
-pub(super) fn is_among_the_last(descriptor: &impl AsRawFd) -> bool {
-    // Asked each time, because an operator may change it while we run.
-    let Some(limit) = getrlimit(Resource::Nofile).current else {
-        return false;
-    };
-    let number = u64::try_from(descriptor.as_raw_fd()).unwrap_or(0);
-    number + LAST.min(limit / 4) >= limit
+/// The numbers of the last descriptors, which connections of strangers are not to take: they are for
+/// the admin address, for backends of requests that are here already, and for files.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TheLast {
+    /// The first of them; `None` where there is no limit.
+    first: Option<u64>,
+}
+
+impl TheLast {
+    /// Of as many as there may be now.
+    pub(super) fn of_now() -> Self {
+        let limit = getrlimit(Resource::Nofile).current;
+        Self {
+            first: limit.map(|limit| limit - LAST.min(limit / 4)),
+        }
+    }
+
+    /// Whether `descriptor` is one of them. The system gives the lowest free number, so a high one
+    /// says that all below it are taken.
+    pub(super) fn include(self, descriptor: &impl AsRawFd) -> bool {
+        let number = u64::try_from(descriptor.as_raw_fd()).unwrap_or(0);
+        self.first.is_some_and(|first| number >= first)
+    }
 }
 
 /// As many are kept from strangers; of a small limit, a quarter.
@@ -114,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_first_descriptors_are_for_everybody() {
-        assert!(!is_among_the_last(&io::stdin()));
+        assert!(!TheLast::of_now().include(&io::stdin()));
     }
 
     #[test]

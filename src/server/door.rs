@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{self, ConnectionSettings};
-use super::descriptors::{self, Reserve};
+use super::descriptors::{self, Reserve, TheLast};
 use super::drain::Drain;
 use super::permits::{Permit, Permits, Refused};
 use super::refusal::{self, Form, Refusal};
@@ -53,6 +53,9 @@ const AT_ONE_GO: usize = 32;
 /// Refused connections that are given the time to read why; those beyond are closed at once.
 const MOST_LEAVING: usize = 64;
 
+/// The limit of descriptors is asked for once in so many connections.
+const ASK_EVERY: u32 = 16;
+
 /// Between two warnings about the same.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -61,6 +64,9 @@ pub(super) struct Door<H> {
     handler: Rc<H>,
     guests: Guests,
     reserve: RefCell<Reserve>,
+    the_last: Cell<TheLast>,
+    /// Connections until it is asked again.
+    until_asked: Cell<u32>,
     settings: ConnectionSettings,
     permits: Arc<Permits>,
     metrics: Arc<Metrics>,
@@ -87,6 +93,8 @@ impl<H: Handler + 'static> Door<H> {
             handler: Rc::new(handler),
             guests,
             reserve: RefCell::new(Reserve::new(guests.reserve())),
+            the_last: Cell::new(TheLast::of_now()),
+            until_asked: Cell::new(ASK_EVERY),
             settings,
             permits,
             metrics,
@@ -145,13 +153,23 @@ impl<H: Handler + 'static> Door<H> {
     }
 
     fn connect(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
-        let is_last = self.guests == Guests::Strangers && descriptors::is_among_the_last(&stream);
+        let is_last = self.guests == Guests::Strangers && self.the_last().include(&stream);
         match self.permits.take(address.ip()) {
             _ if is_last => self.turn_away(stream, address, Shed::Descriptors),
             Ok(permit) => self.welcome(stream, address, permit),
             Err(Refused::Full) => self.turn_away(stream, address, Shed::Connections),
             Err(Refused::PeerFull) => self.turn_away(stream, address, Shed::Peer),
         }
+    }
+
+    /// An operator may change the limit while we run; asking for each connection is a system call.
+    fn the_last(&self) -> TheLast {
+        if self.until_asked.get() == 0 {
+            self.the_last.set(TheLast::of_now());
+            self.until_asked.set(ASK_EVERY);
+        }
+        self.until_asked.set(self.until_asked.get() - 1);
+        self.the_last.get()
     }
 
     fn welcome(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, permit: Permit) {
