@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(platform.call("function/Deploy", deploy).await.0, 200);
         let called = tokio::time::Instant::now();
         let call = platform.call("function/Call", json!({"name": "slow"}));
-        // The pool runs its connections beside the call.
+        // The pool sweeps its connections beside the call.
         let (status, error) = LocalSet::new().run_until(call).await;
         let detail = json!("the function took too long to answer");
         assert_eq!((status, &error["detail"]), (504, &detail));

@@ -29,8 +29,8 @@ pub(super) struct Lane {
 /// How long a request waits for a connection that is busy, before it opens one beyond the cap.
 ///
 /// Most answers take less than that, and a handshake across a continent takes more: a backend that is
-/// busy for a moment is spared connections that would be closed again at once, and one that streams
-/// for hours delays a request by no more than a person notices.
+/// busy for a moment is spared connections that would be closed again at once. One that streams for
+/// hours delays a request by that moment and a handshake, and then has one more to be used again.
 pub(super) const PATIENCE: Duration = Duration::from_millis(30);
 
 impl Lane {
@@ -53,9 +53,9 @@ impl Lane {
         self.open.get() == 0
     }
 
-    /// Whether there are more connections than are kept.
-    pub(super) fn is_over_cap(&self) -> bool {
-        self.open.get() > self.cap
+    /// Whether as many are idle as are kept.
+    pub(super) fn has_enough_idle(&self) -> bool {
+        self.idle.borrow().len() >= self.cap
     }
 
     /// Counts a connection in, whether there is room or not.

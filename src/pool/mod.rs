@@ -197,7 +197,7 @@ impl Pool {
         let Some(mut connection) = lane.hand_on(connection) else {
             return;
         };
-        if lane.is_over_cap() {
+        if lane.has_enough_idle() {
             return;
         }
         connection.rest();

@@ -35,7 +35,7 @@ impl Pool {
             Ok(head) => return Ok(connection.answer(head)),
             Err(error) => error,
         };
-        let Some(reason) = safe_retry(&connection, &error, &request, repeatable) else {
+        let Some(reason) = safe_retry(&connection, &error, repeatable) else {
             return Err(connection.broken(error));
         };
         self.metrics.retried(reason);
@@ -53,14 +53,9 @@ impl Pool {
     }
 }
 
-/// Why `request` may be sent once more, if it may. A kept connection may have been closed while it
+/// Why the request may be sent once more, if it may. A kept connection may have been closed while it
 /// was idle, or as we wrote; where a fresh one breaks, that is the server's answer.
-fn safe_retry(
-    connection: &Connection,
-    error: &client::Error,
-    request: &Request,
-    repeatable: bool,
-) -> Option<Retry> {
+fn safe_retry(connection: &Connection, error: &client::Error, repeatable: bool) -> Option<Retry> {
     let broken_off = matches!(error, client::Error::BrokenOff(_));
     if !broken_off || !connection.is_kept() {
         return None;
@@ -68,7 +63,5 @@ fn safe_retry(
     if connection.is_unsent() {
         return Some(Retry::Unsent);
     }
-    // Its fields are gone once an interim response came: then the server was at work on it.
-    let whole = !request.headers().is_empty();
-    (repeatable && whole).then_some(Retry::BrokenOff)
+    repeatable.then_some(Retry::BrokenOff)
 }

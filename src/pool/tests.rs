@@ -125,7 +125,7 @@ in_stopped_time! {
         assert!(pool.take_idle(&a).is_some());
     }
 
-    nobody_waits_for_longer_than_a_moment_and_what_is_too_many_is_not_kept {
+    nobody_waits_for_longer_than_a_moment {
         let pool = pool(8, 1);
         let a = origin("http://a.test");
         let lane = pool.lane(&a);
@@ -133,12 +133,23 @@ in_stopped_time! {
         let start = Instant::now();
         let Given::Room(seat) = lane.turn().await else { panic!("nothing was given back") };
         assert!(start.elapsed() >= PATIENCE && start.elapsed() < 2 * PATIENCE);
-        assert!(lane.is_over_cap());
         let (extra, _theirs) = connection(seat, &pool);
+        // The other one may stream for hours: requests go over this one meanwhile, without a wait.
         extra.give_back();
-        assert!(pool.take_idle(&a).is_none());
-        busy.give_back();
         assert!(pool.take_idle(&a).is_some());
+        drop(busy);
+    }
+
+    no_more_are_kept_idle_than_the_cap {
+        let pool = pool(8, 1);
+        let a = origin("http://a.test");
+        let lane = pool.lane(&a);
+        let (one, _one) = connection(lane.seat(), &pool);
+        let (two, _two) = connection(lane.seat(), &pool);
+        one.give_back();
+        two.give_back();
+        assert!(pool.take_idle(&a).is_some());
+        assert!(pool.take_idle(&a).is_none());
     }
 
     room_is_given_to_who_waits_when_a_connection_breaks_or_becomes_a_tunnel {

@@ -122,12 +122,15 @@ impl<H: Handler + 'static> Door<H> {
         let Ok(listener) = listener.into_std() else {
             return;
         };
-        while let Ok((stream, address)) = listener.accept() {
-            let stream = stream
-                .set_nonblocking(true)
-                .and_then(|()| TcpStream::from_std(stream));
-            if let Ok(stream) = stream {
-                self.connect(stream, address);
+        loop {
+            let accepted = listener.accept().and_then(|(stream, address)| {
+                stream.set_nonblocking(true)?;
+                Ok((TcpStream::from_std(stream)?, address))
+            });
+            match accepted {
+                Ok((stream, address)) => self.connect(stream, address),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) => return,
             }
         }
     }

@@ -141,7 +141,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Writes the request that was begun and reads the head of its response. Its fields go into the
-    /// map of the request, `sent`: after [`Error::BrokenOff`] that is still as it was. The body of the request goes on beside that of the response.
+    /// map of the request, `sent`: after [`Error::BrokenOff`] that is still as it was. The body of the
+    /// request goes on beside that of the response.
     ///
     /// # Errors
     /// When no response came.
@@ -190,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             if let Some(whole) = scan.advance(&self.link.input, &LIMITS)? {
                 return Poll::Ready(Ok(whole));
             }
-            let error = match ready!(self.link.poll_fill(context, 0)) {
+            let error = match ready!(self.link.poll_fill(context, Some(0))) {
                 Ok(0) => io::ErrorKind::UnexpectedEof.into(),
                 Ok(_) => continue,
                 Err(error) => error,
@@ -305,7 +306,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                     return Poll::Ready(Some(Err(body::Error::Malformed(what))));
                 }
             }
-            let expected = self.decoder.left().unwrap_or(u64::MAX);
+            let expected = self.decoder.left();
             match ready!(self.link.poll_fill(context, expected)) {
                 Ok(0) if self.decoder.close() => return Poll::Ready(None),
                 Ok(0) => {

@@ -61,7 +61,6 @@ impl Transport for DuplexStream {
 }
 
 /// A stream with its buffers. It is a stream itself: what was read ahead comes first.
-#[derive(Debug)]
 pub struct Link<S> {
     stream: S,
     /// Bytes that were read and not used yet.
@@ -72,6 +71,8 @@ pub struct Link<S> {
     written: u64,
     /// Whether the stream has passed all of them on.
     flushed: bool,
+    /// Whether the last reading took all the room there was.
+    filled: bool,
 }
 
 /// Room for a head, or for small pieces of a body.
@@ -80,6 +81,16 @@ const ROOM: usize = 8 << 10;
 const LARGE_ROOM: usize = 64 << 10;
 /// With less room than this a buffer is not worth a system call.
 const LEAST_ROOM: usize = 1 << 10;
+
+impl<S> std::fmt::Debug for Link<S> {
+    /// Without the bytes: heads have secrets in them.
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Link")
+            .field("read_ahead", &self.input.len())
+            .field("written", &self.written)
+            .finish_non_exhaustive()
+    }
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     /// A connection on which nothing was read or written.
@@ -90,6 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             output: Output::default(),
             written: 0,
             flushed: true,
+            filled: false,
         }
     }
 
@@ -103,27 +115,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         self.written
     }
 
-    /// Reads what there is, when `expected` bytes more are known to come; 0 at the end of the stream.
+    /// Reads what there is, when `expected` bytes more are to come (`None`: nobody knows); 0 at the
+    /// end of the stream.
     ///
     /// # Errors
     /// What the stream says.
     pub fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
-        expected: u64,
+        expected: Option<u64>,
     ) -> Poll<io::Result<usize>> {
         let room = self.input.capacity() - self.input.len();
-        if expected > ROOM as u64 {
-            let wanted = usize::try_from(expected)
-                .unwrap_or(LARGE_ROOM)
-                .min(LARGE_ROOM);
-            if room < wanted / 2 {
-                self.input.reserve(wanted);
-            }
-        } else if room < LEAST_ROOM {
-            self.input.reserve(ROOM);
+        let is_large = expected.map_or(self.filled, |expected| expected > ROOM as u64);
+        let (least, wanted) = if is_large {
+            (LARGE_ROOM / 2, LARGE_ROOM)
+        } else {
+            (LEAST_ROOM, ROOM)
+        };
+        if room < least {
+            self.input.reserve(wanted);
         }
-        poll_read_buf(Pin::new(&mut self.stream), context, &mut self.input)
+        let stream = Pin::new(&mut self.stream);
+        let read = ready!(poll_read_buf(stream, context, &mut self.input))?;
+        self.filled = self.input.len() == self.input.capacity();
+        Poll::Ready(Ok(read))
     }
 
     /// Writes what is to be written.
@@ -163,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         // Asks the system only when something has happened on the socket.
         self.input.is_empty()
             && self
-                .poll_fill(&mut Context::from_waker(Waker::noop()), 0)
+                .poll_fill(&mut Context::from_waker(Waker::noop()), Some(0))
                 .is_pending()
     }
 

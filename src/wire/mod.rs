@@ -1,9 +1,10 @@
 //! HTTP messages as every part sees them, and HTTP/1.1 on the wire.
 //!
-//! `head` and `framing` read strictly, `encode` writes, `link` is a connection with its buffers.
-//! `server` is our half of a client's connection, `client` our half of one to a server, `tunnel` what
-//! comes after either has switched protocols. `body` is the one body type, `timer` the one timer of a
-//! connection, `handler` what answers a request.
+//! `head` and `framing` read strictly, `encode` writes into an `output`, `link` is a connection with
+//! its buffers. `server` is our half of a client's connection, `client` our half of one to a server,
+//! `tunnel` what comes after either has switched protocols. `body` is the one body type, `timer` the
+//! one timer of a connection, `clock` the time of day, `handler` what answers a request and `peer` who
+//! sent it.
 
 pub mod body;
 pub mod client;

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Bytes on their way out, in order.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Output {
     /// Heads, chunk lines and small pieces of bodies.
     gathered: BytesMut,
@@ -19,6 +19,16 @@ pub struct Output {
 const SMALL: usize = 4 << 10;
 /// With so much gathered it is time to write.
 const FULL: usize = 16 << 10;
+
+impl std::fmt::Debug for Output {
+    /// Without the bytes: heads have secrets in them.
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let length = self.gathered.len() + self.large.len() + self.tail.len();
+        out.debug_struct("Output")
+            .field("length", &length)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Output {
     /// Whether nothing is left to be written.

@@ -130,7 +130,7 @@ impl<S: Transport + 'static> Server<S> {
                 }
                 Err(bad) => return Poll::Ready(Next::Refused(bad)),
             }
-            match ready!(half.link.poll_fill(context, 0)) {
+            match ready!(half.link.poll_fill(context, Some(0))) {
                 Ok(0) | Err(_) => return Poll::Ready(Next::Closed),
                 Ok(_) => {}
             }
@@ -175,7 +175,7 @@ impl<S: Transport + 'static> Server<S> {
     pub fn has_left(&mut self, context: &mut Context<'_>) -> bool {
         let mut half = self.half.borrow_mut();
         while !half.left && half.link.input.len() < AHEAD {
-            match half.link.poll_fill(context, 0) {
+            match half.link.poll_fill(context, Some(0)) {
                 Poll::Ready(Ok(0) | Err(_)) => half.left = true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => break,
@@ -190,10 +190,11 @@ impl<S: Transport + 'static> Server<S> {
     pub fn begin<B: Answer>(&mut self, response: &mut http::Response<B>, last: bool) -> Encoder {
         let status = response.status();
         let bodiless = self.asked.by_head || framing::is_bodiless(status);
+        let whole = response.body().size_hint().exact();
         let length = if bodiless {
             Length::Exact(0)
         } else {
-            match response.body().size_hint().exact() {
+            match whole {
                 Some(length) => Length::Exact(length),
                 None if self.asked.version == Version::HTTP_10 => Length::UntilClose,
                 None => Length::Chunked,
@@ -223,7 +224,7 @@ impl<S: Transport + 'static> Server<S> {
             _ if says_nothing => SaidLength::Nothing,
             _ if of_another || status == StatusCode::NOT_MODIFIED => SaidLength::OfAnother,
             // What a backend sends to HEAD has no body, and says nothing of the one to GET.
-            _ if self.asked.by_head => match response.body().size_hint().exact() {
+            _ if self.asked.by_head => match whole {
                 None | Some(0) => SaidLength::Nothing,
                 Some(length) => SaidLength::Framed(Length::Exact(length)),
             },
@@ -391,7 +392,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source for RequestBody<S> {
                 half.link.output.text().extend_from_slice(go_on);
             }
             let flushed = half.link.poll_flush(context);
-            let expected = half.decoder.left().unwrap_or(u64::MAX);
+            let expected = half.decoder.left();
             let filled = ready!(half.link.poll_fill(context, expected));
             let broken = matches!(flushed, Poll::Ready(Err(_)));
             if broken || matches!(filled, Ok(0) | Err(_)) {
