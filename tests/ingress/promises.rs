@@ -229,6 +229,8 @@ const PROMISES: &[(&str, &[&str])] = &[
         "no secret leaks",
         &[
             "no_secret_of_a_client_is_written_down_as_json",
+            "no_secret_of_a_client_is_written_down_when_every_library_speaks",
+            "no_status_is_answered_with_a_secret",
             "the_token_reaches_nobody_but_the_api",
             "an_answer_to_a_key_in_the_url_is_kept_by_nobody",
         ],
