@@ -53,8 +53,9 @@ impl TryFrom<String> for ApiAddress {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        // What stands before an `@` may be a password.
+        // What stands before an `@` may be a password, what stands in a query a key.
         let shown = text.rsplit('@').next().unwrap_or_default();
+        let shown = shown.split(['?', '#']).next().unwrap_or_default();
         let wrong = |why: &str| {
             format!(
                 "`{shown}` is no address of an API: {why}; write it like \"https://api.m3o.com\""
@@ -318,7 +319,10 @@ impl Upstream {
                 self.ask(endpoint, request).await?
             }
         };
-        serde_json::from_slice(&answer).map_err(Error::Garbage)
+        serde_json::from_slice(&answer).map_err(|error| Error::Garbage {
+            line: error.line(),
+            column: error.column(),
+        })
     }
 
     /// Sends one of our own calls and reads the answer of a success.

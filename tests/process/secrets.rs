@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::caller::{self, Answer};
 use crate::process::{Ingress, command, dev_command, ended, run_command};
-use crate::server::Server;
+use crate::server::{self, Server};
 
 mod places;
 mod statuses;
@@ -303,6 +303,50 @@ fn an_api_that_refuses_our_token_does_not_bring_it_into_the_log() {
 }
 
 #[test]
+fn an_api_that_answers_with_our_token_does_not_bring_it_into_the_log() {
+    let token = "zqthe-token-of-the-ingressqz";
+    for body in [
+        r#""{}""#,
+        r#"["{}"]"#,
+        r#"{"{}"#,
+        r#"{"url":{"{}":1},"destinationURL":["{}"],"services":"{}"}"#,
+        r#"{"url":"{}","destinationURL":"{}","services":["{}"]}"#,
+        r#"{"url":"http://u:{}@[","destinationURL":"http://u:{}@example.com"}"#,
+        r#"{"url":"http://u:{}@example.com","destinationURL":"javascript:{}"}"#,
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let body = body.replace("{}", token);
+        let api = Server::start(move |_| server::ok("application/json", &body));
+        let config = format!(
+            "listen = {{ http = '127.0.0.1:0', admin = '127.0.0.1:0' }}
+             api.address = '{}'
+             index.enabled = true",
+            api.url()
+        );
+        let mut run = run_command(folder.path(), &config);
+        run.args(["--log-level", "trace", "--log-format", "json"]);
+        let ingress = Ingress::start(run.env("M3O_API_TOKEN", token));
+        let mut planted = Planted::new(&ingress);
+        planted
+            .canaries
+            .push(("M3O_API_TOKEN".to_owned(), token.to_owned()));
+        for host in [
+            "a.m3o.app",
+            "a.m3o.sh",
+            "m3o.app",
+            "m3o.one",
+            "user.m3o.com",
+        ] {
+            planted.send("a cookie", |key| {
+                get(host, "/x", &[&format!("Cookie: a={key}")])
+            });
+        }
+        let (written, metrics) = finish(ingress);
+        planted.check(&written, &metrics);
+    }
+}
+
+#[test]
 fn the_secrets_of_the_platform_are_not_written_down() {
     for format in ["human", "json"] {
         let folder = tempfile::tempdir().unwrap();
@@ -376,8 +420,20 @@ fn a_secret_that_is_unusable_is_refused_without_being_repeated() {
         }
     }
     // In the file, where secrets do not belong, and where a mistake is pointed at.
-    let config = format!("{listen}api = {{ address = 'http://u:zqsecretqz@example.com' }}\n");
-    let ended = ended(&mut run_command(folder.path(), &config));
-    assert_eq!(ended.status.code(), Some(2), "{}", ended.text);
-    assert!(!ended.text.contains("zqsecretqz"), "{}", ended.text);
+    for line in [
+        "api.address = 'http://u:zqsecretqz@example.com'",
+        "api.address = 'http://u:zqsecretqz@exa mple.com'",
+        "api.address = 'http://example.com/?api_key=zqsecretqz'",
+        "api.address = 'http://exa mple.com/?api_key=zqsecretqz'",
+        "api.address = 'http://example.com/#zqsecretqz'",
+        "api = { address = 'http://127.0.0.1:1', token = 'zqsecretqz' }",
+        "api.token = 'zqsecretqz",
+        "platform = { store = 'memory', key = 'zqsecretqz' }",
+        "platform.mail = { from = 'a@b.example', smtp_url = 'smtps://u:zqsecretqz@example.com' }",
+    ] {
+        let config = format!("{listen}{line}\n");
+        let ended = ended(&mut run_command(folder.path(), &config));
+        assert_eq!(ended.status.code(), Some(2), "{}", ended.text);
+        assert!(!ended.text.contains("secretqz"), "{line}: {}", ended.text);
+    }
 }
