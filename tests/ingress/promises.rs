@@ -231,6 +231,8 @@ const PROMISES: &[(&str, &[&str])] = &[
             "no_secret_of_a_client_is_written_down_as_json",
             "no_secret_of_a_client_is_written_down_when_every_library_speaks",
             "no_status_is_answered_with_a_secret",
+            "an_api_that_answers_with_our_token_does_not_bring_it_into_the_log",
+            "a_panic_says_where_it_was_and_nothing_of_the_request",
             "the_token_reaches_nobody_but_the_api",
             "an_answer_to_a_key_in_the_url_is_kept_by_nobody",
         ],

@@ -13,6 +13,7 @@ use crate::caller::{self, Answer};
 use crate::process::{Ingress, command, dev_command, ended, run_command};
 use crate::server::{self, Server};
 
+mod panics;
 mod places;
 mod statuses;
 
