@@ -12,7 +12,7 @@ use crate::credentials::Secret;
 const KEY: &str = "api_key";
 
 /// Named values in the order they came; a repeated name has several.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Default, PartialEq, Eq)]
 pub struct Parameters {
     values: Vec<(String, Vec<String>)>,
     key: Option<Secret>,
@@ -112,6 +112,13 @@ impl Parameters {
             Some((_, values)) => values.push(value),
             None => self.values.push((name.to_owned(), vec![value])),
         }
+    }
+}
+
+impl std::fmt::Debug for Parameters {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A value may be a password, and where one is missing so may the name.
+        out.write_str("Parameters([hidden])")
     }
 }
 

@@ -64,7 +64,6 @@ pub struct Exchange {
 }
 
 /// What only the access log needs. Clones of what the request holds anyway.
-#[derive(Debug)]
 struct Line {
     /// `None` where what arrived was no request.
     request: Option<RequestLine>,
@@ -73,7 +72,6 @@ struct Line {
     client: IpAddr,
 }
 
-#[derive(Debug)]
 struct RequestLine {
     method: Method,
     uri: Uri,
@@ -240,6 +238,12 @@ impl Exchange {
         };
         bytes.push(b'\n');
         self.telemetry.log.write(bytes);
+    }
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Line([hidden])")
     }
 }
 

@@ -148,8 +148,8 @@ pub struct Upstream {
     tasks: TaskTracker,
 }
 
-/// A short link, as it was asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A short link, as it was asked for. `Debug` hides it: whoever knows it, knows where it leads.
+#[derive(Clone, PartialEq, Eq)]
 pub enum ShortLink {
     /// `/u/<id>`.
     Id(LinkId),
@@ -354,6 +354,12 @@ impl std::fmt::Debug for Upstream {
         out.debug_struct("Upstream")
             .field("via", &self.via)
             .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ShortLink {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("ShortLink([hidden])")
     }
 }
 

@@ -60,8 +60,8 @@ impl Transport for DuplexStream {
     fn reset_on_drop(&self, _reset: bool) {}
 }
 
-/// A stream with its buffers. It is a stream itself: what was read ahead comes first.
-#[derive(Debug)]
+/// A stream with its buffers. It is a stream itself: what was read ahead comes first. `Debug` shows how
+/// much that is.
 pub struct Link<S> {
     stream: S,
     /// Bytes that were read and not used yet.
@@ -209,6 +209,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Link<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+impl<S: std::fmt::Debug> std::fmt::Debug for Link<S> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Link")
+            .field("stream", &self.stream)
+            .field("input", &self.input.len())
+            .field("output", &self.output)
+            .finish_non_exhaustive()
     }
 }
 

@@ -4,8 +4,8 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// Bytes on their way out, in order.
-#[derive(Debug, Default)]
+/// Bytes on their way out, in order. `Debug` shows how many.
+#[derive(Default)]
 pub struct Output {
     /// Heads, chunk lines and small pieces of bodies.
     gathered: BytesMut,
@@ -82,6 +82,13 @@ impl Output {
     /// Gives its memory back. Only when it is empty.
     pub(super) fn shrink(&mut self) {
         self.gathered = BytesMut::new();
+    }
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let waiting = self.gathered.len() + self.large.len() + self.tail.len();
+        write!(out, "Output({waiting} bytes)")
     }
 }
 
