@@ -2,8 +2,9 @@
 
 use crate::hosts::HostName;
 
-/// An absolute http(s) URL that is safe to put into `Location` as it stands, to the byte.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An absolute http(s) URL that is safe to put into `Location` as it stands, to the byte. `Debug` shows
+/// its origin alone: links carry tokens.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Destination(String);
 
 /// Why a URL cannot be redirected to.
@@ -117,6 +118,14 @@ impl Destination {
 
 /// The empty set: `utf8_percent_encode` then encodes non-ASCII characters and nothing else.
 const NON_ASCII_ONLY: &percent_encoding::AsciiSet = &percent_encoding::AsciiSet::EMPTY;
+
+impl std::fmt::Debug for Destination {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let origin = self.0.splitn(4, ['/', '?', '#']).take(3);
+        let origin: Vec<&str> = origin.collect();
+        write!(out, "Destination({}/[hidden])", origin.join("/"))
+    }
+}
 
 #[cfg(test)]
 mod tests {

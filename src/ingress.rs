@@ -226,8 +226,8 @@ impl Ingress {
         let patience = drain.max(Duration::from_secs(1));
         let _late = tokio::time::timeout(patience, async {
             while let Some(ended) = side.join_next().await {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "what goes on beside the workers ended badly");
+                if ended.is_err() {
+                    tracing::error!("what goes on beside the workers ended badly");
                 }
             }
         })
@@ -476,7 +476,8 @@ fn join(worker: JoinHandle<io::Result<()>>) -> Result<(), Error> {
 }
 
 fn flatten(ended: Result<Result<(), Error>, JoinError>) -> Result<(), Error> {
-    ended.unwrap_or_else(|gone| Err(Error::Worker(gone.to_string())))
+    // Its own words would repeat what it panicked with, which may be anything.
+    ended.unwrap_or_else(|_| Err(Error::Worker("a task panicked".to_owned())))
 }
 
 /// As many as configured, else one a core that this process may run on.
@@ -484,5 +485,20 @@ fn worker_count(configured: usize) -> usize {
     match configured {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         count => count,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_task_panicked_with_is_not_repeated() {
+        let ended: Result<(), _> = tokio::spawn(async { panic!("canary") }).await;
+        let error = flatten(ended.map(Ok)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a worker ended on its own: a task panicked"
+        );
     }
 }

@@ -14,7 +14,7 @@ use super::{Platform, workload};
 use crate::id::WorkloadId;
 
 /// An app as it is kept.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct App {
     backend: String,
     repo: String,

@@ -18,7 +18,7 @@ use crate::pool::{Origin, Pool, Reach};
 use crate::wire::{Body, Request};
 
 /// A function as it is kept.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Function {
     backend: String,
     details: BTreeMap<String, String>,

@@ -13,7 +13,7 @@ use crate::id::LinkId;
 use crate::upstream::OwnCall;
 
 /// A short link as it is kept.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Link {
     destination: String,
     created: Timestamp,

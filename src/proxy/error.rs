@@ -299,7 +299,7 @@ fn resolve_error(kind: WorkloadKind, error: &resolve::Error) -> Told {
             | upstream::Error::Rejected(_)
             | upstream::Error::TokenRefused(_)
             | upstream::Error::Unexpected(_)
-            | upstream::Error::Garbage(_)
+            | upstream::Error::Garbage { .. }
             | upstream::Error::Misconfigured,
         )
         | resolve::Error::BadBackend(_) => Told {
@@ -336,7 +336,7 @@ fn upstream_error(error: &upstream::Error) -> Told {
         upstream::Error::Rejected(_)
         | upstream::Error::TokenRefused(_)
         | upstream::Error::Unexpected(_)
-        | upstream::Error::Garbage(_)
+        | upstream::Error::Garbage { .. }
         | upstream::Error::Misconfigured => (
             StatusCode::BAD_GATEWAY,
             "http_protocol_error",

@@ -12,7 +12,7 @@ use crate::credentials::Secret;
 const KEY: &str = "api_key";
 
 /// Named values in the order they came; a repeated name has several.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Default, PartialEq, Eq)]
 pub struct Parameters {
     values: Vec<(String, Vec<String>)>,
     key: Option<Secret>,
@@ -31,8 +31,8 @@ pub enum BadForm {
     #[error("a part of the form has no name")]
     NoName,
     /// A field that is no file is a JSON string, and so must be text.
-    #[error("the field {0} of the form is not UTF-8")]
-    NotUtf8(String),
+    #[error("a field of the form is not UTF-8")]
+    NotUtf8,
 }
 
 impl Parameters {
@@ -63,7 +63,7 @@ impl Parameters {
             } else {
                 match String::from_utf8(data.into()) {
                     Ok(text) => text,
-                    Err(_) => return Err(BadForm::NotUtf8(name)),
+                    Err(_) => return Err(BadForm::NotUtf8),
                 }
             };
             parameters.add(&name, value);
@@ -112,6 +112,13 @@ impl Parameters {
             Some((_, values)) => values.push(value),
             None => self.values.push((name.to_owned(), vec![value])),
         }
+    }
+}
+
+impl std::fmt::Debug for Parameters {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A value may be a password, and where one is missing so may the name.
+        out.write_str("Parameters([hidden])")
     }
 }
 
@@ -187,7 +194,10 @@ mod tests {
     }
 
     fn multipart(body: &str) -> Result<String, String> {
-        let body = Bytes::from(body.replace('\n', "\r\n"));
+        multipart_of_bytes(body.replace('\n', "\r\n").into())
+    }
+
+    fn multipart_of_bytes(body: Bytes) -> Result<String, String> {
         let parsing = Parameters::parse_multipart("multipart/form-data; boundary=XX", body);
         futures_util::FutureExt::now_or_never(parsing)
             .unwrap()
@@ -213,6 +223,13 @@ mod tests {
         assert_eq!(
             multipart("--XX\nContent-Disposition: form-data\n\nb\n--XX--\n").unwrap_err(),
             "a part of the form has no name"
+        );
+        // The name is the client's own word: it may be a key that slipped out of its value.
+        let field =
+            b"--XX\r\nContent-Disposition: form-data; name=\"canary\"\r\n\r\n\xff\r\n--XX--\r\n";
+        assert_eq!(
+            multipart_of_bytes(Bytes::from_static(field)).unwrap_err(),
+            "a field of the form is not UTF-8"
         );
     }
 

@@ -5,8 +5,8 @@ use http::{HeaderValue, Uri};
 
 use crate::pool::{BadOrigin, Origin, Reach};
 
-/// Where an app or function runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where an app or function runs. `Debug` hides path and query: a backend may want a key there.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Backend {
     origin: Origin,
     /// Without the slash at its end.
@@ -87,6 +87,12 @@ impl Backend {
         let own = &self.path;
         let own_query = &self.query;
         PathAndQuery::try_from(format!("{own}{slash}{path}{mark}{own_query}{and}{query}"))
+    }
+}
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Backend({}/[hidden])", self.origin)
     }
 }
 

@@ -92,7 +92,7 @@ fn warn_of(workload: Workload, error: &Error) {
         Error::Upstream(
             error @ (upstream::Error::TokenRefused(_)
             | upstream::Error::Unexpected(_)
-            | upstream::Error::Garbage(_)),
+            | upstream::Error::Garbage { .. }),
         ) => error.to_string(),
         Error::Unknown | Error::Upstream(_) | Error::Busy | Error::Abandoned => return,
     };

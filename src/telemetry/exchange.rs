@@ -64,7 +64,6 @@ pub struct Exchange {
 }
 
 /// What only the access log needs. Clones of what the request holds anyway.
-#[derive(Debug)]
 struct Line {
     /// `None` where what arrived was no request.
     request: Option<RequestLine>,
@@ -73,7 +72,6 @@ struct Line {
     client: IpAddr,
 }
 
-#[derive(Debug)]
 struct RequestLine {
     method: Method,
     uri: Uri,
@@ -178,6 +176,16 @@ impl Exchange {
         })
     }
 
+    /// Whether any path may hold the token of a mail: on a user host, and where the host could not be
+    /// read.
+    fn may_be_a_token(&self, status: u16) -> bool {
+        match self.route {
+            RouteKind::Verify => true,
+            RouteKind::Unknown => status == StatusCode::BAD_REQUEST.as_u16(),
+            _ => false,
+        }
+    }
+
     fn write_line(&self, line: &Line, status: u16) {
         let text = |value: &Option<HeaderValue>| {
             value
@@ -189,10 +197,8 @@ impl Exchange {
             Some(authority) => Some(authority.as_str().to_owned()),
             None => text(&line.host),
         };
-        // User information is refused, but its request is logged all the same.
-        let host = host.as_deref().and_then(|host| host.rsplit('@').next());
         let path = request.map_or("", |request| request.uri.path());
-        let path = if self.route == RouteKind::Verify && path != "/" {
+        let path = if path.len() > 1 && self.may_be_a_token(status) {
             format!("/{}", redact::HIDDEN).into()
         } else {
             redact::path(path)
@@ -206,7 +212,7 @@ impl Exchange {
             kind: "access",
             client: line.client,
             method: redact::method(request.map_or("_OTHER", |request| request.method.as_str())),
-            host,
+            host: host.as_deref().map(redact::host),
             path: clip(&path),
             query: query.as_deref().map(clip),
             version: request.map(|request| version_text(request.version)),
@@ -232,6 +238,12 @@ impl Exchange {
         };
         bytes.push(b'\n');
         self.telemetry.log.write(bytes);
+    }
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Line([hidden])")
     }
 }
 

@@ -1,9 +1,13 @@
 //! What may never be written down, and how it is kept out.
 //!
-//! Two nets: what a line is made of holds no secret to begin with ([`query`], [`path`]), and
+//! Two nets: what a line is made of holds no secret to begin with ([`host`], [`path`], [`query`]), and
 //! every line passes [`scrub`] before it leaves the process, whoever wrote it.
 
 use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use crate::host::Host;
 
 /// What stands where a secret was.
 pub const HIDDEN: &str = "[hidden]";
@@ -33,15 +37,34 @@ pub fn query(query: &str) -> String {
     logged
 }
 
-/// A path as it may be logged: `/user/<token>` hides its token.
+/// A host as it may be logged: without user information, and only where it is one at all. What else
+/// stands there may be anything.
+#[must_use]
+pub fn host(authority: &str) -> &str {
+    let (_, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    match Host::parse(host) {
+        Ok(_) => host,
+        Err(_) => HIDDEN,
+    }
+}
+
+/// A path as it may be logged: `/user/<token>` hides its token however it is spelt, and an encoded
+/// question mark hides the query that somebody meant it to begin.
 #[must_use]
 pub fn path(path: &str) -> Cow<'_, str> {
-    let shown = path.trim_start_matches('/');
-    match shown.split_once('/') {
-        Some((first, rest)) if first.eq_ignore_ascii_case("user") && !rest.is_empty() => {
-            Cow::Owned(format!("/user/{HIDDEN}"))
-        }
-        _ => Cow::Borrowed(path),
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    let mut segments = decoded
+        .split('/')
+        .filter(|segment| !matches!(*segment, "" | "." | ".."));
+    if let (Some(first), Some(_token)) = (segments.next(), segments.next())
+        && first.eq_ignore_ascii_case("user")
+    {
+        return Cow::Owned(format!("/user/{HIDDEN}"));
+    }
+    let mut threes = path.as_bytes().windows(3);
+    match threes.position(|three| three.eq_ignore_ascii_case(b"%3f")) {
+        Some(mark) => Cow::Owned(format!("{}{HIDDEN}", &path[..mark + 3])),
+        None => Cow::Borrowed(path),
     }
 }
 
@@ -78,45 +101,98 @@ pub fn scrub(line: &str) -> Cow<'_, str> {
     }
 }
 
-/// What a secret follows, in lower case. The secret ends at the first of [`ENDS`].
-const MARKS: [&str; 9] = [
+/// What a secret follows, in lower case.
+const MARKS: [&str; 6] = [
     "bearer ",
     "basic ",
-    "api_key=",
-    "token=",
-    "password=",
-    "secret=",
     "authorization: ",
     "cookie: ",
+    "smtp://",
     "smtps://",
 ];
 
+/// What names a secret, in lower case: `token=`, `token%3D`, or `"token": "` as JSON and `Debug` do.
+const NAMES: [&str; 9] = [
+    "api_key",
+    "api-key",
+    "api%5fkey",
+    "apikey",
+    "token",
+    "password",
+    "secret",
+    "authorization",
+    "cookie",
+];
+
+const ENDS_OF_TEXT: [char; 4] = ['"', '\'', '\\', '\n'];
 const ENDS_OF_FIELD: [char; 3] = ['"', '\'', '\n'];
 const ENDS: [char; 8] = ['&', '"', '\'', ' ', ';', '\\', '\n', '>'];
+const ENDS_OF_AUTHORITY: [char; 8] = ['/', '?', '#', '"', '\'', ' ', '\\', '\n'];
 
 /// The bytes from `from` on that are the next secret.
 fn next_secret(line: &str, from: usize) -> Option<(usize, usize)> {
-    let bytes = line.as_bytes();
-    (from..bytes.len()).find_map(|start| {
-        if !line.is_char_boundary(start) {
-            return None;
-        }
-        let mark = MARKS.iter().find(|mark| {
-            bytes
-                .get(start..start + mark.len())
-                .is_some_and(|found| found.eq_ignore_ascii_case(mark.as_bytes()))
-        })?;
-        let secret = start + mark.len();
-        // The whole of a field is secret, with the spaces in it.
-        let ends = if mark.ends_with(": ") {
-            &ENDS_OF_FIELD[..]
-        } else {
-            &ENDS[..]
-        };
-        let length = line[secret..].find(ends).unwrap_or(line.len() - secret);
-        let already = line[secret..].starts_with(HIDDEN);
-        (length > 0 && !already).then_some((secret, secret + length))
+    (from..line.len()).find_map(|start| {
+        let rest = line.get(start..)?;
+        let (secret, end) = secret_at_start(rest)?;
+        let already = rest[secret..].starts_with(HIDDEN);
+        (end > secret && !already).then_some((start + secret, start + end))
     })
+}
+
+/// Where the secret is in `rest`, if a mark of one stands at its start.
+fn secret_at_start(rest: &str) -> Option<(usize, usize)> {
+    let first = rest.as_bytes()[0].to_ascii_lowercase();
+    if first == b'/' {
+        return user_information(rest);
+    }
+    // Most bytes begin no mark.
+    if !b"abcpst".contains(&first) {
+        return None;
+    }
+    let begins = |mark: &&&str| {
+        let found = rest.as_bytes().get(..mark.len());
+        found.is_some_and(|found| found.eq_ignore_ascii_case(mark.as_bytes()))
+    };
+    let (secret, ends) = if let Some(mark) = MARKS.iter().find(begins) {
+        // The whole of a field is secret, with the spaces in it.
+        let is_field = mark.ends_with(": ");
+        let ends = if is_field { &ENDS_OF_FIELD[..] } else { &ENDS };
+        (mark.len(), ends)
+    } else {
+        let name = NAMES.iter().find(begins)?.len();
+        let (gap, ends) = value_after_name(&rest[name..])?;
+        (name + gap, ends)
+    };
+    let length = rest[secret..].find(ends);
+    Some((secret, length.map_or(rest.len(), |length| secret + length)))
+}
+
+/// How far the value is from its name, and where it ends.
+fn value_after_name(rest: &str) -> Option<(usize, &'static [char])> {
+    if rest.starts_with('=') {
+        return Some((1, &ENDS));
+    }
+    if rest.get(..3)?.eq_ignore_ascii_case("%3d") {
+        return Some((3, &ENDS));
+    }
+    // A line of JSON escapes the quotes of what it quotes.
+    let quote = |text: &str| match text.strip_prefix('\\').unwrap_or(text) {
+        unescaped if unescaped.starts_with('"') => Some(text.len() - unescaped.len() + 1),
+        _ => None,
+    };
+    let mut at = quote(rest)?;
+    at += rest[at..].starts_with(':').then_some(1)?;
+    at += rest[at..].len() - rest[at..].trim_start_matches(' ').len();
+    at += quote(&rest[at..])?;
+    Some((at, &ENDS_OF_TEXT))
+}
+
+/// In `//user:password@host`, what stands before the `@`.
+fn user_information(rest: &str) -> Option<(usize, usize)> {
+    let authority = rest.strip_prefix("//")?;
+    let end = authority.find(ENDS_OF_AUTHORITY);
+    let authority = &authority[..end.unwrap_or(authority.len())];
+    Some((2, 2 + authority.rfind('@')?))
 }
 
 fn is_plain_name(name: &str) -> bool {
@@ -152,9 +228,39 @@ mod tests {
     }
 
     #[test]
+    fn a_host_is_logged_that_is_one() {
+        for known in ["m3o.app", "localhost:8080", "[::1]:80", "127.0.0.1"] {
+            assert_eq!(host(known), known);
+        }
+        assert_eq!(host("user:canary@m3o.app"), "m3o.app");
+        for other in [
+            "user:canary",
+            "a?code=canary",
+            "a, canary",
+            "canary@",
+            "canary/",
+            "",
+        ] {
+            assert_eq!(host(other), HIDDEN, "{other}");
+        }
+    }
+
+    #[test]
     fn the_token_in_a_path_is_hidden() {
         assert_eq!(path("/user/canary"), "/user/[hidden]");
         assert_eq!(path("//user/canary/x"), "/user/[hidden]");
+        for spelt in [
+            "/%75ser/canary",
+            "/user%2fcanary",
+            "/./user/canary",
+            "/User//canary",
+        ] {
+            assert_eq!(path(spelt), "/user/[hidden]", "{spelt}");
+        }
+        assert_eq!(path("/u/x%3ftoken%3Dcanary"), "/u/x%3f[hidden]");
+        assert_eq!(path("/ö/%C3%B6/%3F"), "/ö/%C3%B6/%3F[hidden]");
+        assert_eq!(path("/v1/user/login"), "/v1/user/login");
+        assert_eq!(path("/user/"), "/user/");
         assert_eq!(path("/users/a"), "/users/a");
         assert_eq!(path("/u/abc"), "/u/abc");
     }
@@ -176,5 +282,27 @@ mod tests {
         );
         check("\"Cookie: a=canary; b=canary\"", "\"Cookie: [hidden]\"");
         check("ö bearer ä", "ö bearer [hidden]");
+        check("api%5Fkey%3Dcanary x", "api%5Fkey%3D[hidden] x");
+        check("Api-Key=canary", "Api-Key=[hidden]");
+        check(
+            r#"{"token": "canary", "a": 1}"#,
+            r#"{"token": "[hidden]", "a": 1}"#,
+        );
+        check(
+            r#"{\"password\":\"can ary\"}"#,
+            r#"{\"password\":\"[hidden]\"}"#,
+        );
+        check(
+            "at http://user:can@ary@host/x@y",
+            "at http://[hidden]@host/x@y",
+        );
+        check("smtp://u:canary@host", "smtp://[hidden]");
+        check("http://host/a@b //c", "http://host/a@b //c");
+        check(
+            "the token is unknown: a secret",
+            "the token is unknown: a secret",
+        );
+        check("token", "token");
+        check("tokenäö", "tokenäö");
     }
 }

@@ -25,9 +25,15 @@ pub enum Error {
     /// A status that no API call has: a redirect, say, which is not followed.
     #[error("the API answered {0}, which is no answer to a call")]
     Unexpected(StatusCode),
-    /// The answer is not the JSON that it should be.
-    #[error("the API's answer is not what it should be")]
-    Garbage(#[source] serde_json::Error),
+    /// The answer is not the JSON that it should be. What serde says of it repeats what it found, and
+    /// that may be our own token.
+    #[error("the API's answer is not what it should be (at line {line}, column {column})")]
+    Garbage {
+        /// Where it stops making sense.
+        line: usize,
+        /// In that line.
+        column: usize,
+    },
     /// The answer broke off or is too large.
     #[error("the API's answer could not be read")]
     Unreadable(#[from] body::Error),

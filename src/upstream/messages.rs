@@ -45,7 +45,7 @@ pub struct ById<'a> {
 }
 
 /// `url/Resolve` by the whole short link.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct ByShortUrl<'a> {
     /// The short link as a person would paste it.
     #[serde(rename = "shortURL")]
@@ -60,14 +60,14 @@ pub struct ByToken<'a> {
 }
 
 /// What `app/Resolve` and `function/Proxy` give.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolved {
     /// Where the backend is.
     pub url: String,
 }
 
 /// What `url/Resolve` gives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkResolved {
     /// Where the short link leads.
     #[serde(rename = "destinationURL")]
@@ -94,8 +94,15 @@ pub struct ListedApp {
     pub status: String,
 }
 
-impl std::fmt::Debug for ByToken<'_> {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("ByToken([hidden])")
-    }
+/// Tokens, and URLs, which may carry some.
+macro_rules! hidden {
+    ($($name:ident$(<$life:lifetime>)?),*) => {$(
+        impl std::fmt::Debug for $name$(<$life>)? {
+            fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                out.write_str(concat!(stringify!($name), "([hidden])"))
+            }
+        }
+    )*};
 }
+
+hidden!(ByShortUrl<'_>, ByToken<'_>, Resolved, LinkResolved);

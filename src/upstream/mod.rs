@@ -53,8 +53,9 @@ impl TryFrom<String> for ApiAddress {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        // What stands before an `@` may be a password.
+        // What stands before an `@` may be a password, what stands in a query a key.
         let shown = text.rsplit('@').next().unwrap_or_default();
+        let shown = shown.split(['?', '#']).next().unwrap_or_default();
         let wrong = |why: &str| {
             format!(
                 "`{shown}` is no address of an API: {why}; write it like \"https://api.m3o.com\""
@@ -147,8 +148,8 @@ pub struct Upstream {
     tasks: TaskTracker,
 }
 
-/// A short link, as it was asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A short link, as it was asked for. `Debug` hides it: whoever knows it, knows where it leads.
+#[derive(Clone, PartialEq, Eq)]
 pub enum ShortLink {
     /// `/u/<id>`.
     Id(LinkId),
@@ -318,7 +319,10 @@ impl Upstream {
                 self.ask(endpoint, request).await?
             }
         };
-        serde_json::from_slice(&answer).map_err(Error::Garbage)
+        serde_json::from_slice(&answer).map_err(|error| Error::Garbage {
+            line: error.line(),
+            column: error.column(),
+        })
     }
 
     /// Sends one of our own calls and reads the answer of a success.
@@ -350,6 +354,12 @@ impl std::fmt::Debug for Upstream {
         out.debug_struct("Upstream")
             .field("via", &self.via)
             .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ShortLink {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("ShortLink([hidden])")
     }
 }
 

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use super::timer::{Deadline, Timer};
 use super::tunnel::Tunnel;
 
-/// The body of a request or a response.
-#[derive(Debug, Default)]
+/// The body of a request or a response. `Debug` shows no byte of it.
+#[derive(Default)]
 pub enum Body {
     /// No body.
     #[default]
@@ -102,6 +102,28 @@ impl Body {
                 Err(error) => return Some(Err(error)),
             }
         }
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Empty => out.write_str("Empty"),
+            Self::Full(bytes) => write!(out, "Full({} bytes)", bytes.len()),
+            Self::Received(received) => received.fmt(out),
+            Self::Sent(sent) => sent.fmt(out),
+            Self::Chunks(_) => out.write_str("Chunks"),
+            Self::Tunnel(tunnel) => tunnel.fmt(out),
+        }
+    }
+}
+
+impl std::fmt::Debug for Received {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Received")
+            .field("source", &self.source)
+            .field("left", &self.left)
+            .finish_non_exhaustive()
     }
 }
 
@@ -233,7 +255,6 @@ pub trait Source: std::fmt::Debug {
 }
 
 /// A request body on its way from a client.
-#[derive(Debug)]
 pub struct Received {
     source: Box<dyn Source>,
     /// Data that was read to look at it, and is read again first.

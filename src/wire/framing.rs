@@ -138,7 +138,7 @@ enum State {
 }
 
 /// What a [`Decoder`] found.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub enum Found {
     /// Some of the body.
     Data(Bytes),
@@ -354,6 +354,17 @@ pub fn may_trail(name: &header::HeaderName) -> bool {
     ) && !name.starts_with("x-forwarded-")
         && !name.starts_with("if-")
         && !name.contains('_')
+}
+
+impl std::fmt::Debug for Found {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Data(data) => write!(out, "Data({} bytes)", data.len()),
+            Self::Trailers(fields) => write!(out, "Trailers({} fields)", fields.len()),
+            Self::End => out.write_str("End"),
+            Self::More => out.write_str("More"),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -301,13 +301,30 @@ fn fields(
         let value = trimmed(line, colon + 1);
         let at = lines.start + start;
         // Checks every byte: no control character but the tab.
-        let value = HeaderValue::from_maybe_shared(head.slice(at + value.start..at + value.end))
-            .map_err(|_| FIELD)?;
+        let mut value =
+            HeaderValue::from_maybe_shared(head.slice(at + value.start..at + value.end))
+                .map_err(|_| FIELD)?;
+        value.set_sensitive(holds_secrets(&name));
         map.try_append(name, value)
             .map_err(|_| BadHead::TooManyFields)?;
         start = end + 1;
     }
     Ok(())
+}
+
+/// Whether nobody may print a field, and no protocol keep it in a table (RFC 7541, 7.1.3).
+fn holds_secrets(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "authorization"
+            | "cookie"
+            | "location"
+            | "proxy-authorization"
+            | "referer"
+            | "sec-websocket-protocol"
+            | "set-cookie"
+            | "x-api-key"
+    )
 }
 
 /// Where the value that starts at `start` is, without the white space around it.

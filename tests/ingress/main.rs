@@ -29,5 +29,6 @@ mod pool;
 mod promises;
 mod resolving;
 mod retries;
+mod secrets;
 mod tunnels;
 mod verify;

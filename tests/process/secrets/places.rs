@@ -9,12 +9,17 @@ use crate::caller::request;
 
 /// Every way in that a client has.
 pub(super) fn from_a_client(planted: &mut Planted) {
-    api_keys(planted);
+    keys_of_queries(planted);
+    other_keys(planted);
+    other_fields(planted);
     web_sockets(planted);
     verification(planted);
     bodies(planted);
+    every_endpoint(planted);
     passing_through(planted);
+    hosts(planted);
     malformed(planted);
+    malformed_bodies(planted);
 }
 
 pub(super) fn get(host: &str, target: &str, fields: &[&str]) -> String {
@@ -25,7 +30,7 @@ fn post(target: &str, fields: &[&str], body: &str) -> String {
     request("POST", "localhost", target, fields, body)
 }
 
-fn api_keys(planted: &mut Planted) {
+fn keys_of_queries(planted: &mut Planted) {
     const CALL: &str = "/api/helloworld/call";
     for prefix in ["/api", "/v1"] {
         planted.send("api_key of a query", |key| {
@@ -41,10 +46,29 @@ fn api_keys(planted: &mut Planted) {
         "api%5Fkey=",
         "api_key=&api_key=",
         "api_key;",
+        "Api-Key=",
+        "apiKey=",
+        "API%5FKEY=",
+        "%61pi_key=",
+        "api_key%3D",
+        "api_key[]=",
+        "name=A;api_key=",
         "",
     ] {
         planted.send("a query that is not quite one", |key| {
             get("localhost", &format!("{CALL}?{query}{key}"), &[])
+        });
+    }
+    for mistaken in [
+        "/api/helloworld/call;api_key=",
+        "/api/helloworld/call&api_key=",
+        "/api/helloworld/call%3Fapi_key=",
+        "/api/helloworld/call%3fapi%5Fkey%3D",
+        "/api/helloworld/call/api-key=",
+        "/u/x%3Ftoken%3D",
+    ] {
+        planted.send("a query that is taken for a path", |key| {
+            get("localhost", &format!("{mistaken}{key}"), &[])
         });
     }
     planted.send("api_key of a query, elsewhere", |key| {
@@ -53,6 +77,10 @@ fn api_keys(planted: &mut Planted) {
     planted.send("api_key of a query, on an app", |key| {
         get("nobody.m3o.app", &format!("/?api_key={key}"), &[])
     });
+}
+
+fn other_keys(planted: &mut Planted) {
+    const CALL: &str = "/api/helloworld/call";
     planted.send("api_key of a form", |key| {
         let body = format!("api_key={key}&name=A");
         post(
@@ -118,6 +146,49 @@ fn api_keys(planted: &mut Planted) {
     });
 }
 
+fn other_fields(planted: &mut Planted) {
+    const CALL: &str = "/api/helloworld/call";
+    for field in [
+        "Proxy-Authorization: Basic ",
+        "Api-Key: ",
+        "X-Auth-Token: ",
+        "Set-Cookie: id=",
+        "Forwarded: for=",
+        "X-Forwarded-For: ",
+        "X-Forwarded-Host: user:password@",
+        "X-Request-Id: ",
+        "Via: 1.1 ",
+        "CDN-Loop: ",
+        "If-None-Match: ",
+        "Referer: https://user:",
+        "Content-Type: multipart/form-data; boundary=",
+        "Content-Type: ",
+        "Accept: text/",
+    ] {
+        for (host, target) in [("localhost", CALL), ("gone.m3o.app", "/")] {
+            planted.send(field, |secret| {
+                get(host, target, &[&format!("{field}{secret}")])
+            });
+        }
+    }
+    for agent in [
+        "a/1 api_key=",
+        "a/1 Bearer ",
+        "{\"token\": \"",
+        "{\"api_key\":\"",
+        "http://user:",
+    ] {
+        planted.send("User-Agent", |secret| {
+            let field = format!("User-Agent: {agent}{secret}@localhost/");
+            get("localhost", CALL, &[&field])
+        });
+    }
+    planted.send("two Authorization fields", |secret| {
+        let field = format!("Authorization: Bearer {secret}");
+        get("localhost", CALL, &[&field, &field])
+    });
+}
+
 fn web_sockets(planted: &mut Planted) {
     let handshake = |protocol: &str, version: &str| {
         format!(
@@ -137,12 +208,30 @@ fn web_sockets(planted: &mut Planted) {
     planted.send("a subprotocol of an old version", |key| {
         close(handshake(key, "8"))
     });
+    for host in ["gone.m3o.app", "cut.m3o.app", "nobody.m3o.app"] {
+        planted.send("a subprotocol for an app", |key| {
+            close(handshake(key, "13").replacen("localhost", host, 1))
+        });
+    }
+    planted.send("a subprotocol without a handshake", |key| {
+        let field = format!("Sec-WebSocket-Protocol: {key}");
+        get("localhost", "/api/helloworld/stream", &[&field])
+    });
 }
 
 fn verification(planted: &mut Planted) {
     for target in [
         "/?token=",
         "/?token=x&redirectUrl=https://example.com/?a=",
+        "/?token=x&redirectUrl=https%3A%2F%2Fexample.com%2F%3Ftoken%3D",
+        "/?token=x&redirectUrl=https://example.com/&redirectUrl=javascript:",
+        "/?token=x&redirectUrl=javascript:",
+        "/?token=x&redirectUrl=//",
+        "/?token=x&failureRedirectUrl=https://user:password@",
+        "/?TOKEN=",
+        "/?token%3D",
+        "/?redirectUrl=https://example.com/?token=",
+        "/verify/",
         "/",
     ] {
         planted.send("a target on the user host", |token| {
@@ -153,6 +242,12 @@ fn verification(planted: &mut Planted) {
         "/user/",
         "/user/x?token=",
         "/user/x?redirectUrl=https://example.com/?a=",
+        "/User/",
+        "/user//",
+        "/%75ser/",
+        "/user%2F",
+        "/./user/",
+        "/user/x/",
     ] {
         planted.send("a target below /user", |token| {
             get(
@@ -164,6 +259,12 @@ fn verification(planted: &mut Planted) {
     }
     planted.send("a token by POST", |token| {
         request("POST", "user.m3o.com", &format!("/?token={token}"), &[], "")
+    });
+    planted.send("a token of a link whose host cannot be read", |token| {
+        get("user.m3o.com", &format!("/{token}"), &["Host: other"])
+    });
+    planted.send("a token by HEAD", |token| {
+        request("HEAD", "user.m3o.com", &format!("/?token={token}"), &[], "")
     });
     planted.send("a token by DELETE", |token| {
         request(
@@ -242,6 +343,58 @@ fn bodies(planted: &mut Planted) {
     });
 }
 
+/// The fields of all calls at once, as texts and as what is no text.
+fn every_endpoint(planted: &mut Planted) {
+    const FIELDS: [&str; 16] = [
+        "backend",
+        "branch",
+        "destinationURL",
+        "email",
+        "env_vars",
+        "id",
+        "name",
+        "newPassword",
+        "oldPassword",
+        "password",
+        "port",
+        "redirectUrl",
+        "sessionId",
+        "shortURL",
+        "token",
+        "username",
+    ];
+    for (service, endpoints) in [
+        ("app", "run get update delete status resolve logs reserve"),
+        ("function", "deploy call delete describe update proxy logs"),
+        ("url", "create shorten list resolve update delete"),
+        (
+            "user",
+            "create read update delete updatePassword login logout logoutAll readSession \
+                  verifyEmail sendVerificationEmail sendPasswordResetEmail resetPassword \
+                  sendMagicLink verifyToken nothing",
+        ),
+        ("nothing", "call"),
+    ] {
+        for endpoint in endpoints.split_whitespace() {
+            let target = format!("/v1/{service}/{endpoint}");
+            for wrap in [
+                |text: &str| json!(text),
+                |text: &str| json!([{ text: text }]),
+            ] {
+                planted.send(&target, |secret| {
+                    let fields: serde_json::Map<_, _> = FIELDS
+                        .iter()
+                        .map(|name| ((*name).to_owned(), wrap(secret)))
+                        .collect();
+                    let body = serde_json::Value::from(fields).to_string();
+                    let json = "Content-Type: application/json";
+                    post(&target, &["Authorization: Bearer dev", json], &body)
+                });
+            }
+        }
+    }
+}
+
 fn passing_through(planted: &mut Planted) {
     for host in [
         "secretive.m3o.app",
@@ -284,10 +437,47 @@ fn passing_through(planted: &mut Planted) {
     });
 }
 
+fn hosts(planted: &mut Planted) {
+    for (before, after) in [
+        ("user:", "@localhost"),
+        ("", "@localhost"),
+        ("user:", ""),
+        ("localhost/?api_key=", ""),
+        ("localhost?code=", ""),
+        ("localhost, ", ""),
+        ("localhost; key=", ""),
+        ("localhost@user:", ""),
+    ] {
+        planted.send("a host that is none", |secret| {
+            get(&format!("{before}{secret}{after}"), "/", &[])
+        });
+    }
+    for (before, after) in [
+        ("http://localhost/api/helloworld/call?api_key=", ""),
+        ("http://user.m3o.com/?token=", ""),
+        ("http://user.m3o.com/", ""),
+        ("http://localhost/user/", ""),
+        ("http://", "@localhost/api/helloworld/call"),
+        ("http://user:", "@gone.m3o.app/"),
+        ("HTTP://user:", "@user.m3o.com/?token=x"),
+        ("http://user:p@", "@localhost/"),
+        ("http://localhost:", "/"),
+        ("ftp://user:", "@localhost/"),
+        ("user:", "@localhost"),
+        ("//user:", "@localhost/"),
+    ] {
+        planted.send("an absolute target", |secret| {
+            get("localhost", &format!("{before}{secret}{after}"), &[])
+        });
+    }
+}
+
+/// A request whose fields are written as they are.
+fn raw(target: &str, fields: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n")
+}
+
 fn malformed(planted: &mut Planted) {
-    let raw = |target: &str, fields: &str| {
-        format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n")
-    };
     planted.send("a target with a space", |secret| {
         raw(&format!("/?api_key={secret} x"), "")
     });
@@ -329,6 +519,78 @@ fn malformed(planted: &mut Planted) {
     planted.send("bytes that are not ASCII", |secret| {
         raw(&format!("/?api_key=\u{e4}{secret}"), "")
     });
+    for field in [
+        "X: a\r\n ",
+        "X: a\r",
+        "X: \0",
+        "X\u{e4}: ",
+        "X@: ",
+        ": ",
+        "",
+    ] {
+        planted.send("a field that is none", |secret| {
+            raw("/", &format!("{field}{secret}\r\n"))
+        });
+    }
+    for line in [
+        "GET /?api_key={} http/1.1",
+        "GET  /?api_key={} HTTP/1.1",
+        "GET /?api_key={}",
+    ] {
+        planted.send("a first line that is none", |secret| {
+            let line = line.replace("{}", secret);
+            format!("{line}\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        });
+    }
+    planted.send("a line that ends without CR", |secret| {
+        format!("GET / HTTP/1.1\nHost: localhost\nAuthorization: Bearer {secret}\n\n")
+    });
+    planted.send("another protocol", |secret| {
+        format!("\u{16}\u{3}\u{1}{secret}\r\n\r\n")
+    });
+    planted.send("HTTP/2", |secret| {
+        format!("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{secret}\r\n\r\n")
+    });
+    planted.send("what comes after a request", |secret| {
+        format!("GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n{secret} {secret}\r\n\r\n")
+    });
+    planted.send("a second request that is malformed", |secret| {
+        format!(
+            "GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n\
+             GET /?api_key={secret} HTTP/1.1\r\nHost localhost\r\n\r\n"
+        )
+    });
+}
+
+fn malformed_bodies(planted: &mut Planted) {
+    const LOGIN: &str = "POST /api/user/login HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n";
+    for field in [
+        "Content-Length: ",
+        "Content-Length: 5, ",
+        "Transfer-Encoding: ",
+        "Transfer-Encoding: chunked, ",
+        "Expect: ",
+        "Content-Encoding: ",
+        "Upgrade: ",
+    ] {
+        planted.send(field, |secret| format!("{LOGIN}{field}{secret}\r\n\r\n"));
+    }
+    for chunks in [
+        "5;password={}\r\nhello\r\n0\r\n\r\n",
+        "5;\n{}\r\nhello\r\n0\r\n\r\n",
+        "5\r\n{}",
+        "0\r\nAuthorization: Bearer {}\r\n\r\n",
+        "0\r\nAuthorization : Bearer {}\r\n\r\n",
+        "0\r\n{}\r\n\r\n",
+    ] {
+        for target in ["/api/user/login", "/v1/user/login"] {
+            planted.send("chunks that are none", |secret| {
+                let chunks = chunks.replace("{}", secret);
+                format!("{LOGIN}Transfer-Encoding: chunked\r\n\r\n{chunks}")
+                    .replace("/api/user/login", target)
+            });
+        }
+    }
     planted.send("a chunk that is none", |secret| {
         let fields = format!("Transfer-Encoding: chunked\r\nAuthorization: Bearer {secret}\r\n");
         raw("/api/user/login", &fields).replace("GET", "POST") + &format!("{secret}\r\n\r\n")
