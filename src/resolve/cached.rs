@@ -197,9 +197,7 @@ impl<R: Resolve + 'static> Cached<R> {
                 cache: CacheResult::Miss,
             }),
             Err(error) => match known {
-                Some(known)
-                    if !matches!(*error, Error::Unknown) && self.age(&known) != Freshness::Gone =>
-                {
+                Some(known) if self.rescues(&known, &error, generation) => {
                     Ok(known.found(CacheResult::Rescued))
                 }
                 _ => {
@@ -210,6 +208,17 @@ impl<R: Resolve + 'static> Cached<R> {
                 }
             },
         }
+    }
+
+    /// Whether `known` stands in for the answer that `error` is not.
+    fn rescues(&self, known: &Known, error: &Error, generation: u64) -> bool {
+        let may = match error {
+            Error::Unknown => false,
+            // Nobody was asked: what was read before a write is no answer after it.
+            Error::Busy => known.generation == generation,
+            Error::Upstream(_) | Error::BadBackend(_) | Error::Abandoned => true,
+        };
+        may && self.age(known) != Freshness::Gone
     }
 
     /// Whether `known` may be served without waiting, and as what. Starts the refresh it needs.
@@ -257,7 +266,7 @@ impl<R: Resolve + 'static> Cached<R> {
         {
             return Some(flight.clone());
         }
-        if flights.len() >= asker.most(self.cache.config.lookups) {
+        if !self.resolver.is_local() && flights.len() >= asker.most(self.cache.config.lookups) {
             return None;
         }
         let (land, flight) = watch::channel(None);
