@@ -356,8 +356,40 @@ local_test!(a_known_app_goes_on_while_the_api_takes_no_question, async {
         drop(known.launch(name, 0, Asker::Refresh));
     }
     settle().await;
-    scene.check("one", CacheResult::Rescued, 201).await;
+    scene.check("one", CacheResult::Rescued, 101).await;
 });
+
+local_test!(
+    known_apps_fill_their_places_at_the_api_and_no_others,
+    async {
+        let scene = Rc::new(scene());
+        let known = |name| workload(&format!("app-{name}"));
+        for name in 0..150 {
+            assert!(scene.cached.resolve(known(name)).await.is_ok());
+        }
+        scene.script.gated.set(true);
+        pass(61).await;
+        for name in 0..150 {
+            let found = scene.cached.resolve(known(name)).await.unwrap();
+            assert_eq!(found.cache, CacheResult::Stale);
+        }
+        settle().await;
+        assert_eq!(scene.script.calls.get(), 150 + 100);
+        let new = {
+            let scene = Rc::clone(&scene);
+            tokio::task::spawn_local(async move { scene.ask().await })
+        };
+        settle().await;
+        assert_eq!(scene.script.calls.get(), 150 + 100 + 1);
+        scene.script.gate.notify_waiters();
+        assert_eq!(new.await.unwrap(), ("one".to_owned(), CacheResult::Miss));
+        // Their places are free again.
+        let last = scene.cached.resolve(known(149)).await.unwrap();
+        assert_eq!(last.cache, CacheResult::Stale);
+        settle().await;
+        assert_eq!(scene.script.calls.get(), 150 + 100 + 1 + 1);
+    }
+);
 
 local_test!(
     a_question_that_could_not_be_asked_brings_nothing_back_from_before_a_write,
