@@ -61,7 +61,7 @@ struct Unknown {
 pub struct Found {
     /// Where it runs.
     pub backend: Arc<Backend>,
-    /// Its requests in flight.
+    /// What is in flight to it.
     pub load: Arc<Load>,
     /// What the cache had.
     pub cache: CacheResult,

@@ -438,16 +438,16 @@ local_test!(
 local_test!(requests_in_flight_are_counted_across_a_refresh, async {
     let scene = scene();
     let found = scene.cached.resolve(workload("blog")).await.unwrap();
-    let first = found.load.enter(1).unwrap();
+    let first = found.load.enter(1, 1).unwrap();
     pass(61).await;
     let found = scene.cached.resolve(workload("blog")).await.unwrap();
     settle().await;
-    assert!(found.load.enter(1).is_none());
+    assert!(found.load.enter(1, 1).is_err());
     let found = scene.cached.resolve(workload("blog")).await.unwrap();
     assert_eq!(found.cache, CacheResult::Fresh);
-    assert!(found.load.enter(1).is_none());
+    assert!(found.load.enter(1, 1).is_err());
     drop(first);
-    assert!(found.load.enter(1).is_some());
+    assert!(found.load.enter(1, 1).is_ok());
 });
 
 local_test!(requests_in_flight_are_counted_across_an_eviction, async {
@@ -459,10 +459,10 @@ local_test!(requests_in_flight_are_counted_across_an_eviction, async {
         assert_eq!(found.cache, CacheResult::Miss);
         found.load
     };
-    let first = ask().await.enter(1).unwrap();
-    assert!(ask().await.enter(1).is_none());
+    let first = ask().await.enter(1, 1).unwrap();
+    assert!(ask().await.enter(1, 1).is_err());
     drop(first);
-    assert!(ask().await.enter(1).is_some());
+    assert!(ask().await.enter(1, 1).is_ok());
 });
 
 local_test!(counts_that_nobody_holds_are_forgotten, async {
