@@ -157,6 +157,10 @@ fn target(criterion: &mut Criterion) {
 struct Always;
 
 impl Resolve for Always {
+    fn is_local(&self) -> bool {
+        false
+    }
+
     fn generation(&self) -> u64 {
         0
     }

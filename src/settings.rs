@@ -78,7 +78,7 @@ pub struct Limits {
     pub connections: usize,
     /// Connections of one address.
     pub per_peer: usize,
-    /// Requests in flight to one app or function.
+    /// Requests in flight and tunnels to one app or function.
     pub per_workload: usize,
 }
 

@@ -33,8 +33,9 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// and a name that was just made is found soon.
 const MISSING: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 
-/// How long the addresses of one family wait for those of the other (RFC 8305, 3): there are name
-/// servers that never answer what they do not know.
+/// How long IPv4 addresses wait for IPv6 ones (RFC 8305, 3): there are name servers that never answer
+/// what they do not know. IPv6 ones wait for as long as a dial may take: where there is no route for
+/// them, they are of no use alone.
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
 impl Names {
@@ -72,7 +73,7 @@ impl Names {
         let first = answered(first);
         let other = match &first {
             // If it comes later, the next one who asks finds it in the cache.
-            Ok(found) if !found.is_empty() => {
+            Ok(found) if found.iter().any(IpAddr::is_ipv4) => {
                 let other = tokio::time::timeout(RESOLUTION_DELAY, other).await;
                 other.map_or_else(|_late| Ok(Vec::new()), answered)
             }

@@ -10,6 +10,7 @@ use super::upgrade::Upgrade;
 use super::{Client, Proxy};
 use crate::resolve::Backend;
 use crate::telemetry::exchange::Exchange;
+use crate::telemetry::load::InFlight;
 use crate::wire::{Body, Request, Response};
 
 impl Proxy {
@@ -55,9 +56,10 @@ impl Proxy {
                 .ok_or(Error::BackendUpgrade)?;
             headers::remove_hop_by_hop(response.headers_mut());
             upgrade.write_to(response.headers_mut());
-            // A tunnel is a request in flight until it ends.
+            // A tunnel has a place until it ends, and none among the requests.
             if let Body::Tunnel(tunnel) = response.body_mut() {
-                tunnel.hold(timeouts.tunnel, exchange.in_flight.take());
+                let place = exchange.in_flight.take().map(InFlight::into_tunnel);
+                tunnel.hold(timeouts.tunnel, place);
             }
             return Ok(response);
         }

@@ -19,7 +19,7 @@ use crate::server::pressure::Pressure;
 use crate::settings::{Limits, Timeouts};
 use crate::telemetry::exchange::{Exchange, Observed, Telemetry};
 use crate::telemetry::load::{InFlight, Load};
-use crate::telemetry::metrics::{RouteKind, Shed};
+use crate::telemetry::metrics::RouteKind;
 use crate::upstream::Upstream;
 use crate::wire::{Body, Handler, Peer, Request, Response, Scheme};
 use error::Error;
@@ -198,20 +198,14 @@ impl Proxy {
         Ok(())
     }
 
-    /// A place among the requests in flight to one thing, which has room for `limit` of them, and for
-    /// fewer while this worker has more to do than it can.
+    /// A place among what is in flight to one thing, which has room for `limit` requests and tunnels,
+    /// and for fewer requests while this worker has more to do than it can.
     fn enter(&self, load: &Arc<Load>, limit: usize) -> Result<InFlight, Error> {
-        let allowed = self.pressure.allowed();
-        load.enter(limit.min(allowed)).ok_or_else(|| {
-            let is_full = allowed >= limit;
-            let reason = if is_full {
-                Shed::Workload
-            } else {
-                Shed::Overload
-            };
-            self.telemetry.metrics.shed(reason);
-            Error::Busy
-        })
+        load.enter(limit, self.pressure.allowed())
+            .map_err(|reason| {
+                self.telemetry.metrics.shed(reason);
+                Error::Busy
+            })
     }
 
     fn check(&self, request: &Request) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +26,8 @@ pub struct Cache {
     unknown: moka::sync::Cache<Workload, Unknown>,
     /// Locked only where the cache has no answer.
     flights: Mutex<HashMap<FlightKey, Flight>>,
+    /// Places for questions that leave the process, an [`Asker`] each.
+    places: [Arc<Semaphore>; Asker::COUNT],
     /// Outlive their entries while requests are in flight: a backend that was pushed out of the cache
     /// does not become idle by that. Locked only where the cache had no answer.
     loads: Mutex<HashMap<Workload, Weak<Load>>>,
@@ -59,7 +61,7 @@ struct Unknown {
 pub struct Found {
     /// Where it runs.
     pub backend: Arc<Backend>,
-    /// Its requests in flight.
+    /// What is in flight to it.
     pub load: Arc<Load>,
     /// What the cache had.
     pub cache: CacheResult,
@@ -75,7 +77,9 @@ impl Cache {
     /// An empty cache.
     #[must_use]
     pub fn new(config: Config, metrics: Arc<Metrics>) -> Arc<Self> {
+        let places = config.lookups.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
+            places: std::array::from_fn(|_asker| Arc::new(Semaphore::new(places))),
             known: moka::sync::Cache::new(config.capacity),
             unknown: moka::sync::Cache::new(config.capacity.min(MAX_UNKNOWN)),
             flights: Mutex::default(),
@@ -197,9 +201,7 @@ impl<R: Resolve + 'static> Cached<R> {
                 cache: CacheResult::Miss,
             }),
             Err(error) => match known {
-                Some(known)
-                    if !matches!(*error, Error::Unknown) && self.age(&known) != Freshness::Gone =>
-                {
+                Some(known) if self.rescues(&known, &error, generation) => {
                     Ok(known.found(CacheResult::Rescued))
                 }
                 _ => {
@@ -210,6 +212,17 @@ impl<R: Resolve + 'static> Cached<R> {
                 }
             },
         }
+    }
+
+    /// Whether `known` stands in for the answer that `error` is not.
+    fn rescues(&self, known: &Known, error: &Error, generation: u64) -> bool {
+        let may = match error {
+            Error::Unknown => false,
+            // Nobody was asked: what was read before a write is no answer after it.
+            Error::Busy => known.generation == generation,
+            Error::Upstream(_) | Error::BadBackend(_) | Error::Abandoned => true,
+        };
+        may && self.age(known) != Freshness::Gone
     }
 
     /// Whether `known` may be served without waiting, and as what. Starts the refresh it needs.
@@ -257,9 +270,12 @@ impl<R: Resolve + 'static> Cached<R> {
         {
             return Some(flight.clone());
         }
-        if flights.len() >= asker.most(self.cache.config.lookups) {
-            return None;
-        }
+        let place = if self.resolver.is_local() {
+            None
+        } else {
+            let places = Arc::clone(&self.cache.places[asker as usize]);
+            Some(places.try_acquire_owned().ok()?)
+        };
         let (land, flight) = watch::channel(None);
         flights.insert(key, flight.clone());
         drop(flights);
@@ -268,6 +284,7 @@ impl<R: Resolve + 'static> Cached<R> {
             cache: Arc::clone(&self.cache),
             key,
             land: Some(land),
+            place,
         };
         let resolver = Rc::clone(&self.resolver);
         let asking = async move {
@@ -292,23 +309,17 @@ impl<R: Resolve + 'static> Cached<R> {
     }
 }
 
-/// On whose behalf the API is asked.
+/// On whose behalf the API is asked. Each has places of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asker {
     /// Somebody who names what we do not know: anybody can make up such names.
     Stranger,
-    /// What we know and must not lose. It has room that strangers never fill.
+    /// What we know and must not lose.
     Refresh,
 }
 
 impl Asker {
-    /// How many questions may be under way before this one.
-    fn most(self, lookups: usize) -> usize {
-        match self {
-            Self::Stranger => lookups,
-            Self::Refresh => lookups.saturating_mul(2),
-        }
-    }
+    const COUNT: usize = 2;
 }
 
 impl Known {
@@ -326,12 +337,15 @@ struct Landing {
     cache: Arc<Cache>,
     key: FlightKey,
     land: Option<watch::Sender<Option<Answer>>>,
+    /// Free again when the flight has ended; none where there is no bound.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Landing {
     fn end(mut self, answer: Answer) {
-        // First out of the list, then answered: who comes now finds the cache filled.
+        // First out of the list, then answered: who comes now finds the cache filled and the place free.
         self.cache.flights().remove(&self.key);
+        drop(self.place.take());
         if let Some(land) = self.land.take() {
             land.send_replace(Some(answer));
         }

@@ -59,6 +59,9 @@ pub trait Resolve {
     /// Rises with every write that can change an answer.
     fn generation(&self) -> u64;
 
+    /// Whether answers come from this process. What that is asked costs no call, and is not bounded.
+    fn is_local(&self) -> bool;
+
     /// Asks for the backend of `workload`.
     fn resolve(&self, workload: Workload) -> impl Future<Output = Result<Backend, Error>>;
 }
@@ -66,6 +69,10 @@ pub trait Resolve {
 impl Resolve for Upstream {
     fn generation(&self) -> u64 {
         self.generation()
+    }
+
+    fn is_local(&self) -> bool {
+        self.is_local()
     }
 
     async fn resolve(&self, workload: Workload) -> Result<Backend, Error> {
@@ -120,7 +127,7 @@ pub struct Config {
     pub negative: Duration,
     /// Entries held at most.
     pub capacity: u64,
-    /// Questions to the API at once about what is not known; as many again may refresh what is.
+    /// Questions to a remote API at once about what is not known; as many again may refresh what is.
     pub lookups: usize,
 }
 

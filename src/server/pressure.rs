@@ -13,7 +13,8 @@ use crate::telemetry::metrics::Metrics;
 /// What one worker allows each workload at the moment.
 ///
 /// While it is late, the share of each workload is halved, tick by tick: the busiest meet it first,
-/// and whoever has less in flight than the others never does. Then it grows again, more slowly.
+/// and whoever sends one request at a time never does. Then it grows again, more slowly. It is held
+/// against the requests of the whole process, tunnels not counted.
 #[derive(Debug)]
 pub struct Pressure {
     /// What is allowed in calm times by other limits: halving begins here.

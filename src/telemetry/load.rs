@@ -1,30 +1,73 @@
-//! How many requests are in flight to one thing.
+//! How many requests are in flight to one thing, and how many tunnels lead there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Requests in flight to one workload.
-#[derive(Debug, Default)]
-pub struct Load(AtomicUsize);
+use super::metrics::Shed;
 
-/// One request in flight; counted down when dropped.
+/// What is in flight to one workload, over all workers.
+#[derive(Debug, Default)]
+pub struct Load {
+    requests: AtomicUsize,
+    /// Apart, because a tunnel that is idle makes no work.
+    tunnels: AtomicUsize,
+}
+
+/// One request or tunnel in flight; counted down when dropped.
 #[derive(Debug)]
-pub struct InFlight(Arc<Load>);
+pub struct InFlight {
+    load: Arc<Load>,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Request,
+    Tunnel,
+}
 
 impl Load {
-    /// Counts one more, unless there are `limit` already.
-    pub fn enter(self: &Arc<Self>, limit: usize) -> Option<InFlight> {
-        if self.0.fetch_add(1, Ordering::Relaxed) >= limit {
-            self.0.fetch_sub(1, Ordering::Relaxed);
-            return None;
+    /// Counts one more request, unless requests and tunnels are `limit` together, or requests alone
+    /// are what pressure has `allowed`.
+    ///
+    /// # Errors
+    /// Which of the two it is.
+    pub fn enter(self: &Arc<Self>, limit: usize, allowed: usize) -> Result<InFlight, Shed> {
+        // Whoever sees that a request has become a tunnel sees the tunnel.
+        let requests = self.requests.fetch_add(1, Ordering::Acquire);
+        let place = InFlight {
+            load: Arc::clone(self),
+            kind: Kind::Request,
+        };
+        if requests + self.tunnels.load(Ordering::Relaxed) >= limit {
+            return Err(Shed::Workload);
         }
-        Some(InFlight(Arc::clone(self)))
+        if requests >= allowed {
+            return Err(Shed::Overload);
+        }
+        Ok(place)
+    }
+}
+
+impl InFlight {
+    /// Goes on as a tunnel.
+    #[must_use]
+    pub fn into_tunnel(self) -> Self {
+        self.load.tunnels.fetch_add(1, Ordering::Relaxed);
+        Self {
+            load: Arc::clone(&self.load),
+            kind: Kind::Tunnel,
+        }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        let count = match self.kind {
+            Kind::Request => &self.load.requests,
+            Kind::Tunnel => &self.load.tunnels,
+        };
+        count.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -35,10 +78,27 @@ mod tests {
     #[test]
     fn a_place_is_free_again_when_its_request_has_ended() {
         let load = Arc::<Load>::default();
-        let first = load.enter(1);
-        assert!(first.is_some());
-        assert!(load.enter(1).is_none());
+        let first = load.enter(1, usize::MAX);
+        assert!(first.is_ok());
+        assert_eq!(load.enter(1, usize::MAX).err(), Some(Shed::Workload));
         drop(first);
-        assert!(load.enter(1).is_some());
+        assert!(load.enter(1, usize::MAX).is_ok());
+    }
+
+    #[test]
+    fn under_pressure_an_app_has_its_share_beside_its_tunnels() {
+        let load = Arc::<Load>::default();
+        let tunnels: Vec<_> = (0..3)
+            .map(|_| load.enter(5, usize::MAX).unwrap().into_tunnel())
+            .collect();
+        let request = load.enter(5, 1);
+        assert!(request.is_ok());
+        assert_eq!(load.enter(5, 1).err(), Some(Shed::Overload));
+        let _second = load.enter(5, 2).unwrap();
+        assert_eq!(load.enter(5, 9).err(), Some(Shed::Workload));
+        drop(tunnels);
+        assert_eq!(load.enter(5, 2).err(), Some(Shed::Overload));
+        drop(request);
+        assert!(load.enter(5, 2).is_ok());
     }
 }

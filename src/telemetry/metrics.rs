@@ -124,7 +124,7 @@ pub enum Shed {
     Peer,
     /// One more descriptor: only those are left that are kept for what must go on.
     Descriptors,
-    /// One more request to this workload: `limits.per_workload` is reached.
+    /// One more request to this workload: `limits.per_workload` is reached, tunnels included.
     Workload,
     /// One more request to this workload while a worker has more to do than it can.
     Overload,

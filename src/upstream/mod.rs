@@ -189,6 +189,12 @@ impl Upstream {
         }
     }
 
+    /// Whether it is the embedded platform.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        matches!(self.via, Via::Local(_))
+    }
+
     /// Where an app runs.
     ///
     /// # Errors

@@ -236,7 +236,7 @@ fn a_tunnel_outlives_the_time_limits_of_requests() {
 }
 
 #[test]
-fn a_tunnel_is_a_request_in_flight_until_it_ends() {
+fn a_tunnel_has_a_place_until_it_ends() {
     let backend = TestBackend::scripted(echo);
     let api = TestApi::with_app("blog", &backend.url());
     let ingress = TestIngress::before_with(&api, |config| config.limits.per_workload = 1);

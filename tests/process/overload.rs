@@ -1,7 +1,7 @@
 //! Out of descriptors, and out of time: what the process still does, and that it recovers by itself.
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::server::{Server, ok};
 
 const FAST: &str = "fast.m3o.app";
 const SLOW: &str = "slow.m3o.app";
+const CHAT: &str = "chat.m3o.app";
 
 /// The embedded platform on any ports, on one worker.
 const CONFIG: &str = "
@@ -42,6 +43,46 @@ fn run_apps(ingress: &Ingress) {
         let app = json!({"name": name, "backend": server.url()});
         api(ingress.http, "key", "app/Run", &app).fine();
     }
+}
+
+/// Runs an app that answers, and agrees to every tunnel.
+fn run_chat(ingress: &Ingress) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut tunnels = Vec::new();
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            let head = some(&mut socket);
+            if head.to_ascii_lowercase().contains("upgrade: chat") {
+                socket.write_all(SWITCHED.as_bytes()).unwrap();
+                tunnels.push(socket);
+            } else {
+                let _gone = socket.write_all(ok("text/plain", "here").as_bytes());
+            }
+        }
+    });
+    let app = json!({"name": "chat", "backend": backend});
+    api(ingress.http, "key", "app/Run", &app).fine();
+}
+
+const SWITCHED: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
+
+/// A tunnel to that app.
+fn tunnel(ingress: &Ingress) -> TcpStream {
+    let mut socket = caller::connect(ingress.http).unwrap();
+    let fields = "Connection: Upgrade\r\nUpgrade: chat";
+    let text = format!("GET / HTTP/1.1\r\nHost: {CHAT}\r\n{fields}\r\n\r\n");
+    socket.write_all(text.as_bytes()).unwrap();
+    assert!(some(&mut socket).starts_with("HTTP/1.1 101 "));
+    socket
+}
+
+/// What there is to read of a short head.
+fn some(socket: &mut TcpStream) -> String {
+    let mut buffer = [0; 4096];
+    let count = socket.read(&mut buffer).unwrap();
+    String::from_utf8_lossy(&buffer[..count]).into_owned()
 }
 
 /// As many files as the process has open.
@@ -250,6 +291,9 @@ fn a_worker_that_cannot_keep_up_sheds_the_busiest_app_and_recovers() {
     let folder = tempfile::tempdir().unwrap();
     let ingress = Ingress::start(&mut command(folder.path()));
     run_apps(&ingress);
+    run_chat(&ingress);
+    // An app with many idle tunnels makes no work, so it is not a busy one.
+    let _tunnels: Vec<_> = (0..40).map(|_| tunnel(&ingress)).collect();
     let text = request("GET", SLOW, "/", &[], "");
     let busy = idle(ingress.http, 20);
     for mut socket in &busy {
@@ -271,6 +315,7 @@ fn a_worker_that_cannot_keep_up_sheds_the_busiest_app_and_recovers() {
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.field("retry-after").is_some());
     assert_eq!(get(ingress.http, FAST, "/").status, 200);
+    assert_eq!(get(ingress.http, CHAT, "/").status, 200);
     check_healthy(&ingress);
     let shed = metric(&ingress, r#"m3o_ingress_shed_total{reason="overload"}"#);
     assert!(shed >= 1.0);

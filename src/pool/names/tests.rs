@@ -1,5 +1,5 @@
 use std::collections::HashSet;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts};
@@ -154,6 +154,25 @@ async fn a_family_that_is_never_answered_for_holds_the_other_up_for_a_moment_onl
     });
     let found = server.names().addresses("backend.example").await.unwrap();
     assert_eq!(found, parsed(&["192.0.2.1"]));
+}
+
+#[tokio::test]
+async fn ipv4_addresses_are_waited_for_however_early_ipv6_ones_are_there() {
+    let late = RESOLUTION_DELAY * 4;
+    let first_asked = Mutex::new(None);
+    let server = NameServer::answering(move |query, answer| {
+        let data = match query.query_type() {
+            RecordType::AAAA => RData::AAAA("2001:db8::1".parse::<Ipv6Addr>().unwrap().into()),
+            _ => RData::A(Ipv4Addr::new(192, 0, 2, 1).into()),
+        };
+        answer.add_answer(Record::from_rdata(query.name().clone(), 60, data));
+        // The question is asked again and again until it is answered.
+        let now = tokio::time::Instant::now();
+        let since = first_asked.lock().unwrap().get_or_insert(now).elapsed();
+        query.query_type() == RecordType::AAAA || since >= late
+    });
+    let found = server.names().addresses("backend.example").await.unwrap();
+    assert_eq!(found, parsed(&["2001:db8::1", "192.0.2.1"]));
 }
 
 #[test]

@@ -15,9 +15,14 @@ struct Script {
     answer: RefCell<Box<dyn Fn() -> Result<Backend, Error>>>,
     gate: Notify,
     gated: Cell<bool>,
+    local: Cell<bool>,
 }
 
 impl Resolve for Script {
+    fn is_local(&self) -> bool {
+        self.local.get()
+    }
+
     fn generation(&self) -> u64 {
         self.generation.get()
     }
@@ -56,6 +61,7 @@ fn scene_with(capacity: u64) -> Scene {
         answer: RefCell::new(Box::new(|| Ok(backend("one")))),
         gate: Notify::new(),
         gated: Cell::new(false),
+        local: Cell::new(false),
     });
     let cache = Cache::new(config, Metrics::new());
     let cached = Cached::new(cache, Rc::clone(&script), TaskTracker::new());
@@ -112,6 +118,7 @@ async fn pass(seconds: u64) {
 
 const DOWN: &str = "the API answered 503 Service Unavailable";
 const UNKNOWN: &str = "no such app or function";
+const BUSY: &str = "too many questions to the API at once";
 
 macro_rules! local_test {
     ($name:ident, $body:expr) => {
@@ -322,10 +329,7 @@ local_test!(
         assert_eq!(scene.script.calls.get(), 101);
         for name in ["one-more", "and-another"] {
             let turned_away = ask(name.to_owned()).await.unwrap();
-            assert_eq!(
-                turned_away.as_deref(),
-                Some("too many questions to the API at once")
-            );
+            assert_eq!(turned_away.as_deref(), Some(BUSY));
         }
         // Whoever names one that is asked about already waits with the others.
         let joined = ask("made-up-7".to_owned());
@@ -352,22 +356,98 @@ local_test!(a_known_app_goes_on_while_the_api_takes_no_question, async {
         drop(known.launch(name, 0, Asker::Refresh));
     }
     settle().await;
-    scene.check("one", CacheResult::Rescued, 201).await;
+    scene.check("one", CacheResult::Rescued, 101).await;
 });
+
+local_test!(
+    known_apps_fill_their_places_at_the_api_and_no_others,
+    async {
+        let scene = Rc::new(scene());
+        let known = |name| workload(&format!("app-{name}"));
+        for name in 0..150 {
+            assert!(scene.cached.resolve(known(name)).await.is_ok());
+        }
+        scene.script.gated.set(true);
+        pass(61).await;
+        for name in 0..150 {
+            let found = scene.cached.resolve(known(name)).await.unwrap();
+            assert_eq!(found.cache, CacheResult::Stale);
+        }
+        settle().await;
+        assert_eq!(scene.script.calls.get(), 150 + 100);
+        let new = {
+            let scene = Rc::clone(&scene);
+            tokio::task::spawn_local(async move { scene.ask().await })
+        };
+        settle().await;
+        assert_eq!(scene.script.calls.get(), 150 + 100 + 1);
+        scene.script.gate.notify_waiters();
+        assert_eq!(new.await.unwrap(), ("one".to_owned(), CacheResult::Miss));
+        // Their places are free again.
+        let last = scene.cached.resolve(known(149)).await.unwrap();
+        assert_eq!(last.cache, CacheResult::Stale);
+        settle().await;
+        assert_eq!(scene.script.calls.get(), 150 + 100 + 1 + 1);
+    }
+);
+
+local_test!(
+    a_question_that_could_not_be_asked_brings_nothing_back_from_before_a_write,
+    async {
+        let scene = scene();
+        scene.check("one", CacheResult::Miss, 1).await;
+        scene.script.gated.set(true);
+        scene.script.generation.set(1);
+        for flight in 0..200 {
+            let name = workload(&format!("app-{flight}"));
+            drop(scene.cached.launch(name, 1, Asker::Refresh));
+        }
+        settle().await;
+        let calls = scene.script.calls.get();
+        scene.check(BUSY, CacheResult::Miss, calls).await;
+    }
+);
+
+local_test!(
+    a_write_is_seen_however_many_questions_are_under_way_in_this_process,
+    async {
+        let scene = scene();
+        scene.script.local.set(true);
+        scene.check("one", CacheResult::Miss, 1).await;
+        scene.script.gated.set(true);
+        scene.script.generation.set(1);
+        let waiting: Vec<_> = (0..500)
+            .map(|name| {
+                let cached = Rc::clone(&scene.cached);
+                let name = workload(&format!("made-up-{name}"));
+                tokio::task::spawn_local(async move { cached.resolve(name).await.is_ok() })
+            })
+            .collect();
+        settle().await;
+        assert_eq!(scene.script.calls.get(), 501);
+        scene.answers(|| Ok(backend("two")));
+        scene.script.gated.set(false);
+        scene.check("two", CacheResult::Miss, 502).await;
+        scene.script.gate.notify_waiters();
+        for asked in waiting {
+            assert!(asked.await.unwrap());
+        }
+    }
+);
 
 local_test!(requests_in_flight_are_counted_across_a_refresh, async {
     let scene = scene();
     let found = scene.cached.resolve(workload("blog")).await.unwrap();
-    let first = found.load.enter(1).unwrap();
+    let first = found.load.enter(1, 1).unwrap();
     pass(61).await;
     let found = scene.cached.resolve(workload("blog")).await.unwrap();
     settle().await;
-    assert!(found.load.enter(1).is_none());
+    assert!(found.load.enter(1, 1).is_err());
     let found = scene.cached.resolve(workload("blog")).await.unwrap();
     assert_eq!(found.cache, CacheResult::Fresh);
-    assert!(found.load.enter(1).is_none());
+    assert!(found.load.enter(1, 1).is_err());
     drop(first);
-    assert!(found.load.enter(1).is_some());
+    assert!(found.load.enter(1, 1).is_ok());
 });
 
 local_test!(requests_in_flight_are_counted_across_an_eviction, async {
@@ -379,10 +459,10 @@ local_test!(requests_in_flight_are_counted_across_an_eviction, async {
         assert_eq!(found.cache, CacheResult::Miss);
         found.load
     };
-    let first = ask().await.enter(1).unwrap();
-    assert!(ask().await.enter(1).is_none());
+    let first = ask().await.enter(1, 1).unwrap();
+    assert!(ask().await.enter(1, 1).is_err());
     drop(first);
-    assert!(ask().await.enter(1).is_some());
+    assert!(ask().await.enter(1, 1).is_ok());
 });
 
 local_test!(counts_that_nobody_holds_are_forgotten, async {
