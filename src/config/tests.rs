@@ -371,6 +371,28 @@ fn a_secret_in_place_of_its_variable_is_not_printed() {
 }
 
 #[test]
+fn a_misspelt_or_missing_key_does_not_silence_its_neighbours() {
+    let listen = "listen.http = '127.0.0.1:8080'\n";
+    let no_name = "this is no name of an environment variable: the secret itself does not belong here, but the name of the variable that holds it";
+    check_whole(
+        &format!("{listen}[api]\nadress = 'https://a.example'\ntoken_env = 'sk-live-1234'"),
+        &[
+            "f:3:1: unknown key `adress`; did you mean `address`?",
+            &format!("f:4:13: api.token_env: {no_name}"),
+        ],
+    );
+    check_whole(
+        &format!("{listen}[platform]\nkey_env = 'sk-live-1234'\n[platform.mail]\nfrom = 'a'"),
+        &[
+            "f:2:1: [platform] needs the key `store`: write it like `store = \"data/platform.redb\"`",
+            &format!("f:3:11: platform.key_env: {no_name}"),
+            "f:4:1: [platform.mail] needs the key `smtp_url_env`: write it like `smtp_url_env = \"SMTP_URL\"`",
+            "f:5:8: platform.mail.from: `a` is no mail address: write it like \"noreply@m3o.one\"",
+        ],
+    );
+}
+
+#[test]
 fn the_environment_stands_over_the_file() {
     let environment = [
         ("M3O_INGRESS_TIMEOUTS__HEADER", "5s"),
