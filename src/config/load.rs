@@ -219,7 +219,12 @@ fn unfit_value(
     let path = culprit(&report.document, key, error);
     let value = report.document.value(&path)?;
     let place = report.document.place(&value.span());
-    let message = wording::unfit(error.message(), value.get_ref(), &line(example, key));
+    let message = match value.get_ref().as_str() {
+        Some("*") if key == ["user", "redirect_hosts"] => {
+            "`*` is no host name: leave the list empty for any host".to_owned()
+        }
+        _ => wording::unfit(error.message(), value.get_ref(), &line(example, key)),
+    };
     report.add_at(place, &key.join("."), message);
     Some(path)
 }

@@ -184,6 +184,31 @@ fn a_value_that_does_not_fit_says_what_would() {
 }
 
 #[test]
+fn what_is_written_for_another_kind_of_address_says_what_to_change() {
+    check(
+        "[hosts]\nfunction = 'https://m3o.sh'",
+        &["f:5:12: hosts.function: `https://m3o.sh` is no host name: leave `https://` out"],
+    );
+    for any in ["'*'", "['*']"] {
+        let problems = problems_with(&format!("{FINE}[user]\nredirect_hosts = {any}"), &[]);
+        assert_eq!(problems.len(), 1);
+        let words = "user.redirect_hosts: `*` is no host name: leave the list empty for any host";
+        assert!(problems[0].ends_with(words), "{problems:?}");
+    }
+    for (address, like) in [
+        ("api.m3o.com", "api.m3o.com"),
+        ("localhost:8080", "localhost:8080"),
+        ("canary:secret@api.m3o.com", "api.m3o.com"),
+    ] {
+        let text = format!("listen.http = '127.0.0.1:8080'\napi.address = '{address}'");
+        let expected = format!(
+            "f:2:15: api.address: `{like}` is no address of an API: the scheme is missing; write it like \"https://{like}\""
+        );
+        check_whole(&text, &[&expected]);
+    }
+}
+
+#[test]
 fn every_bad_element_of_a_list_is_found() {
     check_whole(
         "[api]\naddress = 'https://a.example'\n[listen]\nhttp = ['localhost:80', '127.0.0.1:80', 5]\n[hosts]\napp = ['a', '.b', '.b', '']",
