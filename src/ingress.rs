@@ -177,6 +177,7 @@ impl Ingress {
     async fn serve(mut self, mut stop: Stop) -> Result<(), Error> {
         let readiness = Arc::new(Readiness::default());
         let limit = descriptors::connections_that_fit(&self.config.limits);
+        self.tell_of_lowered(limit);
         let permits = Permits::new(limit, self.config.limits.per_peer);
         // One app alone must not fill the house, also where the system lowers the limit.
         let limits = &mut self.config.limits;
@@ -260,6 +261,20 @@ impl Ingress {
                 self.log.write(format!("{line}\n").into_bytes());
             }
             Style::Json => {}
+        }
+    }
+
+    /// Nobody chose the limit of `dev`: that is no cause for concern there.
+    fn tell_of_lowered(&self, limit: usize) {
+        const LOWERED: &str = "limits.connections is lowered to what the descriptor limit allows";
+        let configured = self.config.limits.connections;
+        if limit == configured {
+            return;
+        }
+        if self.config.dev {
+            tracing::info!(configured, lowered_to = limit, "{LOWERED}");
+        } else {
+            tracing::warn!(configured, lowered_to = limit, "{LOWERED}");
         }
     }
 
