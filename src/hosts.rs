@@ -58,6 +58,9 @@ impl FromStr for HostName {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
+        if let Some((scheme, _)) = name.split_once("://") {
+            return Err(format!("`{name}` is no host name: leave `{scheme}://` out"));
+        }
         let host =
             Host::parse(name).map_err(|error| format!("`{name}` is no host name: {error}"))?;
         if host.port().is_some() {

@@ -1,4 +1,5 @@
-//! Arguments and exit codes: 0 a clean stop, 1 failed while running, 2 bad configuration or usage.
+//! Arguments and exit codes: 0 a clean stop, 1 could not start or failed while running, 2 bad
+//! configuration or usage.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use m3o_ingress::config::{Config, Environment, Place, Problem};
 use m3o_ingress::ingress::Secrets;
+use m3o_ingress::platform::{IN_MEMORY, OpenError, starts_like_a_store};
+use rustix::fs::{Access, access};
 use rustix::process::{Resource, getrlimit};
 
 use super::{Failure, LogFlags};
@@ -18,7 +20,11 @@ pub(super) fn check(file: &Path, log: &LogFlags) -> Result<(), Failure> {
         return Err(Failure::Configuration(vec![problem]));
     }
     let warnings = warnings(&config, &environment, getrlimit(Resource::Nofile).maximum);
-    report(&config, file, &warnings).map_err(Failure::System)
+    match report(&config, file, &warnings) {
+        // Whoever closed the output has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        reported => reported.map_err(Failure::System),
+    }
 }
 
 /// Whoever redirects the output gets a file that `run` takes.
@@ -40,6 +46,7 @@ fn warnings(config: &Config, environment: &Environment, descriptors: Option<u64>
         .into_iter()
         .flatten()
         .map(|problem| problem.to_string())
+        .chain(missing_key(config, environment).map(|missing| missing.to_string()))
         .chain(super::unread(config, environment))
         .collect();
     let Some(descriptors) = descriptors else {
@@ -55,32 +62,76 @@ fn warnings(config: &Config, environment: &Environment, descriptors: Option<u64>
     warnings
 }
 
-/// The folder of the store is there, or the one that it would be made in.
+/// A new store needs its first key; one that is there keeps its own.
+fn missing_key(config: &Config, environment: &Environment) -> Option<OpenError> {
+    let platform = config.platform.as_ref()?;
+    let env = platform.key_env.clone();
+    let file = format!("{env}_FILE");
+    let given = [env.as_str(), &file]
+        .iter()
+        .any(|name| environment.value(name).is_some());
+    (!given && platform.is_new()).then_some(OpenError::NoKey { env })
+}
+
+/// The store is one, or there is a folder that it can be made in.
 fn store_problem(config: &Config, file: &Path) -> Option<Problem> {
     let store = &config.platform.as_ref()?.store;
-    let folder = store.ancestors().skip(1).find(|folder| folder.exists());
-    let folder = folder.unwrap_or_else(|| Path::new("."));
-    let message = if store.is_dir() {
-        format!("`{}` is a folder: the store is a file", store.display())
-    } else if !folder.is_dir() {
-        format!(
-            "`{}` is no folder, so no store can be made there",
-            folder.display()
-        )
-    } else if folder
-        .metadata()
-        .is_ok_and(|found| found.permissions().readonly())
-    {
-        format!("`{}` may not be written to", folder.display())
-    } else {
+    if store == Path::new(IN_MEMORY) {
         return None;
+    }
+    let message = if store.exists() {
+        file_problem(store)
+    } else {
+        folder_problem(store)
     };
     let place = Place::File(file.display().to_string());
-    Some(Problem::new(place, "platform.store", message))
+    Some(Problem::new(place, "platform.store", message?))
+}
+
+fn file_problem(store: &Path) -> Option<String> {
+    let shown = store.display();
+    if store.is_dir() {
+        return Some(format!("`{shown}` is a folder: the store is a file"));
+    }
+    if access(store, Access::READ_OK | Access::WRITE_OK).is_err() {
+        return Some(format!(
+            "`{shown}` may not be read and written by this user"
+        ));
+    }
+    match starts_like_a_store(store) {
+        Ok(true) => None,
+        Ok(false) => Some(format!(
+            "`{shown}` is no store: name another file, or move it away to start with an empty store"
+        )),
+        Err(error) => Some(format!("`{shown}` cannot be read: {error}")),
+    }
+}
+
+fn folder_problem(store: &Path) -> Option<String> {
+    let folder = store.ancestors().skip(1).find(|folder| folder.exists());
+    let folder = folder.unwrap_or_else(|| Path::new("."));
+    let shown = folder.display();
+    if !folder.is_dir() {
+        return Some(format!(
+            "`{shown}` is no folder, so no store can be made there"
+        ));
+    }
+    // The bits of the folder do not tell who owns it, nor how it is mounted.
+    access(folder, Access::WRITE_OK | Access::EXEC_OK)
+        .is_err()
+        .then(|| {
+            format!("`{shown}` may not be written to by this user, so no store can be made there")
+        })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use m3o_ingress::credentials::Secret;
+    use m3o_ingress::platform::{Extras, Platform, Rules};
+    use rustix::process::geteuid;
+
     use super::*;
 
     fn config(text: &str) -> Config {
@@ -116,7 +167,7 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
         assert_eq!(problem(&folder.path().join("new/folder/store")), None);
-        assert_eq!(problem(&file), None);
+        assert_eq!(problem(Path::new("memory")), None);
         assert_eq!(problem(Path::new("store")), None);
         assert!(
             problem(folder.path())
@@ -129,5 +180,46 @@ mod tests {
             "{under}"
         );
         assert!(!folder.path().join("new").exists(), "check creates nothing");
+        // Nobody may write here but root, whom the bits do not hold.
+        let mode = std::fs::Permissions::from_mode(0o500);
+        std::fs::set_permissions(folder.path(), mode).unwrap();
+        let allowed = geteuid().is_root();
+        assert_eq!(problem(&folder.path().join("store")).is_none(), allowed);
+    }
+
+    #[test]
+    fn a_file_in_place_of_the_store_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        let config = config(&format!("[platform]\nstore = '{}'\n", file.display()));
+        let problem = || store_problem(&config, Path::new("f")).map(|problem| problem.to_string());
+        for other in ["", "red", "a letter to Alice"] {
+            std::fs::write(&file, other).unwrap();
+            assert!(problem().unwrap().contains("is no store"), "{other}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        let extras = Extras {
+            key: Some(Secret::new("key")),
+            ..Extras::default()
+        };
+        let platform = config.platform.as_ref().unwrap();
+        drop(Platform::open(platform, Rules::default(), &extras).unwrap());
+        assert_eq!(problem(), None);
+    }
+
+    #[test]
+    fn a_new_store_without_a_key_is_a_warning() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("store");
+        let config = config(&format!("[platform]\nstore = '{}'\n", store.display()));
+        let warned = |variables: &[(&str, &str)]| {
+            let environment = variables.iter().copied().collect();
+            missing_key(&config, &environment).is_some()
+        };
+        assert!(warned(&[]));
+        assert!(!warned(&[("M3O_PLATFORM_KEY", "key")]));
+        assert!(!warned(&[("M3O_PLATFORM_KEY_FILE", "file")]));
+        std::fs::write(&store, "").unwrap();
+        assert!(!warned(&[]), "it may have a key");
     }
 }

@@ -22,7 +22,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// 1: failed while running; 2: bad configuration or usage.
+    /// 1: could not start, or failed while running; 2: bad configuration or usage.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Configuration(_) | Self::NoDataFolder => 2,
@@ -56,11 +56,43 @@ impl fmt::Display for Failure {
 }
 
 fn with_causes(out: &mut fmt::Formatter<'_>, error: &dyn std::error::Error) -> fmt::Result {
-    write!(out, "m3o-ingress: {error}")?;
+    let mut line = format!("m3o-ingress: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
-        write!(out, ": {error}")?;
+        let text = error.to_string();
+        // Many an error tells its cause itself.
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
         cause = error.source();
     }
-    Ok(())
+    out.write_str(&line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Said {
+        text: &'static str,
+        source: std::io::Error,
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let line = |text| {
+            let source = std::io::Error::other("the disk is full");
+            let error = std::io::Error::other(Said { text, source });
+            Failure::System(error).to_string()
+        };
+        assert_eq!(
+            line("it cannot be made"),
+            "m3o-ingress: it cannot be made: the disk is full"
+        );
+        let told = "it cannot be made: the disk is full; make room";
+        assert_eq!(line(told), format!("m3o-ingress: {told}"));
+    }
 }

@@ -95,6 +95,16 @@ impl<'t> Document<'t> {
         table.insert(spanned(last), Spanned::new(at..at + 1, value));
     }
 
+    /// Puts a value where there is none; whether it stands there now. As it is not in the file,
+    /// nobody is to complain about it.
+    pub(super) fn stand_in(&mut self, path: &[String], value: DeValue<'t>) -> bool {
+        if self.value(path).is_some() {
+            return false;
+        }
+        self.overlay("", path, value);
+        self.value(path).is_some()
+    }
+
     /// Takes out the entry at `path`; whether there was one.
     pub(super) fn remove(&mut self, path: &[String]) -> bool {
         let Some((last, parents)) = path.split_last() else {

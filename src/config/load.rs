@@ -157,7 +157,7 @@ fn take_out(report: &mut Report<'_>, example: &Table, error: &Error) -> bool {
     let bad = if message.starts_with("unknown field `") {
         unknown_key(report, &path, error)
     } else if let Some(key) = message.strip_prefix("missing field `") {
-        missing_key(report, example, path, key.trim_end_matches('`'))
+        return missing_key(report, example, &path, key.trim_end_matches('`'));
     } else {
         unfit_value(report, example, &path, error)
     };
@@ -188,15 +188,11 @@ fn unknown_key(report: &mut Report<'_>, section: &[String], error: &Error) -> Op
     Some(child(section, &key))
 }
 
-fn missing_key(
-    report: &mut Report<'_>,
-    example: &Table,
-    section: Vec<String>,
-    key: &str,
-) -> Option<Vec<String>> {
-    let path = child(&section, key);
+/// Writes it down and puts a likely value in its place, so that its neighbours are read too.
+fn missing_key(report: &mut Report<'_>, example: &Table, section: &[String], key: &str) -> bool {
+    let path = child(section, key);
     if !report.is_gone(&path) {
-        let place = report.document.place_of(&section);
+        let place = report.document.place_of(section);
         let message = format!(
             "[{}] needs the key `{key}`: write it like `{}`",
             section.join("."),
@@ -204,7 +200,14 @@ fn missing_key(
         );
         report.add_at(place, "", message);
     }
-    Some(section)
+    report.excuse(path.clone());
+    match at(example, &path) {
+        Some(Value::String(likely)) => {
+            let likely = DeValue::String(likely.clone().into());
+            report.document.stand_in(&path, likely)
+        }
+        _ => report.document.remove(section),
+    }
 }
 
 fn unfit_value(
@@ -216,7 +219,12 @@ fn unfit_value(
     let path = culprit(&report.document, key, error);
     let value = report.document.value(&path)?;
     let place = report.document.place(&value.span());
-    let message = wording::unfit(error.message(), value.get_ref(), &line(example, key));
+    let message = match value.get_ref().as_str() {
+        Some("*") if key == ["user", "redirect_hosts"] => {
+            "`*` is no host name: leave the list empty for any host".to_owned()
+        }
+        _ => wording::unfit(error.message(), value.get_ref(), &line(example, key)),
+    };
     report.add_at(place, &key.join("."), message);
     Some(path)
 }

@@ -184,6 +184,31 @@ fn a_value_that_does_not_fit_says_what_would() {
 }
 
 #[test]
+fn what_is_written_for_another_kind_of_address_says_what_to_change() {
+    check(
+        "[hosts]\nfunction = 'https://m3o.sh'",
+        &["f:5:12: hosts.function: `https://m3o.sh` is no host name: leave `https://` out"],
+    );
+    for any in ["'*'", "['*']"] {
+        let problems = problems_with(&format!("{FINE}[user]\nredirect_hosts = {any}"), &[]);
+        assert_eq!(problems.len(), 1);
+        let words = "user.redirect_hosts: `*` is no host name: leave the list empty for any host";
+        assert!(problems[0].ends_with(words), "{problems:?}");
+    }
+    for (address, like) in [
+        ("api.m3o.com", "api.m3o.com"),
+        ("localhost:8080", "localhost:8080"),
+        ("canary:secret@api.m3o.com", "api.m3o.com"),
+    ] {
+        let text = format!("listen.http = '127.0.0.1:8080'\napi.address = '{address}'");
+        let expected = format!(
+            "f:2:15: api.address: `{like}` is no address of an API: the scheme is missing; write it like \"https://{like}\""
+        );
+        check_whole(&text, &[&expected]);
+    }
+}
+
+#[test]
 fn every_bad_element_of_a_list_is_found() {
     check_whole(
         "[api]\naddress = 'https://a.example'\n[listen]\nhttp = ['localhost:80', '127.0.0.1:80', 5]\n[hosts]\napp = ['a', '.b', '.b', '']",
@@ -368,6 +393,28 @@ fn a_secret_in_place_of_its_variable_is_not_printed() {
     let problems = problems_with(&format!("{FINE}token_env = 'canary-secret'"), &[]);
     assert_eq!(problems.len(), 1);
     assert!(!problems[0].contains("canary"), "{problems:?}");
+}
+
+#[test]
+fn a_misspelt_or_missing_key_does_not_silence_its_neighbours() {
+    let listen = "listen.http = '127.0.0.1:8080'\n";
+    let no_name = "this is no name of an environment variable: the secret itself does not belong here, but the name of the variable that holds it";
+    check_whole(
+        &format!("{listen}[api]\nadress = 'https://a.example'\ntoken_env = 'sk-live-1234'"),
+        &[
+            "f:3:1: unknown key `adress`; did you mean `address`?",
+            &format!("f:4:13: api.token_env: {no_name}"),
+        ],
+    );
+    check_whole(
+        &format!("{listen}[platform]\nkey_env = 'sk-live-1234'\n[platform.mail]\nfrom = 'a'"),
+        &[
+            "f:2:1: [platform] needs the key `store`: write it like `store = \"data/platform.redb\"`",
+            &format!("f:3:11: platform.key_env: {no_name}"),
+            "f:4:1: [platform.mail] needs the key `smtp_url_env`: write it like `smtp_url_env = \"SMTP_URL\"`",
+            "f:5:8: platform.mail.from: `a` is no mail address: write it like \"noreply@m3o.one\"",
+        ],
+    );
 }
 
 #[test]

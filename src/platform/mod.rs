@@ -1,6 +1,6 @@
 //! The embedded platform: the M3O API, from one store. Routes nothing but `/v1/…`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ use fields::Fields;
 use mailing::Mail;
 use store::Store;
 
-pub use store::FileError;
+pub use store::{FileError, IN_MEMORY, starts_like_a_store};
 
 /// `[platform]`: the embedded platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,14 @@ pub struct Config {
     /// How mail leaves; without it, what would send one is a 501.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<mail::Config>,
+}
+
+impl Config {
+    /// Whether the store is yet to be made, and so has no API key.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.store == Path::new(IN_MEMORY) || !self.store.exists()
+    }
 }
 
 fn default_key_env() -> String {
@@ -165,6 +173,10 @@ impl Platform {
             return Err(OpenError::BadKey { env, source });
         }
         let mail = open_mail(config, extras)?;
+        if extras.key.is_none() && config.is_new() {
+            // Nothing is made that nobody could call.
+            return Err(OpenError::NoKey { env });
+        }
         let store = Store::open(&config.store)?;
         let unusable = |error: store::Error| OpenError::Unusable(error.to_string());
         if let Some(key) = &extras.key {

@@ -24,16 +24,7 @@ pub fn connections_that_fit(limits: &Limits) -> usize {
     let Some(descriptors) = available else {
         return limits.connections;
     };
-    let fitting = limits.connections_within(descriptors);
-    if fitting < limits.connections {
-        tracing::warn!(
-            configured = limits.connections,
-            lowered_to = fitting,
-            descriptors,
-            "limits.connections is lowered to what the descriptor limit allows"
-        );
-    }
-    fitting
+    limits.connections_within(descriptors)
 }
 
 /// Whether `error` says that this process, or the whole system, has no descriptor left.

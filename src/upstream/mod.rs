@@ -61,6 +61,11 @@ impl TryFrom<String> for ApiAddress {
                 "`{shown}` is no address of an API: {why}; write it like \"https://api.m3o.com\""
             )
         };
+        if !text.contains("://") {
+            return Err(format!(
+                "`{shown}` is no address of an API: the scheme is missing; write it like \"https://{shown}\""
+            ));
+        }
         let url = url::Url::parse(&text).map_err(|error| wrong(&error.to_string()))?;
         Origin::of(&url, Reach::Operator).map_err(|error| wrong(&error.to_string()))?;
         if url.query().is_some() || url.fragment().is_some() {

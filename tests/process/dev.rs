@@ -233,3 +233,19 @@ fn link_in(page: &str, start: &str) -> String {
         .replace("&#38;", "&")
         .replace("&amp;", "&")
 }
+
+#[test]
+fn a_limit_that_nobody_chose_is_lowered_without_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let binary = dev_command(folder.path());
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", "ulimit -n 512 && exec \"$0\" \"$@\""])
+        .arg(binary.get_program())
+        .args(binary.get_args())
+        .current_dir(folder.path())
+        .env_clear();
+    let text = Ingress::start(&mut command).stop();
+    let lowered = text.lines().find(|line| line.contains("is lowered"));
+    assert!(lowered.is_some_and(|line| line.contains("INFO")), "{text}");
+}

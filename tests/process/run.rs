@@ -231,6 +231,42 @@ fn a_secret_that_is_missing_is_named() {
     let own = format!("{listen}platform.store = 'store'");
     let text = ends_with(2, &mut run_command(folder.path(), &own));
     assert!(text.contains("M3O_PLATFORM_KEY"), "{text}");
+    assert!(!folder.path().join("store").exists(), "nothing was made");
+    let text = ends_with(
+        0,
+        command(&["check", "-c", "ingress.toml"]).current_dir(folder.path()),
+    );
+    assert!(text.contains("warning: platform.key_env: "), "{text}");
+}
+
+#[test]
+fn whoever_closes_the_output_of_check_has_read_enough() {
+    let mut check = command(&["check", "-c", "config/ingress.toml"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = check
+        .current_dir(tools::folder(""))
+        .stdout(writer)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(!said.contains("Broken pipe"), "{said}");
+}
+
+#[test]
+fn the_first_line_names_the_addresses_and_the_api() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = run_command(folder.path(), PLATFORM);
+    run.args(["--log-format", "json"]);
+    let ingress = Ingress::start(run.env("M3O_PLATFORM_KEY", "key"));
+    let text = ingress.process.text();
+    let line = text.lines().find(|line| line.contains("serving")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line["addresses"], json!([ingress.http.to_string()]));
+    assert_eq!(line["admin"], ingress.admin.to_string());
+    assert_eq!(line["api"], "store store");
+    ingress.stop();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Makes and opens the file of a store. It never replaces a file that it cannot read.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -64,6 +64,17 @@ pub(super) fn open(path: &Path) -> Result<Database, FileError> {
     }
     check_file(path)?;
     reopen(path)
+}
+
+/// Whether the file at `path` begins as every store does. Locks and changes nothing.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn starts_like_a_store(path: &Path) -> io::Result<bool> {
+    let mut start = Vec::new();
+    let length = MAGIC.len() as u64;
+    File::open(path)?.take(length).read_to_end(&mut start)?;
+    Ok(start == MAGIC)
 }
 
 fn make_folder(path: &Path) -> Result<(), FileError> {
@@ -202,6 +213,9 @@ fn make_tables(database: &Database) -> Result<(), redb::Error> {
 pub(super) fn definition(table: Table) -> TableDefinition<'static, &'static str, &'static [u8]> {
     TableDefinition::new(table.name())
 }
+
+/// How the files of redb begin.
+const MAGIC: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
 
 /// What redb may hold of the file in memory.
 const CACHE: usize = 64 << 20;

@@ -24,7 +24,7 @@ use engine::{Engine, Fault, Snapshot};
 use writer::{Job, Work};
 
 pub(crate) use engine::Table;
-pub use file::FileError;
+pub use file::{FileError, starts_like_a_store};
 pub(crate) use writer::Transaction;
 
 /// Why a record could not be read or written. Nothing changed.
@@ -77,9 +77,9 @@ pub(crate) trait Read {
 }
 
 impl Store {
-    /// Opens the file at `path`, or one in memory where that is just `memory`.
+    /// Opens the file at `path`, or one in memory where that is just [`IN_MEMORY`].
     pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
-        if path == Path::new("memory") {
+        if path == Path::new(IN_MEMORY) {
             return Ok(Self::on(Arc::new(memory::Memory::default())));
         }
         Ok(Self::on(Arc::new(redb::Redb::open(path)?)))
@@ -241,6 +241,9 @@ fn unavailable(fault: Fault) -> Error {
     tracing::warn!(error = %fault, "the store cannot be read: {fault}");
     Error::Unavailable
 }
+
+/// Stands for a path where nothing is to be kept.
+pub const IN_MEMORY: &str = "memory";
 
 /// Writes that may wait.
 const QUEUE: usize = 1024;
