@@ -30,6 +30,8 @@ pub(super) enum Error {
     Unknown,
     #[error("no such short link")]
     NoSuchLink,
+    #[error("no such endpoint")]
+    NoSuchEndpoint,
     #[error("the method is not allowed here")]
     Method { allow: &'static str },
     #[error("the method is not supported")]
@@ -154,6 +156,7 @@ impl Error {
             Self::Malformed(what) => bad(what),
             Self::Unknown => not_found("there is nothing here"),
             Self::NoSuchLink => not_found("there is no such short link"),
+            Self::NoSuchEndpoint => not_found("there is no such endpoint"),
             Self::Method { allow } => told(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "http_request_error",

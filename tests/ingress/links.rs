@@ -225,3 +225,20 @@ fn the_platform_refuses_to_keep_what_it_would_not_send() {
         ingress.post_json("url/Shorten", &json).expect(400);
     }
 }
+
+#[test]
+fn a_path_of_the_api_that_is_no_endpoint_is_no_missing_short_link() {
+    let ingress = TestIngress::embedded();
+    for path in ["/api/", "/api/helloworld", "/v1/a/b/c/d"] {
+        for method in ["GET", "POST"] {
+            let reply = ingress
+                .caller()
+                .ask(method, path, "m3o.one", "")
+                .expect(404);
+            let told = reply.text();
+            assert!(told.contains("there is no such endpoint"), "{path} {told}");
+        }
+    }
+    let told = ingress.get("m3o.one", "/u/none").expect(404).text();
+    assert!(told.contains("there is no such short link"), "{told}");
+}
