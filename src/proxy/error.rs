@@ -60,6 +60,8 @@ pub(super) enum Error {
     Resolve(WorkloadKind, #[source] Arc<resolve::Error>),
     #[error("the upstream gave no answer")]
     Upstream(#[source] upstream::Error),
+    #[error("the upstream does not say whether the link is good")]
+    NotVerifiable(#[source] upstream::Error),
     #[error("the upstream broke off")]
     UpstreamBroken(#[source] pool::Error),
     #[error("the upstream did not answer in time")]
@@ -207,6 +209,11 @@ impl Error {
             ),
             Self::Resolve(kind, error) => resolve_error(*kind, error),
             Self::Upstream(error) => upstream_error(error),
+            Self::NotVerifiable(_) => told(
+                StatusCode::BAD_GATEWAY,
+                "destination_unavailable",
+                "this link cannot be checked right now; try again later",
+            ),
             Self::UpstreamBroken(_) => told(
                 StatusCode::BAD_GATEWAY,
                 "http_protocol_error",
@@ -336,8 +343,12 @@ fn upstream_error(error: &upstream::Error) -> Told {
             "http_response_timeout",
             "the API did not answer in time; try again in a moment",
         ),
+        upstream::Error::TokenRefused(_) => (
+            StatusCode::BAD_GATEWAY,
+            "destination_unavailable",
+            "the ingress is not allowed to ask the API",
+        ),
         upstream::Error::Rejected(_)
-        | upstream::Error::TokenRefused(_)
         | upstream::Error::Unexpected(_)
         | upstream::Error::Garbage(_)
         | upstream::Error::Misconfigured => (

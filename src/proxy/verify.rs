@@ -90,16 +90,11 @@ impl Proxy {
         }
         match self.upstream.verify_email(token).await {
             Ok(()) => Ok(verified(&asked, client)),
-            Err(
-                error @ (upstream::Error::NotFound
-                | upstream::Error::Rejected(_)
-                | upstream::Error::TokenRefused(_)),
-            ) => {
-                if let upstream::Error::TokenRefused(status) = error {
-                    tracing::warn!(%status, "the API may have refused our own token, not the mail's");
-                }
+            Err(upstream::Error::NotFound | upstream::Error::Rejected(_)) => {
                 Ok(self.failed(&asked, client))
             }
+            // Nothing is known of the mail's token, so nothing is said of it.
+            Err(error @ upstream::Error::TokenRefused(_)) => Err(Error::NotVerifiable(error)),
             Err(error) => Err(Error::Upstream(error)),
         }
     }

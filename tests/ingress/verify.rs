@@ -200,6 +200,20 @@ fn an_api_that_is_down_is_a_503_and_no_failure_redirect() {
     check_down(&TestIngress::before_address(&nobody, |_| {}), "gone");
 }
 
+/// 401 and 403 are about our own token: the reader's may be as good as ever.
+#[test]
+fn an_api_that_refuses_our_own_token_says_nothing_of_the_link() {
+    for status in ["401 Unauthorized", "403 Forbidden"] {
+        let api = TestApi::new();
+        api.says(VERIFY, error(status, "not you"));
+        let ingress = TestIngress::before(&api);
+        let reply = check_sealed(ingress.get(HOST, &link()).expect(502));
+        assert_eq!(reply.field("Location"), None);
+        let told = reply.text();
+        assert!(told.contains("cannot be checked right now"), "{told}");
+    }
+}
+
 #[track_caller]
 fn check_down(ingress: &TestIngress, how: &str) {
     for redirect_to_failure in [link(), "/?token=t".to_owned()] {
