@@ -1,4 +1,5 @@
-//! The one table from an error to an answer. Nothing else in the proxy gives an error a status.
+//! The one table from an error to an answer. Nothing else in the proxy gives an error a status, but for
+//! the page of a verification link that is not good, which offers a link to go on by.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -95,7 +96,7 @@ struct Told {
 /// What is put into `Retry-After`, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+pub(super) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 impl Error {
     /// The answer, in the words of `form`.
@@ -413,7 +414,7 @@ fn backend_error(error: &pool::Error) -> Told {
     }
 }
 
-fn proxy_status(kind: &str) -> HeaderValue {
+pub(super) fn proxy_status(kind: &str) -> HeaderValue {
     HeaderValue::try_from(format!("{}; error={kind}", super::headers::OUR_NAME))
         .expect("error types are tokens")
 }

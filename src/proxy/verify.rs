@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
-use super::error::Error;
+use super::error::{Error, PROXY_STATUS, proxy_status};
 use super::link::redirect;
 use super::page::{self, ConfirmPage, Message};
 use super::{Client, Proxy};
@@ -152,7 +152,10 @@ impl Proxy {
             link: asked.failure.as_ref().map(Destination::as_str),
             request_id: client.id.to_str().unwrap_or_default(),
         };
-        page::respond(StatusCode::BAD_REQUEST, &message)
+        let mut response = page::respond(StatusCode::BAD_REQUEST, &message);
+        let status = proxy_status("http_request_denied");
+        response.headers_mut().insert(PROXY_STATUS, status);
+        response
     }
 }
 

@@ -108,6 +108,11 @@ fn a_refused_token_shows_where_it_would_lead_and_does_not_redirect() {
     let ingress = TestIngress::before(&api);
     let reply = check_sealed(ingress.get(HOST, &link()).expect(400));
     assert_eq!(reply.field("Location"), None);
+    assert!(reply.field("X-Request-Id").is_some());
+    assert_eq!(
+        reply.field("Proxy-Status"),
+        Some("m3o-ingress; error=http_request_denied")
+    );
     let page = reply.text();
     assert!(page.contains("https://bad.example/sorry"), "{page}");
     assert!(!page.contains("secret detail"));
