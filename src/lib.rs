@@ -2,8 +2,8 @@
 //!
 //! The house, from the ground up; a module imports only from floors below its own.
 //!
-//! - **Words**, no I/O, no clock but in new ids: [`address`], [`host`], [`id`], [`credentials`], [`destination`], [`hosts`],
-//!   [`units`], [`settings`].
+//! - **Words**, no I/O, no clock but in new ids: [`address`], [`host`], [`id`], [`credentials`],
+//!   [`destination`], [`hosts`], [`units`], [`settings`].
 //! - **Parts**, each works alone: [`wire`], [`telemetry`], [`pool`], [`server`], [`mail`],
 //!   [`upstream`], [`resolve`].
 //! - **Handlers**, which never name each other: [`proxy`], [`admin`], [`platform`].
