@@ -152,7 +152,8 @@ impl Error {
             kind,
             text: text.to_owned(),
         };
-        let bad = |text: &str| told(StatusCode::BAD_REQUEST, "http_request_error", text);
+        let wrong = |status, text: &str| told(status, "http_request_error", text);
+        let bad = |text: &str| wrong(StatusCode::BAD_REQUEST, text);
         match self {
             Self::Authority(error) => bad(&error.to_string()),
             Self::Target => bad("the target of the request cannot be used"),
@@ -160,42 +161,35 @@ impl Error {
             Self::Unknown => not_found("there is nothing here"),
             Self::NoSuchLink => not_found("there is no such short link"),
             Self::NoSuchEndpoint => not_found("there is no such endpoint"),
-            Self::Method { allow } => told(
+            Self::Method { allow } => wrong(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "http_request_error",
                 &format!("use one of {allow}"),
             ),
-            Self::MethodUnknown => told(
-                StatusCode::NOT_IMPLEMENTED,
-                "http_request_error",
-                "this method is not supported",
-            ),
+            Self::MethodUnknown => {
+                wrong(StatusCode::NOT_IMPLEMENTED, "this method is not supported")
+            }
             Self::NoKey => told(
                 StatusCode::UNAUTHORIZED,
                 "http_request_denied",
                 "an API key is needed: send it as `Authorization: Bearer KEY` or as the parameter api_key",
             ),
             Self::BadKey => bad("the API key has characters that no key has"),
-            Self::UriTooLong => told(
+            Self::UriTooLong => wrong(
                 StatusCode::URI_TOO_LONG,
-                "http_request_error",
                 "the URI is longer than this server takes",
             ),
-            Self::BodyTooLarge => told(
+            Self::BodyTooLarge => wrong(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                "http_request_error",
                 "the body is larger than this server takes",
             ),
-            Self::CompressedForm => told(
+            Self::CompressedForm => wrong(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "http_request_error",
                 "a form must not be compressed: send it without Content-Encoding",
             ),
             Self::Form(error) => bad(&error.to_string()),
             Self::ClientBody(error) => client_body(error),
-            Self::Expectation => told(
+            Self::Expectation => wrong(
                 StatusCode::EXPECTATION_FAILED,
-                "http_request_error",
                 "the only expectation that is met is 100-continue",
             ),
             Self::Loop => told(
