@@ -1,5 +1,7 @@
 # docker build -t m3o-ingress .
-# docker run -p 8080:8080 -e M3O_API_TOKEN -v m3o-data:/data m3o-ingress
+# docker run -p 8080:8080 -e M3O_API_TOKEN -v m3o-data:/data --name ingress m3o-ingress
+# Health and metrics are on its loopback address only, for whoever shares its network:
+# docker run --rm --network container:ingress curlimages/curl http://127.0.0.1:8090/readyz
 
 FROM rust:1.95-trixie AS builder
 WORKDIR /src

@@ -2,12 +2,12 @@
 //!
 //! The house, from the ground up; a module imports only from floors below its own.
 //!
-//! - **Words**, no I/O, no clock: [`address`], [`host`], [`id`], [`credentials`], [`destination`], [`hosts`],
-//!   [`units`], [`settings`].
+//! - **Words**, no I/O, no clock but in new ids: [`address`], [`host`], [`id`], [`credentials`],
+//!   [`destination`], [`hosts`], [`units`], [`settings`].
 //! - **Parts**, each works alone: [`wire`], [`telemetry`], [`pool`], [`server`], [`mail`],
 //!   [`upstream`], [`resolve`].
 //! - **Handlers**, which never name each other: [`proxy`], [`admin`], [`platform`].
-//! - **Assembly**: [`config`], [`ingress`].
+//! - **Assembly**: [`config`], `secrets`, [`ingress`].
 //! - The binary, on top: `main.rs` and `cli/`.
 //!
 //! Four words are never mixed: the *client* talks to the *ingress*, which asks the *upstream* (the

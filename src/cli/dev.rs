@@ -3,7 +3,8 @@
 use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use m3o_ingress::config::{Config, Environment};
 use m3o_ingress::credentials::Secret;
@@ -35,7 +36,13 @@ pub(super) fn dev(flags: &DevFlags, log: &LogFlags) -> Result<(), Failure> {
         let http = addresses.http.first().unwrap_or(&flags.http).port();
         let admin = addresses.admin.unwrap_or(flags.admin);
         // Whoever closed the output does not want to read it; the ingress serves all the same.
-        let _ = what_to_open(&mut io::stdout(), http, &admin.to_string());
+        let _ = what_to_open(
+            &mut io::stdout(),
+            http,
+            &admin.to_string(),
+            &data,
+            &new_link(),
+        );
     })
 }
 
@@ -52,8 +59,21 @@ fn data_folder(environment: &Environment) -> Option<PathBuf> {
         .map(|folder| folder.join("m3o-ingress/dev"))
 }
 
+/// The id of a short link that no earlier start made in the same store.
+fn new_link() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    format!("hello-{:x}", now.unwrap_or_default().as_millis())
+}
+
 /// Links to click and commands to paste, with the ports really bound.
-fn what_to_open(out: &mut impl Write, http: u16, admin: &str) -> io::Result<()> {
+fn what_to_open(
+    out: &mut impl Write,
+    http: u16,
+    admin: &str,
+    data: &Path,
+    link: &str,
+) -> io::Result<()> {
+    let data = data.display();
     let port = match http {
         80 => String::new(),
         port => format!(":{port}"),
@@ -73,10 +93,11 @@ M3O Ingress runs on this machine alone; Ctrl-C ends it. The API key is `{KEY}`.
   all apps       {all_apps}
   a function     http://helloworld.fn.localhost{port}/?name=Alice
   the API        curl '{here}/api/helloworld/call?api_key={KEY}&name=John'
-  a short link   curl '{here}/api/url/create?api_key={KEY}&id=hello&destinationURL=https://example.com/'
-                 then {here}/u/hello
+  a short link   curl '{here}/api/url/create?api_key={KEY}&id={link}&destinationURL=https://example.com/'
+                 then {here}/u/{link}
   verification   curl '{here}/api/user/sendVerificationEmail' -H 'Authorization: Bearer {KEY}' -H 'Content-Type: application/json' -d '{mail}'
                  then open the link in the mailbox
+  data           {data}
   mailbox        http://{admin}/mail
   health         http://{admin}/readyz
   metrics        http://{admin}/metrics
@@ -91,7 +112,14 @@ mod tests {
 
     fn printed(http: u16) -> String {
         let mut out = Vec::new();
-        what_to_open(&mut out, http, "127.0.0.1:8090").unwrap();
+        what_to_open(
+            &mut out,
+            http,
+            "127.0.0.1:8090",
+            Path::new("/data"),
+            "hello-1",
+        )
+        .unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -102,14 +130,15 @@ mod tests {
             "http://helloworld.app.localhost:49152/\n",
             "http://helloworld.fn.localhost:49152/?name=Alice\n",
             "curl 'http://localhost:49152/api/helloworld/call?api_key=dev&name=John'\n",
-            "then http://localhost:49152/u/hello\n",
+            "then http://localhost:49152/u/hello-1\n",
+            "  data           /data\n",
             "http://127.0.0.1:8090/mail\n",
             "http://127.0.0.1:8090/readyz\n",
             "http://127.0.0.1:8090/metrics\n",
         ] {
             assert!(table.contains(line), "{line} in\n{table}");
         }
-        assert!(printed(80).contains("http://localhost/u/hello\n"));
+        assert!(printed(80).contains("http://localhost/u/hello-1\n"));
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Changed {
             backend: workload::backend(fields)?,
             repo: fields.text("repo")?,
             branch: fields.text("branch")?,
-            region: fields.text("region")?,
+            region: workload::region(fields)?,
             port: workload::port(fields)?,
             env_vars: fields.texts("env_vars")?,
         })
@@ -148,7 +148,7 @@ impl App {
             backend,
             repo: String::new(),
             branch: String::new(),
-            region: "local".to_owned(),
+            region: workload::REGION.to_owned(),
             port: 0,
             env_vars: BTreeMap::new(),
             created: now,

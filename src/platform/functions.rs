@@ -142,7 +142,10 @@ struct Changed {
 impl Changed {
     fn of(fields: &Fields) -> Result<Self, Error> {
         let mut details = BTreeMap::new();
-        for name in DETAILS {
+        if let Some(region) = workload::region(fields)? {
+            details.insert("region".to_owned(), region);
+        }
+        for name in DETAILS.into_iter().filter(|name| *name != "region") {
             if let Some(value) = fields.text(name)? {
                 details.insert(name.to_owned(), value);
             }
@@ -200,7 +203,7 @@ impl Function {
         let now = Timestamp::now();
         Self {
             backend,
-            details: BTreeMap::from([("region".to_owned(), "local".to_owned())]),
+            details: BTreeMap::from([("region".to_owned(), workload::REGION.to_owned())]),
             env_vars: BTreeMap::new(),
             created: now,
             updated: now,

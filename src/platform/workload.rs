@@ -68,14 +68,42 @@ pub(super) fn port(fields: &Fields) -> Result<Option<u16>, Error> {
         .transpose()
 }
 
-/// The places where code can run: wherever its backend is.
+/// The one place where code can run: wherever its backend is.
+pub(super) const REGION: &str = "local";
+
+/// All of them.
 pub(super) fn regions() -> Value {
-    serde_json::json!({ "regions": ["local"] })
+    serde_json::json!({ "regions": [REGION] })
+}
+
+/// A region that there is, if one is said.
+pub(super) fn region(fields: &Fields) -> Result<Option<String>, Error> {
+    match fields.filled("region")? {
+        Some(region) if region != REGION => Err(Error::field(
+            "region",
+            format!("there is none but `{REGION}`: code runs where its backend is"),
+        )),
+        region => Ok(region),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_only_region_is_local() {
+        let read = |json: &str| region(&Fields::parse(json.as_bytes()).unwrap());
+        let said = Some("local".to_owned());
+        assert_eq!(read(r#"{"region":"local"}"#).unwrap(), said);
+        assert_eq!(read(r#"{"region":""}"#).unwrap(), None, "forms send it");
+        assert_eq!(read("{}").unwrap(), None);
+        let error = read(r#"{"region":"fra1"}"#).unwrap_err().to_string();
+        assert!(
+            error.starts_with("region: there is none but `local`"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn a_backend_is_an_absolute_url() {

@@ -1,4 +1,5 @@
-//! The one table from an error to an answer. Nothing else in the proxy gives an error a status.
+//! The one table from an error to an answer. Nothing else in the proxy gives an error a status, but for
+//! the page of a verification link that is not good, which offers a link to go on by.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub(super) enum Error {
     Unknown,
     #[error("no such short link")]
     NoSuchLink,
+    #[error("no such endpoint")]
+    NoSuchEndpoint,
     #[error("the method is not allowed here")]
     Method { allow: &'static str },
     #[error("the method is not supported")]
@@ -58,6 +61,8 @@ pub(super) enum Error {
     Resolve(WorkloadKind, #[source] Arc<resolve::Error>),
     #[error("the upstream gave no answer")]
     Upstream(#[source] upstream::Error),
+    #[error("the upstream does not say whether the link is good")]
+    NotVerifiable(#[source] upstream::Error),
     #[error("the upstream broke off")]
     UpstreamBroken(#[source] pool::Error),
     #[error("the upstream did not answer in time")]
@@ -91,7 +96,7 @@ struct Told {
 /// What is put into `Retry-After`, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+pub(super) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 impl Error {
     /// The answer, in the words of `form`.
@@ -147,49 +152,44 @@ impl Error {
             kind,
             text: text.to_owned(),
         };
-        let bad = |text: &str| told(StatusCode::BAD_REQUEST, "http_request_error", text);
+        let wrong = |status, text: &str| told(status, "http_request_error", text);
+        let bad = |text: &str| wrong(StatusCode::BAD_REQUEST, text);
         match self {
             Self::Authority(error) => bad(&error.to_string()),
             Self::Target => bad("the target of the request cannot be used"),
             Self::Malformed(what) => bad(what),
             Self::Unknown => not_found("there is nothing here"),
             Self::NoSuchLink => not_found("there is no such short link"),
-            Self::Method { allow } => told(
+            Self::NoSuchEndpoint => not_found("there is no such endpoint"),
+            Self::Method { allow } => wrong(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "http_request_error",
                 &format!("use one of {allow}"),
             ),
-            Self::MethodUnknown => told(
-                StatusCode::NOT_IMPLEMENTED,
-                "http_request_error",
-                "this method is not supported",
-            ),
+            Self::MethodUnknown => {
+                wrong(StatusCode::NOT_IMPLEMENTED, "this method is not supported")
+            }
             Self::NoKey => told(
                 StatusCode::UNAUTHORIZED,
                 "http_request_denied",
                 "an API key is needed: send it as `Authorization: Bearer KEY` or as the parameter api_key",
             ),
             Self::BadKey => bad("the API key has characters that no key has"),
-            Self::UriTooLong => told(
+            Self::UriTooLong => wrong(
                 StatusCode::URI_TOO_LONG,
-                "http_request_error",
                 "the URI is longer than this server takes",
             ),
-            Self::BodyTooLarge => told(
+            Self::BodyTooLarge => wrong(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                "http_request_error",
                 "the body is larger than this server takes",
             ),
-            Self::CompressedForm => told(
+            Self::CompressedForm => wrong(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "http_request_error",
                 "a form must not be compressed: send it without Content-Encoding",
             ),
             Self::Form(error) => bad(&error.to_string()),
             Self::ClientBody(error) => client_body(error),
-            Self::Expectation => told(
+            Self::Expectation => wrong(
                 StatusCode::EXPECTATION_FAILED,
-                "http_request_error",
                 "the only expectation that is met is 100-continue",
             ),
             Self::Loop => told(
@@ -204,6 +204,11 @@ impl Error {
             ),
             Self::Resolve(kind, error) => resolve_error(*kind, error),
             Self::Upstream(error) => upstream_error(error),
+            Self::NotVerifiable(_) => told(
+                StatusCode::BAD_GATEWAY,
+                "destination_unavailable",
+                "this link cannot be checked right now; try again later",
+            ),
             Self::UpstreamBroken(_) => told(
                 StatusCode::BAD_GATEWAY,
                 "http_protocol_error",
@@ -333,8 +338,12 @@ fn upstream_error(error: &upstream::Error) -> Told {
             "http_response_timeout",
             "the API did not answer in time; try again in a moment",
         ),
+        upstream::Error::TokenRefused(_) => (
+            StatusCode::BAD_GATEWAY,
+            "destination_unavailable",
+            "the ingress is not allowed to ask the API",
+        ),
         upstream::Error::Rejected(_)
-        | upstream::Error::TokenRefused(_)
         | upstream::Error::Unexpected(_)
         | upstream::Error::Garbage { .. }
         | upstream::Error::Misconfigured => (
@@ -399,7 +408,7 @@ fn backend_error(error: &pool::Error) -> Told {
     }
 }
 
-fn proxy_status(kind: &str) -> HeaderValue {
+pub(super) fn proxy_status(kind: &str) -> HeaderValue {
     HeaderValue::try_from(format!("{}; error={kind}", super::headers::OUR_NAME))
         .expect("error types are tokens")
 }

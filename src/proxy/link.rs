@@ -4,6 +4,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::Proxy;
 use super::error::Error;
+use super::route::is_of_the_api;
 use crate::destination::Destination;
 use crate::upstream::{self, Hit, ShortLink};
 use crate::wire::{Body, Request, Response};
@@ -20,6 +21,8 @@ impl Proxy {
         let hit = match *request.method() {
             Method::GET => Hit::Count,
             Method::HEAD => Hit::Peek,
+            // On a host of short links this is a link by its whole URL, but nobody means one.
+            _ if is_of_the_api(request.uri().path()) => return Err(Error::NoSuchEndpoint),
             _ => return Err(Error::Method { allow: "GET, HEAD" }),
         };
         let url = self
@@ -29,7 +32,11 @@ impl Proxy {
             .map_err(|error| match error {
                 upstream::Error::NotFound
                 | upstream::Error::Rejected(StatusCode::BAD_REQUEST | StatusCode::GONE) => {
-                    Error::NoSuchLink
+                    if is_of_the_api(request.uri().path()) {
+                        Error::NoSuchEndpoint
+                    } else {
+                        Error::NoSuchLink
+                    }
                 }
                 error => Error::Upstream(error),
             })?;

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
-use super::error::Error;
+use super::error::{Error, PROXY_STATUS, proxy_status};
 use super::link::redirect;
 use super::page::{self, ConfirmPage, Message};
 use super::{Client, Proxy};
@@ -90,16 +90,11 @@ impl Proxy {
         }
         match self.upstream.verify_email(token).await {
             Ok(()) => Ok(verified(&asked, client)),
-            Err(
-                error @ (upstream::Error::NotFound
-                | upstream::Error::Rejected(_)
-                | upstream::Error::TokenRefused(_)),
-            ) => {
-                if let upstream::Error::TokenRefused(status) = error {
-                    tracing::warn!(%status, "the API may have refused our own token, not the mail's");
-                }
+            Err(upstream::Error::NotFound | upstream::Error::Rejected(_)) => {
                 Ok(self.failed(&asked, client))
             }
+            // Nothing is known of the mail's token, so nothing is said of it.
+            Err(error @ upstream::Error::TokenRefused(_)) => Err(Error::NotVerifiable(error)),
             Err(error) => Err(Error::Upstream(error)),
         }
     }
@@ -157,7 +152,10 @@ impl Proxy {
             link: asked.failure.as_ref().map(Destination::as_str),
             request_id: client.id.to_str().unwrap_or_default(),
         };
-        page::respond(StatusCode::BAD_REQUEST, &message)
+        let mut response = page::respond(StatusCode::BAD_REQUEST, &message);
+        let status = proxy_status("http_request_denied");
+        response.headers_mut().insert(PROXY_STATUS, status);
+        response
     }
 }
 

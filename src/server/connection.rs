@@ -13,6 +13,7 @@ use super::drain::Drained;
 use super::refusal::{self, Form, Refusal};
 use crate::id::RequestId;
 use crate::settings::{Limits, Timeouts};
+use crate::telemetry::exchange;
 use crate::wire::body::{Answer, Cut, Received};
 use crate::wire::head::HeadLimits;
 use crate::wire::link::Transport;
@@ -227,13 +228,15 @@ impl<S: Transport + 'static> Connection<'_, S> {
 
     /// Waits for the answer; `None` when the client leaves first.
     async fn response<T>(&mut self, answering: impl Future<Output = T>) -> Option<T> {
-        let mut answering = pin!(answering);
+        let mut answering = pin!(Some(answering));
         let mut look = None;
         poll_fn(|context| {
-            if let Poll::Ready(response) = answering.as_mut().poll(context) {
+            let polled = answering.as_mut().as_pin_mut();
+            if let Some(Poll::Ready(response)) = polled.map(|answering| answering.poll(context)) {
                 return Poll::Ready(Some(response));
             }
             if self.has_left(&mut look, context) {
+                exchange::client_left(|| answering.set(None));
                 return Poll::Ready(None);
             }
             Poll::Pending

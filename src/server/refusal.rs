@@ -79,7 +79,7 @@ impl Refusal {
             Self::Full => (
                 "too many connections; try again in a moment".to_owned(),
                 "connection_limit_reached",
-                "Retry-After: 1\r\n",
+                "retry-after: 1\r\n",
             ),
         };
         let body =
@@ -90,12 +90,12 @@ impl Refusal {
         };
         format!(
             "HTTP/1.1 {code} {reason}\r\n\
-             Date: {date}\r\n\
-             Content-Type: application/json\r\n\
-             Content-Length: {length}\r\n\
-             X-Request-Id: {id}\r\n\
-             Proxy-Status: m3o-ingress; error={error}\r\n\
-             {extra}Connection: close\r\n\r\n{shown}",
+             date: {date}\r\n\
+             content-type: application/json\r\n\
+             content-length: {length}\r\n\
+             x-request-id: {id}\r\n\
+             proxy-status: m3o-ingress; error={error}\r\n\
+             {extra}connection: close\r\n\r\n{shown}",
             date = http_date().to_str().unwrap_or_default(),
             length = body.len(),
             id = id.as_str(),
@@ -117,5 +117,20 @@ impl Refusal {
                 BadHead::Coding => StatusCode::NOT_IMPLEMENTED,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_fields_are_in_lower_case_as_in_every_other_answer() {
+        let answer = Refusal::Full.to_bytes(Form::HeadAlone, &RequestId::new());
+        for line in answer.trim_end().lines().skip(1) {
+            let (name, _) = line.split_once(": ").unwrap();
+            assert_eq!(name, name.to_ascii_lowercase());
+        }
+        assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
     }
 }

@@ -1,5 +1,6 @@
 //! One request, observed: one log line and its metrics when it ends, also if it is dropped early.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -81,12 +82,26 @@ struct RequestLine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Complete,
+    /// The client went before the end.
     ClientLeft,
+    /// The backend broke off, or the ingress did: at the end of its drain, say.
     Cut,
 }
 
 /// nginx's number for a client that left before its answer.
 const CLIENT_LEFT: u16 = 499;
+
+thread_local! {
+    static CLIENT_IS_LEAVING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `dropping`, which ends exchanges because their client has left. Any other exchange that is
+/// dropped before its end was cut by the ingress itself.
+pub fn client_left(dropping: impl FnOnce()) {
+    CLIENT_IS_LEAVING.set(true);
+    dropping();
+    CLIENT_IS_LEAVING.set(false);
+}
 
 impl Exchange {
     /// Begins with the head of `request`. Boxed, because it goes on with the response through many hands.
@@ -143,7 +158,7 @@ impl Exchange {
             in_flight: None,
             status: None,
             sent: 0,
-            outcome: Outcome::ClientLeft,
+            outcome: Outcome::Cut,
             to_head,
         }
     }
@@ -255,7 +270,14 @@ impl Drop for Exchange {
             self.outcome = Outcome::Cut;
             self.status.get_or_insert(StatusCode::INTERNAL_SERVER_ERROR);
         }
-        let status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
+        if CLIENT_IS_LEAVING.get() {
+            self.outcome = Outcome::ClientLeft;
+        }
+        let unanswered = match self.outcome {
+            Outcome::ClientLeft => CLIENT_LEFT,
+            Outcome::Complete | Outcome::Cut => StatusCode::SERVICE_UNAVAILABLE.as_u16(),
+        };
+        let status = self.status.map_or(unanswered, |status| status.as_u16());
         metrics.request_ended(self.route, status, self.started.elapsed());
         if let Some(line) = &self.line {
             self.write_line(line, status);

@@ -142,6 +142,16 @@ fn what_takes_longer_than_the_drain_is_cut() {
     assert_eq!(caller.rest(), b"");
     blog.ingress.join().unwrap();
     blog.gate.open();
+    check_cut_by_us(&blog);
+}
+
+/// The client did nothing wrong, so it is not the one that left.
+#[track_caller]
+fn check_cut_by_us(blog: &Blog) {
+    eventually("it is logged", || blog.ingress.access_lines().len() == 1);
+    let line = &blog.ingress.access_lines()[0];
+    assert_eq!(line["http.response.status_code"], 503, "{line}");
+    assert_eq!(line["outcome"], "cut", "{line}");
 }
 
 #[test]
@@ -178,6 +188,7 @@ fn a_second_signal_ends_it_at_once() {
     eventually("it has ended", || blog.ingress.has_ended());
     blog.ingress.join().unwrap();
     blog.gate.open();
+    check_cut_by_us(&blog);
 }
 
 #[test]

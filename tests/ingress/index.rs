@@ -67,7 +67,8 @@ fn an_index_without_an_api_is_an_error() {
     api.says(LIST, error("500 Internal Server Error", "no"));
     ingress.get("m3o.app", "/").expect(503);
     api.says(LIST, error("401 Unauthorized", "no"));
-    ingress.get("m3o.app", "/").expect(502);
+    let told = ingress.get("m3o.app", "/").expect(502).text();
+    assert!(told.contains("is not allowed to ask the API"), "{told}");
 }
 
 #[test]

@@ -143,13 +143,22 @@ fn an_answer_of_the_api_that_makes_no_sense_is_a_502() {
         response("200 OK", "", "{}"),
         response("200 OK", "", r#"{"destinationURL":"#),
         response("302 Found", "Location: https://evil.example/\r\n", ""),
-        error("401 Unauthorized", "who"),
-        error("403 Forbidden", "not you"),
     ] {
         let api = TestApi::new();
         api.says(RESOLVE, answer.clone());
         let ingress = TestIngress::before(&api);
         assert_eq!(ingress.get("m3o.one", "/u/abc").status(), 502, "{answer}");
+    }
+}
+
+#[test]
+fn an_api_that_refuses_our_own_token_is_a_502_that_says_so() {
+    for status in ["401 Unauthorized", "403 Forbidden"] {
+        let api = TestApi::new();
+        api.says(RESOLVE, error(status, "not you"));
+        let ingress = TestIngress::before(&api);
+        let told = ingress.get("m3o.one", "/u/abc").expect(502).text();
+        assert!(told.contains("is not allowed to ask the API"), "{told}");
     }
 }
 
@@ -224,4 +233,21 @@ fn the_platform_refuses_to_keep_what_it_would_not_send() {
         let json = serde_json::json!({ "destinationURL": destination }).to_string();
         ingress.post_json("url/Shorten", &json).expect(400);
     }
+}
+
+#[test]
+fn a_path_of_the_api_that_is_no_endpoint_is_no_missing_short_link() {
+    let ingress = TestIngress::embedded();
+    for path in ["/api/", "/api/helloworld", "/v1/a/b/c/d"] {
+        for method in ["GET", "POST"] {
+            let reply = ingress
+                .caller()
+                .ask(method, path, "m3o.one", "")
+                .expect(404);
+            let told = reply.text();
+            assert!(told.contains("there is no such endpoint"), "{path} {told}");
+        }
+    }
+    let told = ingress.get("m3o.one", "/u/none").expect(404).text();
+    assert!(told.contains("there is no such short link"), "{told}");
 }

@@ -108,6 +108,11 @@ fn a_refused_token_shows_where_it_would_lead_and_does_not_redirect() {
     let ingress = TestIngress::before(&api);
     let reply = check_sealed(ingress.get(HOST, &link()).expect(400));
     assert_eq!(reply.field("Location"), None);
+    assert!(reply.field("X-Request-Id").is_some());
+    assert_eq!(
+        reply.field("Proxy-Status"),
+        Some("m3o-ingress; error=http_request_denied")
+    );
     let page = reply.text();
     assert!(page.contains("https://bad.example/sorry"), "{page}");
     assert!(!page.contains("secret detail"));
@@ -198,6 +203,20 @@ fn an_api_that_is_down_is_a_503_and_no_failure_redirect() {
     check_down(&hanging, "hangs");
     let nobody = TestBackend::answering("").url();
     check_down(&TestIngress::before_address(&nobody, |_| {}), "gone");
+}
+
+/// 401 and 403 are about our own token: the reader's may be as good as ever.
+#[test]
+fn an_api_that_refuses_our_own_token_says_nothing_of_the_link() {
+    for status in ["401 Unauthorized", "403 Forbidden"] {
+        let api = TestApi::new();
+        api.says(VERIFY, error(status, "not you"));
+        let ingress = TestIngress::before(&api);
+        let reply = check_sealed(ingress.get(HOST, &link()).expect(502));
+        assert_eq!(reply.field("Location"), None);
+        let told = reply.text();
+        assert!(told.contains("cannot be checked right now"), "{told}");
+    }
 }
 
 #[track_caller]

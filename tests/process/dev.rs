@@ -146,9 +146,15 @@ fn a_second_start_finds_what_the_first_one_kept() {
     let first = Ingress::dev(folder.path());
     let link = json!({"id": "kept", "destinationURL": "https://example.com/kept"});
     api(first.http, "dev", "url/create", &link).fine();
+    let table = Table::of(&first);
+    assert_eq!(table.line("data"), folder.path().to_str().unwrap());
+    assert!(shell(table.line("a short link")).contains("/u/hello"));
     first.stop();
 
     let second = Ingress::dev(folder.path());
+    let table = Table::of(&second);
+    assert!(shell(table.line("a short link")).contains("/u/hello"));
+    check_status(&open(table.then("a short link")), "302");
     let kept = get(second.http, "localhost", "/u/kept");
     assert_eq!(kept.field("location"), Some("https://example.com/kept"));
     // The demo backends have other ports now.

@@ -192,5 +192,10 @@ fn when_the_client_leaves_the_backend_is_let_go_within_a_second() {
     eventually("all are logged", || ingress.access_lines().len() == 3);
     for line in ingress.access_lines() {
         assert_eq!(line["outcome"], "client_left", "{line}");
+        let status = match line["url.path"].as_str() {
+            Some("/stream") => 200,
+            _ => 499,
+        };
+        assert_eq!(line["http.response.status_code"], status, "{line}");
     }
 }
