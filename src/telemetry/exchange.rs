@@ -98,9 +98,16 @@ thread_local! {
 /// Runs `dropping`, which ends exchanges because their client has left. Any other exchange that is
 /// dropped before its end was cut by the ingress itself.
 pub fn client_left(dropping: impl FnOnce()) {
+    /// Also where `dropping` panics.
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            CLIENT_IS_LEAVING.set(false);
+        }
+    }
+    let _reset = Reset;
     CLIENT_IS_LEAVING.set(true);
     dropping();
-    CLIENT_IS_LEAVING.set(false);
 }
 
 impl Exchange {
