@@ -114,6 +114,16 @@ impl Config {
         named.map(|(key, variable)| (key, variable.as_str()))
     }
 
+    /// The address of the remote API, without what may be a secret in it, or the store.
+    #[must_use]
+    pub fn api_name(&self) -> String {
+        match (&self.api, &self.platform) {
+            (Some(api), _) => api.address.url().origin().ascii_serialization(),
+            (None, Some(platform)) => format!("store {}", platform.store.display()),
+            (None, None) => String::new(),
+        }
+    }
+
     /// The whole configuration with its defaults, as a file that reads back to the same.
     #[must_use]
     pub fn to_toml(&self) -> String {
