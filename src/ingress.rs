@@ -23,7 +23,7 @@ use crate::pool::{self, Dialer, Guard, Pool, PoolLimits};
 use crate::proxy::{Proxy, Settings};
 use crate::resolve::Cache;
 use crate::server::connection::ConnectionSettings;
-use crate::server::descriptors::{self, Chooser};
+use crate::server::descriptors;
 use crate::server::door::Guests;
 use crate::server::listener::{self, Listeners};
 use crate::server::permits::Permits;
@@ -177,11 +177,7 @@ impl Ingress {
 
     async fn serve(mut self, mut stop: Stop) -> Result<(), Error> {
         let readiness = Arc::new(Readiness::default());
-        let chosen_by = match self.config.dev {
-            true => Chooser::Nobody,
-            false => Chooser::Operator,
-        };
-        let limit = descriptors::connections_that_fit(&self.config.limits, chosen_by);
+        let limit = descriptors::connections_that_fit(&self.config.limits, self.config.chooser());
         let permits = Permits::new(limit, self.config.limits.per_peer);
         // One app alone must not fill the house, also where the system lowers the limit.
         let limits = &mut self.config.limits;

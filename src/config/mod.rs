@@ -114,6 +114,15 @@ impl Config {
         named.map(|(key, variable)| (key, variable.as_str()))
     }
 
+    /// Who set the limits.
+    #[must_use]
+    pub fn chooser(&self) -> server::descriptors::Chooser {
+        match self.dev {
+            true => server::descriptors::Chooser::Nobody,
+            false => server::descriptors::Chooser::Operator,
+        }
+    }
+
     /// The address of the remote API, without what may be a secret in it, or the store.
     #[must_use]
     pub fn api_name(&self) -> String {
