@@ -31,8 +31,9 @@ use crate::server::pressure::Pressure;
 use crate::server::shutdown::{Stage, Stop, Stopper, stop_signal};
 use crate::server::worker::Worker;
 use crate::telemetry::exchange::Telemetry;
-use crate::telemetry::log::{Log, Style};
+use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::serving::Serving;
 use crate::upstream::{self, Remote, Upstream, Via};
 use crate::wire::Handler;
 
@@ -176,8 +177,7 @@ impl Ingress {
 
     async fn serve(mut self, mut stop: Stop) -> Result<(), Error> {
         let readiness = Arc::new(Readiness::default());
-        let limit = descriptors::connections_that_fit(&self.config.limits);
-        self.tell_of_lowered(limit);
+        let limit = descriptors::connections_that_fit(&self.config.limits, self.config.chooser());
         let permits = Permits::new(limit, self.config.limits.per_peer);
         // One app alone must not fill the house, also where the system lowers the limit.
         let limits = &mut self.config.limits;
@@ -193,7 +193,13 @@ impl Ingress {
         let workers = self.start_workers(&permits, &worker_stop)?;
         self.start_side(&mut side, &permits, &readiness, &side_stop);
         readiness.set(true);
-        self.tell_of_serving(&addresses);
+        Serving {
+            addresses: addresses.http,
+            admin: addresses.admin,
+            api: self.config.api_name(),
+            workers: workers.len(),
+        }
+        .tell(&self.log);
 
         let mut joining = JoinSet::new();
         for worker in workers {
@@ -234,48 +240,6 @@ impl Ingress {
         .await;
         tracing::info!("stopped");
         outcome
-    }
-
-    /// The first line to look for: where it serves, and what answers behind it.
-    fn tell_of_serving(&self, addresses: &Addresses) {
-        let http: Vec<String> = addresses.http.iter().map(ToString::to_string).collect();
-        let admin = addresses.admin.map(|address| address.to_string());
-        let (api, workers) = (api_name(&self.config), self.workers);
-        match self.log.style() {
-            Style::Human => {
-                let addresses = http.join(", ");
-                let admin = admin.map(tracing::field::display);
-                tracing::info!(%addresses, admin, %api, workers, "serving");
-            }
-            // `tracing` has no lists.
-            Style::Json if tracing::enabled!(tracing::Level::INFO) => {
-                let line = serde_json::json!({
-                    "timestamp": jiff::Timestamp::now().to_string(),
-                    "level": "INFO",
-                    "message": "serving",
-                    "addresses": http,
-                    "admin": admin,
-                    "api": api,
-                    "workers": workers,
-                });
-                self.log.write(format!("{line}\n").into_bytes());
-            }
-            Style::Json => {}
-        }
-    }
-
-    /// Nobody chose the limit of `dev`: that is no cause for concern there.
-    fn tell_of_lowered(&self, limit: usize) {
-        const LOWERED: &str = "limits.connections is lowered to what the descriptor limit allows";
-        let configured = self.config.limits.connections;
-        if limit == configured {
-            return;
-        }
-        if self.config.dev {
-            tracing::info!(configured, lowered_to = limit, "{LOWERED}");
-        } else {
-            tracing::warn!(configured, lowered_to = limit, "{LOWERED}");
-        }
     }
 
     /// In `dev`, the store names the demo backends wherever they listen this time.
@@ -496,15 +460,6 @@ impl Api {
         };
         let platform = Platform::open(platform, rules, &extras)?;
         Ok(Self::Local(Arc::new(platform)))
-    }
-}
-
-/// The address of the remote API, without what may be a secret in it, or the store.
-fn api_name(config: &Config) -> String {
-    match (&config.api, &config.platform) {
-        (Some(api), _) => api.address.url().origin().ascii_serialization(),
-        (None, Some(platform)) => format!("store {}", platform.store.display()),
-        (None, None) => String::new(),
     }
 }
 

@@ -5,8 +5,6 @@ use std::path::Path;
 
 use m3o_ingress::config::{Config, Environment, Place, Problem};
 use m3o_ingress::ingress::Secrets;
-use m3o_ingress::platform::{IN_MEMORY, OpenError, starts_like_a_store};
-use rustix::fs::{Access, access};
 use rustix::process::{Resource, getrlimit};
 
 use super::{Failure, LogFlags};
@@ -46,7 +44,7 @@ fn warnings(config: &Config, environment: &Environment, descriptors: Option<u64>
         .into_iter()
         .flatten()
         .map(|problem| problem.to_string())
-        .chain(missing_key(config, environment).map(|missing| missing.to_string()))
+        .chain(missing_key(config, environment))
         .chain(super::unread(config, environment))
         .collect();
     let Some(descriptors) = descriptors else {
@@ -63,65 +61,19 @@ fn warnings(config: &Config, environment: &Environment, descriptors: Option<u64>
 }
 
 /// A new store needs its first key; one that is there keeps its own.
-fn missing_key(config: &Config, environment: &Environment) -> Option<OpenError> {
+fn missing_key(config: &Config, environment: &Environment) -> Option<String> {
     let platform = config.platform.as_ref()?;
-    let env = platform.key_env.clone();
-    let file = format!("{env}_FILE");
-    let given = [env.as_str(), &file]
+    let file = format!("{}_FILE", platform.key_env);
+    let given = [&platform.key_env, &file]
         .iter()
         .any(|name| environment.value(name).is_some());
-    (!given && platform.is_new()).then_some(OpenError::NoKey { env })
+    (!given && platform.is_new()).then(|| platform.no_key().to_string())
 }
 
-/// The store is one, or there is a folder that it can be made in.
 fn store_problem(config: &Config, file: &Path) -> Option<Problem> {
-    let store = &config.platform.as_ref()?.store;
-    if store == Path::new(IN_MEMORY) {
-        return None;
-    }
-    let message = if store.exists() {
-        file_problem(store)
-    } else {
-        folder_problem(store)
-    };
+    let message = config.platform.as_ref()?.store_obstacle()?;
     let place = Place::File(file.display().to_string());
-    Some(Problem::new(place, "platform.store", message?))
-}
-
-fn file_problem(store: &Path) -> Option<String> {
-    let shown = store.display();
-    if store.is_dir() {
-        return Some(format!("`{shown}` is a folder: the store is a file"));
-    }
-    if access(store, Access::READ_OK | Access::WRITE_OK).is_err() {
-        return Some(format!(
-            "`{shown}` may not be read and written by this user"
-        ));
-    }
-    match starts_like_a_store(store) {
-        Ok(true) => None,
-        Ok(false) => Some(format!(
-            "`{shown}` is no store: name another file, or move it away to start with an empty store"
-        )),
-        Err(error) => Some(format!("`{shown}` cannot be read: {error}")),
-    }
-}
-
-fn folder_problem(store: &Path) -> Option<String> {
-    let folder = store.ancestors().skip(1).find(|folder| folder.exists());
-    let folder = folder.unwrap_or_else(|| Path::new("."));
-    let shown = folder.display();
-    if !folder.is_dir() {
-        return Some(format!(
-            "`{shown}` is no folder, so no store can be made there"
-        ));
-    }
-    // The bits of the folder do not tell who owns it, nor how it is mounted.
-    access(folder, Access::WRITE_OK | Access::EXEC_OK)
-        .is_err()
-        .then(|| {
-            format!("`{shown}` may not be written to by this user, so no store can be made there")
-        })
+    Some(Problem::new(place, "platform.store", message))
 }
 
 #[cfg(test)]

@@ -114,6 +114,25 @@ impl Config {
         named.map(|(key, variable)| (key, variable.as_str()))
     }
 
+    /// Who set the limits.
+    #[must_use]
+    pub fn chooser(&self) -> server::descriptors::Chooser {
+        match self.dev {
+            true => server::descriptors::Chooser::Nobody,
+            false => server::descriptors::Chooser::Operator,
+        }
+    }
+
+    /// The address of the remote API, without what may be a secret in it, or the store.
+    #[must_use]
+    pub fn api_name(&self) -> String {
+        match (&self.api, &self.platform) {
+            (Some(api), _) => api.address.url().origin().ascii_serialization(),
+            (None, Some(platform)) => format!("store {}", platform.store.display()),
+            (None, None) => String::new(),
+        }
+    }
+
     /// The whole configuration with its defaults, as a file that reads back to the same.
     #[must_use]
     pub fn to_toml(&self) -> String {

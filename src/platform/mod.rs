@@ -42,9 +42,9 @@ mod workload;
 use error::Error;
 use fields::Fields;
 use mailing::Mail;
-use store::Store;
+use store::{IN_MEMORY, Store};
 
-pub use store::{FileError, IN_MEMORY, starts_like_a_store};
+pub use store::FileError;
 
 /// `[platform]`: the embedded platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,19 @@ impl Config {
     #[must_use]
     pub fn is_new(&self) -> bool {
         self.store == Path::new(IN_MEMORY) || !self.store.exists()
+    }
+
+    /// That a store without a key is given none.
+    #[must_use]
+    pub fn no_key(&self) -> OpenError {
+        let env = self.key_env.clone();
+        OpenError::NoKey { env }
+    }
+
+    /// What would keep this user from opening the store, as far as looking tells.
+    #[must_use]
+    pub fn store_obstacle(&self) -> Option<String> {
+        store::obstacle(&self.store)
     }
 }
 
@@ -175,14 +188,14 @@ impl Platform {
         let mail = open_mail(config, extras)?;
         if extras.key.is_none() && config.is_new() {
             // Nothing is made that nobody could call.
-            return Err(OpenError::NoKey { env });
+            return Err(config.no_key());
         }
         let store = Store::open(&config.store)?;
         let unusable = |error: store::Error| OpenError::Unusable(error.to_string());
         if let Some(key) = &extras.key {
             keys::give(&store, key).map_err(unusable)?;
         } else if !keys::any(&store).map_err(unusable)? {
-            return Err(OpenError::NoKey { env });
+            return Err(config.no_key());
         }
         Ok(Self {
             store,

@@ -11,7 +11,7 @@ use crate::settings::Limits;
 
 /// Raises the soft descriptor limit to the hard one, and gives how many connections then fit.
 #[must_use]
-pub fn connections_that_fit(limits: &Limits) -> usize {
+pub fn connections_that_fit(limits: &Limits, chosen_by: Chooser) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -24,8 +24,25 @@ pub fn connections_that_fit(limits: &Limits) -> usize {
     let Some(descriptors) = available else {
         return limits.connections;
     };
-    limits.connections_within(descriptors)
+    let (configured, lowered_to) = (limits.connections, limits.connections_within(descriptors));
+    match chosen_by {
+        _ if lowered_to == configured => {}
+        Chooser::Nobody => tracing::info!(configured, lowered_to, descriptors, "{LOWERED}"),
+        Chooser::Operator => tracing::warn!(configured, lowered_to, descriptors, "{LOWERED}"),
+    }
+    lowered_to
 }
+
+/// Who set `limits.connections`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chooser {
+    /// Whoever wrote the configuration, or left it at its default: they are warned.
+    Operator,
+    /// `dev`: that it is lowered is no cause for concern.
+    Nobody,
+}
+
+const LOWERED: &str = "limits.connections is lowered to what the descriptor limit allows";
 
 /// Whether `error` says that this process, or the whole system, has no descriptor left.
 #[must_use]

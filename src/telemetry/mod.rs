@@ -5,6 +5,7 @@ pub mod load;
 pub mod log;
 pub mod metrics;
 pub mod redact;
+pub mod serving;
 
 use serde::{Deserialize, Serialize};
 

@@ -67,10 +67,7 @@ pub(super) fn open(path: &Path) -> Result<Database, FileError> {
 }
 
 /// Whether the file at `path` begins as every store does. Locks and changes nothing.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn starts_like_a_store(path: &Path) -> io::Result<bool> {
+pub(super) fn starts_like_a_store(path: &Path) -> io::Result<bool> {
     let mut start = Vec::new();
     let length = MAGIC.len() as u64;
     File::open(path)?.take(length).read_to_end(&mut start)?;

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 mod engine;
 mod file;
 mod memory;
+mod obstacle;
 mod record;
 mod redb;
 mod trial;
@@ -24,7 +25,8 @@ use engine::{Engine, Fault, Snapshot};
 use writer::{Job, Work};
 
 pub(crate) use engine::Table;
-pub use file::{FileError, starts_like_a_store};
+pub use file::FileError;
+pub(crate) use obstacle::obstacle;
 pub(crate) use writer::Transaction;
 
 /// Why a record could not be read or written. Nothing changed.
@@ -243,7 +245,7 @@ fn unavailable(fault: Fault) -> Error {
 }
 
 /// Stands for a path where nothing is to be kept.
-pub const IN_MEMORY: &str = "memory";
+pub(crate) const IN_MEMORY: &str = "memory";
 
 /// Writes that may wait.
 const QUEUE: usize = 1024;
