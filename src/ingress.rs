@@ -172,6 +172,7 @@ impl Ingress {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(LocalOptions::default())?;
+        self.metrics.count_tasks_of(runtime.handle().metrics());
         runtime.block_on(self.serve(stop))
     }
 

@@ -6,6 +6,10 @@ use std::process::ExitCode;
 
 mod cli;
 
+/// Gives the memory of a burst back to the system, where that of glibc keeps nearly all of it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match cli::execute(cli::Arguments::read()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -62,6 +62,7 @@ impl Worker {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build_local(LocalOptions::default())?;
+                self.metrics.count_tasks_of(runtime.handle().metrics());
                 runtime.block_on(async {
                     let pressure = Pressure::new(most, Arc::clone(&self.metrics));
                     let watching = tokio::task::spawn_local(Rc::clone(&pressure).watch());

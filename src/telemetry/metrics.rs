@@ -1,12 +1,13 @@
 //! Every series of the process in one struct. Only this module knows prometheus.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
     Registry, TextEncoder,
 };
+use tokio::runtime::RuntimeMetrics;
 
 /// The kinds of route, as the label `http_route` and the log name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,6 +161,9 @@ impl Shed {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// Those whose tasks are counted.
+    runtimes: Mutex<Vec<RuntimeMetrics>>,
+    tasks: IntGauge,
     durations: Vec<Histogram>,
     resolve_cache: Vec<IntCounter>,
     retries: Vec<IntCounter>,
@@ -250,6 +254,8 @@ impl Metrics {
                 .iter()
                 .map(|reason| retries.with_label_values(&[reason.as_str()]))
                 .collect(),
+            runtimes: Mutex::default(),
+            tasks: gauge("m3o_ingress_tasks", "Tasks that have not ended"),
             active_requests: gauge("http_server_active_requests", "Requests being answered"),
             connections: gauge("m3o_ingress_connections", "Connections of clients"),
             pool_opened: pool.with_label_values(&["opened"]),
@@ -274,13 +280,14 @@ impl Metrics {
             ),
             registry,
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 13] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 14] = [
             Box::new(durations),
             Box::new(cache),
             Box::new(pool),
             Box::new(retries),
             Box::new(shed),
             Box::new(build),
+            Box::new(metrics.tasks.clone()),
             Box::new(metrics.active_requests.clone()),
             Box::new(metrics.connections.clone()),
             Box::new(metrics.pool_idle.clone()),
@@ -320,9 +327,25 @@ impl Metrics {
         self.shed[reason as usize].inc();
     }
 
+    /// Counts the tasks of this runtime too, from now on.
+    pub fn count_tasks_of(&self, runtime: RuntimeMetrics) {
+        self.runtimes().push(runtime);
+    }
+
+    fn runtimes(&self) -> MutexGuard<'_, Vec<RuntimeMetrics>> {
+        // What a panic left behind is a list all the same.
+        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Everything in the text format of Prometheus.
     #[must_use]
     pub fn to_text(&self) -> Vec<u8> {
+        let alive: usize = self
+            .runtimes()
+            .iter()
+            .map(RuntimeMetrics::num_alive_tasks)
+            .sum();
+        self.tasks.set(i64::try_from(alive).unwrap_or(i64::MAX));
         let mut text = Vec::new();
         TextEncoder::new()
             .encode(&self.registry.gather(), &mut text)
@@ -370,5 +393,18 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn tasks_are_counted_until_they_end() {
+        let metrics = Metrics::new();
+        metrics.count_tasks_of(tokio::runtime::Handle::current().metrics());
+        let shows = |line: &str| String::from_utf8(metrics.to_text()).unwrap().contains(line);
+        assert!(shows("m3o_ingress_tasks 0\n"));
+        let task = tokio::spawn(std::future::pending::<()>());
+        assert!(shows("m3o_ingress_tasks 1\n"));
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        assert!(shows("m3o_ingress_tasks 0\n"));
     }
 }

@@ -12,6 +12,7 @@ mod dev;
 mod durability;
 mod javascript;
 mod mail;
+mod memory;
 mod overload;
 mod process;
 mod run;
