@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{Admin, Readiness};
 use crate::config::Config;
 use crate::credentials::Secret;
+use crate::domains::Domains;
 use crate::mail::Mailbox;
 use crate::platform::demo::{DemoApp, DemoFunction};
 use crate::platform::{self, Platform};
@@ -190,8 +191,9 @@ impl Ingress {
         let (drain_delay, drain) = (self.config.timeouts.drain_delay, self.config.timeouts.drain);
         let addresses = self.addresses();
         self.register_demo().await?;
-        let workers = self.start_workers(&permits, &worker_stop)?;
-        self.start_side(&mut side, &permits, &readiness, &side_stop);
+        let dialer = self.dialer()?;
+        let workers = self.start_workers(&permits, &worker_stop, dialer.clone())?;
+        self.start_side(&mut side, &permits, &readiness, &side_stop, dialer);
         readiness.set(true);
         Serving {
             addresses: addresses.http,
@@ -253,21 +255,29 @@ impl Ingress {
         Ok(())
     }
 
-    fn start_workers(
-        &mut self,
-        permits: &Arc<Permits>,
-        stop: &Stop,
-    ) -> Result<Vec<JoinHandle<io::Result<()>>>, Error> {
-        let mut bound = std::mem::take(&mut self.listeners);
-        let own = bound
+    /// What all pools dial with; names are looked up on this thread.
+    fn dialer(&self) -> Result<Dialer, Error> {
+        let own = self
+            .listeners
             .iter()
             .chain(&self.admin)
             .map(|bound| bound.address)
             .collect();
+        let (backends, connect) = (&self.config.backends, self.config.timeouts.connect);
+        let guard = Guard::new(backends.allow_private, own);
+        let names = Handle::current();
+        let dialer = Dialer::new(guard, connect, &backends.ca, &backends.dns, names)?;
+        Ok(dialer)
+    }
+
+    fn start_workers(
+        &mut self,
+        permits: &Arc<Permits>,
+        stop: &Stop,
+        dialer: Dialer,
+    ) -> Result<Vec<JoinHandle<io::Result<()>>>, Error> {
+        let mut bound = std::mem::take(&mut self.listeners);
         let config = &self.config;
-        let guard = Guard::new(config.backends.allow_private, own);
-        let connect = config.timeouts.connect;
-        let dialer = Dialer::new(guard, connect, &config.backends.ca, Handle::current())?;
         let parts = Parts {
             settings: Arc::new(Settings {
                 hosts: config.hosts.clone(),
@@ -276,6 +286,10 @@ impl Ingress {
                 trusted: config.backends.trusted_proxies.clone(),
                 user: config.user.clone(),
                 index: config.index.clone(),
+                domains: match &self.api {
+                    Api::Remote(_) => Domains::default(),
+                    Api::Local(platform) => platform.domains(),
+                },
             }),
             telemetry: Arc::new(Telemetry {
                 metrics: Arc::clone(&self.metrics),
@@ -325,6 +339,7 @@ impl Ingress {
         permits: &Arc<Permits>,
         readiness: &Arc<Readiness>,
         stop: &Stop,
+        dialer: Dialer,
     ) {
         if let Some(listeners) = self.admin.take() {
             let admin = Admin::new(
@@ -345,12 +360,15 @@ impl Ingress {
             let platform = Arc::clone(platform);
             let stop = stop.clone();
             let metrics = Arc::clone(&self.metrics);
+            let limits = PoolLimits {
+                idle: self.config.timeouts.pool,
+                ..SIDE_POOL
+            };
+            let pool = Pool::new(dialer, limits, Arc::clone(&metrics));
             side.spawn_local(async move {
-                // Mail and hit counts go on after a panic in one of them.
-                while let Err(_panic) = AssertUnwindSafe(platform.run_background(stop.clone()))
-                    .catch_unwind()
-                    .await
-                {
+                // Mail, hit counts and proofs go on after a panic in one of them.
+                let run = || AssertUnwindSafe(platform.run_background(stop.clone(), &pool));
+                while let Err(_panic) = run().catch_unwind().await {
                     metrics.panics.inc();
                     tokio::time::sleep(PANIC_PAUSE).await;
                 }
@@ -390,6 +408,13 @@ impl Ingress {
 
 /// Connections to the admin address, and to each demo backend.
 const SIDE_CONNECTIONS: usize = 1024;
+
+/// The connections of this thread itself: to the web servers of custom domains.
+const SIDE_POOL: PoolLimits = PoolLimits {
+    connections: 8,
+    per_backend: 1,
+    idle: Duration::from_secs(60),
+};
 
 /// How long the admin address may take to finish: a scrape, not a stream.
 const SIDE_DRAIN: Duration = Duration::from_secs(1);

@@ -23,6 +23,8 @@ pub enum RouteKind {
     Verify,
     /// The list of apps.
     Index,
+    /// Proofs of custom domains.
+    Proof,
     /// Everything that leads nowhere.
     Unknown,
 }
@@ -31,13 +33,14 @@ impl RouteKind {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
 
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Api,
         Self::App,
         Self::Function,
         Self::Link,
         Self::Verify,
         Self::Index,
+        Self::Proof,
         Self::Unknown,
     ];
 
@@ -51,6 +54,7 @@ impl RouteKind {
             Self::Link => "link",
             Self::Verify => "verify",
             Self::Index => "index",
+            Self::Proof => "proof",
             Self::Unknown => "unknown",
         }
     }

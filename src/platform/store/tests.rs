@@ -8,7 +8,7 @@ use super::memory::Memory;
 use super::*;
 
 fn memory() -> Store {
-    Store::open(Path::new("memory")).unwrap()
+    Store::unwatched(Path::new("memory")).unwrap()
 }
 
 async fn put(store: &Store, table: Table, key: &'static str, value: &'static str) {
@@ -27,11 +27,11 @@ fn get(store: &Store, table: Table, key: &str) -> Result<Option<String>, Error> 
 async fn a_write_is_seen_by_the_next_read_and_after_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
-    let store = Store::open(&path).unwrap();
+    let store = Store::unwatched(&path).unwrap();
     put(&store, Table::Apps, "a", "1").await;
     assert_eq!(get(&store, Table::Apps, "a").unwrap().unwrap(), "1");
     drop(store);
-    let store = Store::open(&path).unwrap();
+    let store = Store::unwatched(&path).unwrap();
     assert_eq!(get(&store, Table::Apps, "a").unwrap().unwrap(), "1");
 }
 
@@ -121,7 +121,7 @@ async fn a_damaged_record_is_an_error_that_names_file_and_key() {
     engine
         .commit(&Changes::from([(place, Some(bytes))]))
         .unwrap();
-    let store = Store::on(Arc::new(engine));
+    let store = Store::on(Arc::new(engine), Box::new(|_, _| Ok(())));
 
     let error = get(&store, Table::Apps, "blog").unwrap_err();
     assert_eq!(
@@ -171,7 +171,7 @@ impl Engine for Arc<Flaky> {
 #[tokio::test]
 async fn a_failed_commit_changes_nothing_and_the_engine_is_opened_again() {
     let engine = Arc::new(Flaky::default());
-    let store = Store::on(Arc::new(Arc::clone(&engine)));
+    let store = Store::on(Arc::new(Arc::clone(&engine)), Box::new(|_, _| Ok(())));
     put(&store, Table::Apps, "a", "1").await;
     engine.fail.store(true, Ordering::SeqCst);
     let failed = store.write(|tx| {
