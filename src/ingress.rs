@@ -16,10 +16,9 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{Admin, Readiness};
 use crate::config::Config;
 use crate::credentials::Secret;
-use crate::domains::Domains;
 use crate::mail::Mailbox;
+use crate::platform;
 use crate::platform::demo::{DemoApp, DemoFunction};
-use crate::platform::{self, Platform};
 use crate::pool::{self, Dialer, Guard, Pool, PoolLimits};
 use crate::proxy::{Proxy, Settings};
 use crate::resolve::Cache;
@@ -35,8 +34,11 @@ use crate::telemetry::exchange::Telemetry;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::serving::Serving;
-use crate::upstream::{self, Remote, Upstream, Via};
+use crate::upstream::{self, Upstream};
 use crate::wire::Handler;
+use api::Api;
+
+mod api;
 
 /// What the configuration names but does not hold.
 #[derive(Debug, Clone, Default)]
@@ -104,12 +106,6 @@ pub struct Ingress {
 struct Demo {
     app: Listeners,
     function: Listeners,
-}
-
-#[derive(Debug, Clone)]
-enum Api {
-    Remote(Arc<Remote>),
-    Local(Arc<Platform>),
 }
 
 impl Ingress {
@@ -286,10 +282,7 @@ impl Ingress {
                 trusted: config.backends.trusted_proxies.clone(),
                 user: config.user.clone(),
                 index: config.index.clone(),
-                domains: match &self.api {
-                    Api::Remote(_) => Domains::default(),
-                    Api::Local(platform) => platform.domains(),
-                },
+                domains: self.api.domains(),
             }),
             telemetry: Arc::new(Telemetry {
                 metrics: Arc::clone(&self.metrics),
@@ -438,11 +431,7 @@ impl Parts {
     fn build(self, tasks: &TaskTracker, pressure: &Rc<Pressure>) -> Proxy {
         let metrics = Arc::clone(&self.telemetry.metrics);
         let pool = Pool::new(self.dialer, self.pool, metrics);
-        let via = match self.api {
-            Api::Remote(remote) => Via::Remote(remote),
-            Api::Local(platform) => Via::Local(platform),
-        };
-        let upstream = Upstream::new(via, pool.clone(), tasks.clone());
+        let upstream = Upstream::new(self.api.into_via(), pool.clone(), tasks.clone());
         Proxy::new(
             self.settings,
             self.telemetry,
@@ -462,29 +451,6 @@ impl Demo {
             app: listener::bind(loopback, 1)?,
             function: listener::bind(loopback, 1)?,
         })
-    }
-}
-
-impl Api {
-    fn open(config: &Config, secrets: Secrets, mailbox: Option<Mailbox>) -> Result<Self, Error> {
-        if let Some(api) = &config.api {
-            let token = secrets.api_token.ok_or(upstream::Error::Misconfigured)?;
-            let timeout = config.timeouts.connect + config.timeouts.response;
-            return Ok(Self::Remote(Arc::new(Remote::new(api, &token, timeout)?)));
-        }
-        let platform = config.platform.as_ref().ok_or(Error::NoApi)?;
-        let extras = platform::Extras {
-            key: secrets.platform_key,
-            smtp_url: secrets.smtp_url,
-            mailbox,
-        };
-        let rules = platform::Rules {
-            hosts: config.hosts.clone(),
-            redirect_hosts: config.user.redirect_hosts.clone(),
-            timeouts: config.timeouts.clone(),
-        };
-        let platform = Platform::open(platform, rules, &extras)?;
-        Ok(Self::Local(Arc::new(platform)))
     }
 }
 

@@ -261,10 +261,7 @@ mod tests {
         ]);
         let due = |tried: &_, places| proofs.due(&pending, tried, &HashSet::new(), places);
         let (first, wait) = due(&tried, 8);
-        assert_eq!(
-            (first, wait),
-            (vec!["b.example/x".to_owned()], MOST_PAUSE)
-        );
+        assert_eq!((first, wait), (vec!["b.example/x".to_owned()], MOST_PAUSE));
         tried.insert("b.example/x".to_owned(), Instant::now());
         assert_eq!(due(&tried, 8), (Vec::new(), LEAST_PAUSE));
 
