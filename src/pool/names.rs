@@ -107,7 +107,7 @@ impl Names {
                 tracing::warn!(%error, "no name servers are configured; only the hosts file is used");
                 Default::default()
             });
-        Self::new(config, options, runtime)
+        Self::new(&config, options, runtime)
     }
 
     /// Asks `servers`, after the hosts file.
@@ -123,10 +123,10 @@ impl Names {
             server
         };
         let config = ResolverConfig::from_name_servers(servers.iter().map(at).collect());
-        Self::new(config, ResolverOpts::default(), runtime)
+        Self::new(&config, ResolverOpts::default(), runtime)
     }
 
-    fn new(config: ResolverConfig, mut options: ResolverOpts, runtime: Handle) -> Self {
+    fn new(config: &ResolverConfig, mut options: ResolverOpts, runtime: Handle) -> Self {
         bound(&mut options);
         let mut forgetting = options.clone();
         forgetting.cache_size = 0;

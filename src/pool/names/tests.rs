@@ -80,7 +80,7 @@ impl NameServer {
         let mut options = ResolverOpts::default();
         options.use_hosts_file = ResolveHosts::Never;
         let config = ResolverConfig::from_name_servers(vec![server]);
-        Names::new(config, options, Handle::current())
+        Names::new(&config, options, Handle::current())
     }
 
     fn questions(&self, kind: RecordType) -> usize {
