@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Uri, Version, header};
 use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
 
+use m3o_ingress::domains::Domains;
 use m3o_ingress::host::Host;
 use m3o_ingress::hosts::Hosts;
 use m3o_ingress::id::{RequestId, WorkloadId};
@@ -33,7 +34,7 @@ criterion_group! {
 criterion_main!(request);
 
 fn routing(criterion: &mut Criterion) {
-    let hosts = Hosts::default();
+    let (hosts, domains) = (Hosts::default(), Domains::default());
     let mut group = criterion.benchmark_group("route");
     for (name, host, path) in [
         ("app", "blog.m3o.app", "/posts/1"),
@@ -45,7 +46,7 @@ fn routing(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let host = Host::parse(black_box(host)).expect("a valid host");
-                black_box(route(&host, black_box(path), &hosts));
+                black_box(route(&host, black_box(path), &hosts, &domains));
             });
         });
     }

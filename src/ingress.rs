@@ -17,8 +17,8 @@ use crate::admin::{Admin, Readiness};
 use crate::config::Config;
 use crate::credentials::Secret;
 use crate::mail::Mailbox;
+use crate::platform;
 use crate::platform::demo::{DemoApp, DemoFunction};
-use crate::platform::{self, Platform};
 use crate::pool::{self, Dialer, Guard, Pool, PoolLimits};
 use crate::proxy::{Proxy, Settings};
 use crate::resolve::Cache;
@@ -34,8 +34,11 @@ use crate::telemetry::exchange::Telemetry;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::serving::Serving;
-use crate::upstream::{self, Remote, Upstream, Via};
+use crate::upstream::{self, Upstream};
 use crate::wire::Handler;
+use api::Api;
+
+mod api;
 
 /// What the configuration names but does not hold.
 #[derive(Debug, Clone, Default)]
@@ -103,12 +106,6 @@ pub struct Ingress {
 struct Demo {
     app: Listeners,
     function: Listeners,
-}
-
-#[derive(Debug, Clone)]
-enum Api {
-    Remote(Arc<Remote>),
-    Local(Arc<Platform>),
 }
 
 impl Ingress {
@@ -191,8 +188,9 @@ impl Ingress {
         let (drain_delay, drain) = (self.config.timeouts.drain_delay, self.config.timeouts.drain);
         let addresses = self.addresses();
         self.register_demo().await?;
-        let workers = self.start_workers(&permits, &worker_stop)?;
-        self.start_side(&mut side, &permits, &readiness, &side_stop);
+        let dialer = self.dialer()?;
+        let workers = self.start_workers(&permits, &worker_stop, dialer.clone())?;
+        self.start_side(&mut side, &permits, &readiness, &side_stop, dialer);
         readiness.set(true);
         Serving {
             addresses: addresses.http,
@@ -254,21 +252,29 @@ impl Ingress {
         Ok(())
     }
 
-    fn start_workers(
-        &mut self,
-        permits: &Arc<Permits>,
-        stop: &Stop,
-    ) -> Result<Vec<JoinHandle<io::Result<()>>>, Error> {
-        let mut bound = std::mem::take(&mut self.listeners);
-        let own = bound
+    /// What all pools dial with; names are looked up on this thread.
+    fn dialer(&self) -> Result<Dialer, Error> {
+        let own = self
+            .listeners
             .iter()
             .chain(&self.admin)
             .map(|bound| bound.address)
             .collect();
+        let (backends, connect) = (&self.config.backends, self.config.timeouts.connect);
+        let guard = Guard::new(backends.allow_private, own);
+        let names = Handle::current();
+        let dialer = Dialer::new(guard, connect, &backends.ca, &backends.dns, names)?;
+        Ok(dialer)
+    }
+
+    fn start_workers(
+        &mut self,
+        permits: &Arc<Permits>,
+        stop: &Stop,
+        dialer: Dialer,
+    ) -> Result<Vec<JoinHandle<io::Result<()>>>, Error> {
+        let mut bound = std::mem::take(&mut self.listeners);
         let config = &self.config;
-        let guard = Guard::new(config.backends.allow_private, own);
-        let connect = config.timeouts.connect;
-        let dialer = Dialer::new(guard, connect, &config.backends.ca, Handle::current())?;
         let parts = Parts {
             settings: Arc::new(Settings {
                 hosts: config.hosts.clone(),
@@ -277,6 +283,7 @@ impl Ingress {
                 trusted: config.backends.trusted_proxies.clone(),
                 user: config.user.clone(),
                 index: config.index.clone(),
+                domains: self.api.domains(),
             }),
             telemetry: Arc::new(Telemetry {
                 metrics: Arc::clone(&self.metrics),
@@ -326,6 +333,7 @@ impl Ingress {
         permits: &Arc<Permits>,
         readiness: &Arc<Readiness>,
         stop: &Stop,
+        dialer: Dialer,
     ) {
         if let Some(listeners) = self.admin.take() {
             let admin = Admin::new(
@@ -346,12 +354,15 @@ impl Ingress {
             let platform = Arc::clone(platform);
             let stop = stop.clone();
             let metrics = Arc::clone(&self.metrics);
+            let limits = PoolLimits {
+                idle: self.config.timeouts.pool,
+                ..SIDE_POOL
+            };
+            let pool = Pool::new(dialer, limits, Arc::clone(&metrics));
             side.spawn_local(async move {
-                // Mail and hit counts go on after a panic in one of them.
-                while let Err(_panic) = AssertUnwindSafe(platform.run_background(stop.clone()))
-                    .catch_unwind()
-                    .await
-                {
+                // Mail, hit counts and proofs go on after a panic in one of them.
+                let run = || AssertUnwindSafe(platform.run_background(stop.clone(), &pool));
+                while let Err(_panic) = run().catch_unwind().await {
                     metrics.panics.inc();
                     tokio::time::sleep(PANIC_PAUSE).await;
                 }
@@ -392,6 +403,13 @@ impl Ingress {
 /// Connections to the admin address, and to each demo backend.
 const SIDE_CONNECTIONS: usize = 1024;
 
+/// The connections of this thread itself: to the web servers of custom domains.
+const SIDE_POOL: PoolLimits = PoolLimits {
+    connections: 8,
+    per_backend: 1,
+    idle: Duration::from_secs(60),
+};
+
 /// How long the admin address may take to finish: a scrape, not a stream.
 const SIDE_DRAIN: Duration = Duration::from_secs(1);
 
@@ -414,11 +432,7 @@ impl Parts {
     fn build(self, tasks: &TaskTracker, pressure: &Rc<Pressure>) -> Proxy {
         let metrics = Arc::clone(&self.telemetry.metrics);
         let pool = Pool::new(self.dialer, self.pool, metrics);
-        let via = match self.api {
-            Api::Remote(remote) => Via::Remote(remote),
-            Api::Local(platform) => Via::Local(platform),
-        };
-        let upstream = Upstream::new(via, pool.clone(), tasks.clone());
+        let upstream = Upstream::new(self.api.into_via(), pool.clone(), tasks.clone());
         Proxy::new(
             self.settings,
             self.telemetry,
@@ -438,29 +452,6 @@ impl Demo {
             app: listener::bind(loopback, 1)?,
             function: listener::bind(loopback, 1)?,
         })
-    }
-}
-
-impl Api {
-    fn open(config: &Config, secrets: Secrets, mailbox: Option<Mailbox>) -> Result<Self, Error> {
-        if let Some(api) = &config.api {
-            let token = secrets.api_token.ok_or(upstream::Error::Misconfigured)?;
-            let timeout = config.timeouts.connect + config.timeouts.response;
-            return Ok(Self::Remote(Arc::new(Remote::new(api, &token, timeout)?)));
-        }
-        let platform = config.platform.as_ref().ok_or(Error::NoApi)?;
-        let extras = platform::Extras {
-            key: secrets.platform_key,
-            smtp_url: secrets.smtp_url,
-            mailbox,
-        };
-        let rules = platform::Rules {
-            hosts: config.hosts.clone(),
-            redirect_hosts: config.user.redirect_hosts.clone(),
-            timeouts: config.timeouts.clone(),
-        };
-        let platform = Platform::open(platform, rules, &extras)?;
-        Ok(Self::Local(Arc::new(platform)))
     }
 }
 

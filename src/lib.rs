@@ -3,7 +3,7 @@
 //! The house, from the ground up; a module imports only from floors below its own.
 //!
 //! - **Words**, no I/O, no clock but in new ids: [`address`], [`host`], [`id`], [`credentials`],
-//!   [`destination`], [`hosts`], [`units`], [`settings`].
+//!   [`destination`], [`domains`], [`hosts`], [`units`], [`settings`].
 //! - **Parts**, each works alone: [`wire`], [`telemetry`], [`pool`], [`server`], [`mail`],
 //!   [`upstream`], [`resolve`].
 //! - **Handlers**, which never name each other: [`proxy`], [`admin`], [`platform`].
@@ -16,6 +16,7 @@
 pub mod address;
 pub mod credentials;
 pub mod destination;
+pub mod domains;
 pub mod host;
 pub mod hosts;
 pub mod id;

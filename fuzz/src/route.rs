@@ -1,5 +1,6 @@
 //! Where a host and a path lead.
 
+use m3o_ingress::domains::Domains;
 use m3o_ingress::host::Host;
 use m3o_ingress::hosts::Hosts;
 use m3o_ingress::proxy::route::{Route, is_of_the_api, route};
@@ -17,7 +18,7 @@ pub fn check(input: &[u8]) {
         return;
     };
     let name = host.name();
-    match route(&host, path, &Hosts::default()) {
+    match route(&host, path, &Hosts::default(), &Domains::default()) {
         Route::Workload(workload) => {
             let suffix = match workload.kind {
                 WorkloadKind::App => "m3o.app",
@@ -53,6 +54,7 @@ pub fn check(input: &[u8]) {
             assert!(!token.is_empty() && !token.contains('/'), "{path:?}");
         }
         Route::Verify(None) => assert_eq!(name, "user.m3o.com"),
+        Route::Proof(_) => unreachable!("no proof is awaited"),
         Route::Unknown => {}
     }
 }

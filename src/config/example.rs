@@ -44,6 +44,7 @@ from = "noreply@m3o.one"
 
 [backends]
 ca = "certs/authorities.pem"
+dns = ["9.9.9.9"]
 trusted_proxies = ["10.0.0.0/8"]
 
 [tls]

@@ -176,6 +176,12 @@ fn a_value_that_does_not_fit_says_what_would() {
         &["f:5:7: hosts.app: `m3o.app:80` has a port: a host is configured by its name alone"],
     );
     check(
+        "[backends]\ndns = ['9.9.9.9', 'dns.example']",
+        &[
+            "f:5:19: backends.dns: `dns.example` is no address of a name server: write it like \"9.9.9.9\" or \"127.0.0.1:5353\"",
+        ],
+    );
+    check(
         "[backends]\ntrusted_proxies = ['10.0.0.0/99']",
         &[
             "f:5:20: backends.trusted_proxies: `10.0.0.0/99` is no network: write it like \"10.0.0.0/8\" or \"fd00::/8\"",

@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::domains::{self, DomainName};
 use super::error::Error;
 use super::fields::Fields;
 use super::kept::{self, Kept};
-use super::store::Table;
+use super::store::{self, Read, Table, Transaction};
 use super::{Platform, workload};
 use crate::id::WorkloadId;
 
@@ -22,6 +23,9 @@ struct App {
     region: String,
     port: u16,
     env_vars: BTreeMap<String, String>,
+    /// Those that it claims; stores of earlier versions know none.
+    #[serde(default)]
+    custom_domains: Vec<DomainName>,
     created: Timestamp,
     updated: Timestamp,
 }
@@ -34,16 +38,25 @@ pub(super) async fn call(
 ) -> Result<Value, Error> {
     match endpoint {
         "Run" => run(platform, fields).await,
-        "Get" | "Status" => Ok(json!({ "service": kept::described::<App>(platform, fields)? })),
-        "Update" => {
-            let changed = Changed::of(fields)?;
-            kept::update(platform, fields, |app| changed.apply(app)).await
+        "Get" | "Status" => {
+            let service = kept::described::<App>(platform, fields)?;
+            // Whoever looks may wait for it.
+            domains::hurry(platform, &service);
+            Ok(json!({ "service": service }))
         }
+        "Update" => update(platform, fields).await,
         "Delete" => kept::delete::<App>(platform, fields).await,
         "List" => Ok(json!({ "services": kept::list::<App>(platform)? })),
         "Resolve" => {
-            let (_, app) = kept::find::<App>(platform, fields, "id")?;
-            Ok(json!({ "url": app.backend }))
+            let (name, app) = kept::find::<App>(platform, fields, "id")?;
+            let mut resolved = json!({ "url": app.backend });
+            let is_its =
+                |domain: &&DomainName| platform.domains.app_of(domain.as_str()) == Some(name);
+            let proven: Vec<&DomainName> = app.custom_domains.iter().filter(is_its).collect();
+            if !proven.is_empty() {
+                resolved["custom_domains"] = json!(proven);
+            }
+            Ok(resolved)
         }
         "Regions" => Ok(workload::regions()),
         "Logs" => kept::find::<App>(platform, fields, "name").map(|_| json!({ "logs": "" })),
@@ -64,9 +77,35 @@ pub(super) async fn upsert(
 async fn run(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
     let name = workload::new_name(fields)?;
     let mut app = App::new(workload::new_backend(fields)?);
-    Changed::of(fields)?.apply(&mut app);
-    let app = kept::insert(platform, name, app).await?;
-    Ok(json!({ "service": app.to_json(platform, &name) }))
+    let (changed, claimed) = (Changed::of(fields)?, claimed(platform, fields)?);
+    changed.apply(&mut app);
+    let finish = move |app: &mut App, tx: &mut Transaction<'_>| app.claim(tx, &name, claimed);
+    let app = kept::insert(platform, name, app, finish).await?;
+    let service = app.to_json(platform, &platform.store.read()?, &name)?;
+    domains::hurry(platform, &service);
+    Ok(json!({ "service": service }))
+}
+
+/// `Update {name, …}` → `{}`; with `custom_domains` → `{service}`, which says what to publish.
+async fn update(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
+    let (changed, claimed) = (Changed::of(fields)?, claimed(platform, fields)?);
+    let claims = claimed.is_some();
+    let name = workload::known_name(fields, "name", App::KIND)?;
+    let change = move |app: &mut App, tx: &mut Transaction<'_>| {
+        changed.apply(app);
+        app.claim(tx, &name, claimed)
+    };
+    let updated = kept::update(platform, fields, change).await?;
+    if !claims {
+        return Ok(updated);
+    }
+    let service = kept::described::<App>(platform, fields)?;
+    domains::hurry(platform, &service);
+    Ok(json!({ "service": service }))
+}
+
+fn claimed(platform: &Platform, fields: &Fields) -> Result<Option<Vec<DomainName>>, Error> {
+    domains::named(fields, &platform.rules.hosts)
 }
 
 /// The fields of a call that change an app; what is absent stays.
@@ -82,7 +121,6 @@ struct Changed {
 
 impl Changed {
     fn of(fields: &Fields) -> Result<Self, Error> {
-        fields.refuse("custom_domains", "custom domains are not built yet")?;
         Ok(Self {
             backend: workload::backend(fields)?,
             repo: fields.text("repo")?,
@@ -114,16 +152,25 @@ impl Kept for App {
     const TABLE: Table = Table::Apps;
     const KIND: &'static str = "app";
 
-    fn backend(&self) -> &str {
-        &self.backend
+    fn backend(&mut self) -> &mut String {
+        &mut self.backend
     }
 
     fn touch(&mut self) {
         self.updated = Timestamp::now();
     }
 
-    fn to_json(&self, platform: &Platform, name: &WorkloadId) -> Value {
-        json!({
+    fn release(&self, tx: &mut Transaction<'_>, name: &WorkloadId) {
+        domains::release(tx, name, &self.custom_domains);
+    }
+
+    fn to_json(
+        &self,
+        platform: &Platform,
+        read: &impl Read,
+        name: &WorkloadId,
+    ) -> Result<Value, store::Error> {
+        Ok(json!({
             "id": name.as_str(),
             "name": name.as_str(),
             "repo": self.repo,
@@ -136,8 +183,9 @@ impl Kept for App {
             "created": self.created.to_string(),
             "updated": self.updated.to_string(),
             "env_vars": self.env_vars,
-            "custom_domains": [],
-        })
+            "custom_domains": self.custom_domains,
+            "domain_proofs": domains::to_json(platform, read, name, &self.custom_domains)?,
+        }))
     }
 }
 
@@ -151,9 +199,25 @@ impl App {
             region: workload::REGION.to_owned(),
             port: 0,
             env_vars: BTreeMap::new(),
+            custom_domains: Vec::new(),
             created: now,
             updated: now,
         }
+    }
+
+    /// Claims these domains in place of those that it has, if any are said.
+    fn claim(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        name: &WorkloadId,
+        claimed: Option<Vec<DomainName>>,
+    ) -> Result<(), Error> {
+        let Some(claimed) = claimed else {
+            return Ok(());
+        };
+        domains::change(tx, name, &self.custom_domains, &claimed)?;
+        self.custom_domains = claimed;
+        Ok(())
     }
 }
 
@@ -247,8 +311,8 @@ mod tests {
         )
         .await;
         refused(
-            json!({"name": "a", "backend": BACKEND, "custom_domains": ["a.example"]}),
-            "custom_domains: ",
+            json!({"name": "a", "backend": BACKEND, "custom_domains": ["a.m3o.app"]}),
+            "custom_domains: `a.m3o.app` is one of",
         )
         .await;
         check(

@@ -47,6 +47,9 @@ pub(super) enum Error {
     /// Somebody has it already.
     #[error("this {0} is taken already")]
     Taken(&'static str),
+    /// A custom domain that another app has proven.
+    #[error("custom_domains: `{0}` is proven by another app already")]
+    DomainTaken(String),
     /// The body is larger than 1 MiB.
     #[error("the body is larger than 1 MiB")]
     TooLarge,
@@ -103,7 +106,7 @@ impl Error {
             Self::Unauthorized | Self::WrongPassword => StatusCode::UNAUTHORIZED,
             Self::NoEndpoint | Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Taken(_) => StatusCode::CONFLICT,
+            Self::Taken(_) | Self::DomainTaken(_) => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotBuilt | Self::NoMail => StatusCode::NOT_IMPLEMENTED,
             Self::Busy | Self::Store(store::Error::Busy | store::Error::Unavailable) => {

@@ -107,13 +107,18 @@ impl Fields {
             .map(Some)
     }
 
-    /// Refuses a field that would be passed over without a word otherwise.
-    pub(super) fn refuse(&self, name: &'static str, why: &'static str) -> Result<(), Error> {
+    /// A list of strings, if it is there. A string is a list of one, and an empty one nothing at all:
+    /// forms send every field.
+    pub(super) fn list(&self, name: &'static str) -> Result<Option<Vec<String>>, Error> {
+        let wrong = || Error::field(name, "must be a list of strings");
+        let text = |value: &Value| value.as_str().map(str::to_owned).ok_or_else(wrong);
         match self.value(name) {
-            None => Ok(()),
-            Some(Value::Array(values)) if values.is_empty() => Ok(()),
-            Some(Value::String(text)) if text.is_empty() => Ok(()),
-            Some(_) => Err(Error::field(name, why)),
+            None => Ok(None),
+            Some(Value::Array(values)) => {
+                values.iter().map(text).collect::<Result<_, _>>().map(Some)
+            }
+            Some(Value::String(text)) if text.is_empty() => Ok(None),
+            Some(value) => Ok(Some(vec![text(value)?])),
         }
     }
 
@@ -160,6 +165,24 @@ mod tests {
         for json in [r#"{"port":"x"}"#, r#"{"port":1.5}"#, r#"{"port":[]}"#] {
             let error = number(json).unwrap_err().to_string();
             assert_eq!(error, "port: must be a whole number");
+        }
+    }
+
+    #[test]
+    fn a_list_may_be_one_string_and_is_there_also_when_it_is_empty() {
+        let list = |json: &str| fields(json).list("custom_domains");
+        let some = |texts: &[&str]| Some(texts.iter().map(|text| (*text).to_owned()).collect());
+        assert_eq!(
+            list(r#"{"customDomains":["a","b"]}"#).unwrap(),
+            some(&["a", "b"])
+        );
+        assert_eq!(list(r#"{"custom_domains":"a"}"#).unwrap(), some(&["a"]));
+        assert_eq!(list(r#"{"custom_domains":[]}"#).unwrap(), some(&[]));
+        assert_eq!(list(r#"{"custom_domains":""}"#).unwrap(), None);
+        assert_eq!(list("{}").unwrap(), None);
+        for json in [r#"{"custom_domains":[1]}"#, r#"{"custom_domains":{}}"#] {
+            let error = list(json).unwrap_err().to_string();
+            assert_eq!(error, "custom_domains: must be a list of strings");
         }
     }
 

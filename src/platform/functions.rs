@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::error::{Error, JSON};
 use super::fields::Fields;
 use super::kept::{self, Kept};
-use super::store::Table;
+use super::store::{self, Read, Table};
 use super::{Platform, workload};
 use crate::id::WorkloadId;
 use crate::pool::{Origin, Pool, Reach};
@@ -51,7 +51,11 @@ pub(super) async fn call(
         "Describe" => Ok(json!({ "function": kept::described::<Function>(platform, fields)? })),
         "Update" => {
             let changed = Changed::of(fields)?;
-            kept::update(platform, fields, |function| changed.apply(function)).await
+            kept::update(platform, fields, |function, _| {
+                changed.apply(function);
+                Ok(())
+            })
+            .await
         }
         "Delete" => kept::delete::<Function>(platform, fields).await,
         "List" => Ok(json!({ "functions": kept::list::<Function>(platform)? })),
@@ -81,8 +85,8 @@ async fn deploy(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
     let name = workload::new_name(fields)?;
     let mut function = Function::new(workload::new_backend(fields)?);
     Changed::of(fields)?.apply(&mut function);
-    let function = kept::insert(platform, name, function).await?;
-    Ok(json!({ "function": function.to_json(platform, &name) }))
+    let function = kept::insert(platform, name, function, |_, _| Ok(())).await?;
+    Ok(json!({ "function": function.to_json(platform, &platform.store.read()?, &name)? }))
 }
 
 async fn call_function(
@@ -172,15 +176,20 @@ impl Kept for Function {
     const TABLE: Table = Table::Functions;
     const KIND: &'static str = "function";
 
-    fn backend(&self) -> &str {
-        &self.backend
+    fn backend(&mut self) -> &mut String {
+        &mut self.backend
     }
 
     fn touch(&mut self) {
         self.updated = Timestamp::now();
     }
 
-    fn to_json(&self, platform: &Platform, name: &WorkloadId) -> Value {
+    fn to_json(
+        &self,
+        platform: &Platform,
+        _read: &impl Read,
+        name: &WorkloadId,
+    ) -> Result<Value, store::Error> {
         let mut json = json!({
             "id": name.as_str(),
             "name": name.as_str(),
@@ -194,7 +203,7 @@ impl Kept for Function {
         for detail in DETAILS {
             json[detail] = self.details.get(detail).map_or("", String::as_str).into();
         }
-        json
+        Ok(json)
     }
 }
 

@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_known_key_passes_as_bearer_and_as_basic() {
-        let store = Store::open(Path::new("memory")).unwrap();
+        let store = Store::unwatched(Path::new("memory")).unwrap();
         assert!(!any(&store).unwrap());
         let check = |key: &str, value: &str, passes: bool| {
             give(&store, &Secret::new(key)).unwrap();

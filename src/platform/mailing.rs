@@ -205,7 +205,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
         let bell = Notify::new();
-        let store = Store::open(&path).unwrap();
+        let store = Store::unwatched(&path).unwrap();
         let queue = StoreQueue {
             store: &store,
             bell: &bell,
@@ -213,7 +213,7 @@ mod tests {
         queue.write(|tx| enqueue(tx, message("one"))).await;
         drop(store);
 
-        let store = Store::open(&path).unwrap();
+        let store = Store::unwatched(&path).unwrap();
         let queue = StoreQueue {
             store: &store,
             bell: &bell,
@@ -236,7 +236,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_bell_wakes_who_waits_for_mail() {
-        let store = Store::open(Path::new("memory")).unwrap();
+        let store = Store::unwatched(Path::new("memory")).unwrap();
         let bell = Notify::new();
         let queue = StoreQueue {
             store: &store,

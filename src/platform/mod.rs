@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio_util::task::TaskTracker;
 
 use crate::credentials::{BadToken, Credentials, Secret};
+use crate::domains::Domains;
 use crate::hosts::{HostName, Hosts, PublicLinks, PublicScheme};
 use crate::id::WorkloadId;
 use crate::mail::{self, Mailbox, Smtp};
@@ -22,6 +23,7 @@ use crate::wire::{Body, Request, Response};
 mod accounts;
 mod apps;
 pub mod demo;
+mod domains;
 mod error;
 mod fields;
 mod functions;
@@ -171,6 +173,8 @@ pub struct Platform {
     mail: Mail,
     passwords: passwords::Passwords,
     hits: hits::Hits,
+    domains: Domains,
+    proofs: domains::Proofs,
 }
 
 impl Platform {
@@ -190,8 +194,13 @@ impl Platform {
             // Nothing is made that nobody could call.
             return Err(config.no_key());
         }
-        let store = Store::open(&config.store)?;
+        let domains = Domains::default();
+        let store = Store::open(&config.store, domains::follow(&domains))?;
         let unusable = |error: store::Error| OpenError::Unusable(error.to_string());
+        // Nobody writes yet.
+        let view = store.read().map_err(unusable)?;
+        domains::load(&domains, &view).map_err(unusable)?;
+        drop(view);
         if let Some(key) = &extras.key {
             keys::give(&store, key).map_err(unusable)?;
         } else if !keys::any(&store).map_err(unusable)? {
@@ -204,7 +213,15 @@ impl Platform {
             mail,
             passwords: passwords::Passwords::new(),
             hits: hits::Hits::default(),
+            domains,
+            proofs: domains::Proofs::new(domains::proof_port(config.public)),
         })
+    }
+
+    /// The custom domains of its apps, as they are at any time.
+    #[must_use]
+    pub fn domains(&self) -> Domains {
+        self.domains.clone()
     }
 
     /// Adds the demo app and the demo function, both named `helloworld`, or leads them elsewhere.
@@ -227,11 +244,13 @@ impl Platform {
     }
 
     /// What goes on beside the calls, until the drain begins: writes hits each second, sends mail,
-    /// removes what has expired. Runs once, on the control thread.
-    pub async fn run_background(&self, mut stop: Stop) {
+    /// looks for the proofs of custom domains, removes what has expired. Runs once, on the control
+    /// thread, whose `pool` it is.
+    pub async fn run_background(&self, mut stop: Stop, pool: &Rc<Pool>) {
         tokio::select! {
             () = self.mail.run(&self.store, stop.reached(Stage::Draining)) => {}
             () = self.write_hits() => {}
+            () = self.proofs.run(&self.store, pool) => {}
             () = self.sweep() => {}
         }
         self.flush().await;

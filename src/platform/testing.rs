@@ -94,6 +94,10 @@ impl TestPlatform {
         &self.platform.store
     }
 
+    pub(super) fn domains(&self) -> Domains {
+        self.platform.domains()
+    }
+
     pub(super) fn mailbox(&self) -> &Mailbox {
         &self.mailbox
     }

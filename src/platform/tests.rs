@@ -249,7 +249,7 @@ async fn hits_are_written_when_the_drain_begins() {
     }
     let (stopper, stop) = stop_signal();
     stopper.advance(Stage::Draining);
-    platform.run_background(stop).await;
+    platform.run_background(stop, &Pool::for_tests()).await;
     drop(platform);
 
     let platform = open(&path, &extras()).unwrap();

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 
 use super::eyeballs;
 use super::guard::Guard;
-use super::names::Names;
+use super::names::{NameServer, Names, NoTexts};
 use super::origin::Origin;
 use super::secure::Secure;
 use super::stream::Stream;
@@ -81,7 +81,8 @@ pub struct BadAuthorities {
 }
 
 impl Dialer {
-    /// Trusts the system's authorities and those in `ca`; looks names up on `runtime`.
+    /// Trusts the system's authorities and those in `ca`; looks names up on `runtime`, at `servers` or
+    /// where there are none at those of the system.
     ///
     /// # Errors
     /// When `ca` names a file that holds no certificate.
@@ -89,14 +90,24 @@ impl Dialer {
         guard: Guard,
         timeout: Duration,
         ca: &str,
+        servers: &[NameServer],
         runtime: Handle,
     ) -> Result<Self, BadAuthorities> {
         Ok(Self {
             guard,
             timeout,
             tls: Arc::new(tls_config(ca)?),
-            names: Names::of_system(runtime),
+            names: match servers {
+                [] => Names::of_system(runtime),
+                servers => Names::of_servers(servers, runtime),
+            },
         })
+    }
+
+    /// The TXT records of `name`. The guard has no say: nothing is dialled.
+    pub(super) async fn texts(&self, name: &str) -> Result<Vec<Vec<u8>>, NoTexts> {
+        let texts = tokio::time::timeout(self.timeout, self.names.texts(name)).await;
+        texts.unwrap_or(Err(NoTexts::TimedOut))
     }
 
     /// Connects to `origin` within `timeouts.connect`, name and TLS included.

@@ -26,6 +26,8 @@ impl Guard {
         let ip = address.ip().to_canonical();
         match reach {
             Reach::Operator => true,
+            // Also our own: whether a domain leads here is what is asked.
+            Reach::Proof => self.allow_private || is_public(ip),
             Reach::Workload => {
                 (self.allow_private || is_public(ip))
                     && !self.is_own(SocketAddr::new(ip, address.port()))
@@ -61,6 +63,8 @@ mod tests {
                 "{address}"
             );
             assert!(guard.permits(address, Reach::Operator));
+            let at_all = guard.allow_private || is_public(address.ip().to_canonical());
+            assert_eq!(guard.permits(address, Reach::Proof), at_all, "{address}");
         };
         check(&strict, "8.8.8.8:80", true);
         check(&strict, "127.0.0.1:81", false);

@@ -34,6 +34,7 @@ mod tests;
 
 pub use dial::{BadAuthorities, DialError, Dialer};
 pub use guard::Guard;
+pub use names::{NameServer, NoTexts};
 pub use origin::{BadOrigin, Origin, Reach};
 
 /// `[backends]`: where backends may live and how many connections are kept.
@@ -49,6 +50,10 @@ pub struct Config {
     /// Connections to one backend that are opened at once, and kept: beyond it a request waits a
     /// moment for one to be given back.
     pub per_backend: usize,
+    /// Whom the addresses of backends, and the proofs of custom domains, are asked of; empty: whom the
+    /// system asks.
+    #[serde(with = "units::one_or_many")]
+    pub dns: Vec<NameServer>,
     /// Peers whose `X-Forwarded-*` and `X-Request-Id` are believed.
     #[serde(with = "units::one_or_many")]
     pub trusted_proxies: Vec<ipnet::IpNet>,
@@ -61,6 +66,7 @@ impl Default for Config {
             ca: String::new(),
             connections: 1024,
             per_backend: 256,
+            dns: Vec::new(),
             trusted_proxies: Vec::new(),
         }
     }
@@ -130,6 +136,14 @@ impl Pool {
             idle: RefCell::new(Idle::new()),
             sweeper: RefCell::default(),
         })
+    }
+
+    /// The TXT records of `name`, each as one piece, asked for anew, within `timeouts.connect`.
+    ///
+    /// # Errors
+    /// When nobody says what they are, or there are none.
+    pub async fn texts(&self, name: &str) -> Result<Vec<Vec<u8>>, NoTexts> {
+        self.dialer.texts(name).await
     }
 
     /// A connection that is idle.
@@ -244,7 +258,7 @@ impl Pool {
     fn for_tests_with(limits: PoolLimits) -> Rc<Self> {
         let guard = Guard::new(true, Vec::new());
         let runtime = tokio::runtime::Handle::current();
-        let dialer = Dialer::new(guard, Duration::from_secs(5), "", runtime).unwrap();
+        let dialer = Dialer::new(guard, Duration::from_secs(5), "", &[], runtime).unwrap();
         Self::new(dialer, limits, Metrics::new())
     }
 }

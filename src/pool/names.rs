@@ -1,15 +1,18 @@
-//! The addresses of a name: asked of the name servers, and kept no longer than they say.
+//! The addresses of a name: asked of the name servers, and kept no longer than they say. And its texts,
+//! which are asked for each time.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::future;
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
 
@@ -19,8 +22,66 @@ use super::eyeballs::in_turn;
 #[derive(Clone)]
 pub(super) struct Names {
     resolver: TokioResolver,
+    /// Remembers nothing: a record that was just published counts.
+    forgetful: TokioResolver,
     /// The runtime that carries look-ups: their sockets outlive the worker that asked.
     runtime: Handle,
+}
+
+/// Where a name server is: an address, with its port where that is not 53.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NameServer(SocketAddr);
+
+impl TryFrom<String> for NameServer {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let address = text.parse().or_else(|_| {
+            let ip: Result<IpAddr, _> = text.parse();
+            ip.map(|ip| SocketAddr::new(ip, DNS_PORT))
+        });
+        address.map(Self).map_err(|_| {
+            format!(
+                "`{text}` is no address of a name server: write it like \"9.9.9.9\" or \"127.0.0.1:5353\""
+            )
+        })
+    }
+}
+
+impl From<NameServer> for String {
+    fn from(server: NameServer) -> Self {
+        server.to_string()
+    }
+}
+
+impl From<SocketAddr> for NameServer {
+    fn from(address: SocketAddr) -> Self {
+        Self(address)
+    }
+}
+
+impl fmt::Display for NameServer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.port() {
+            DNS_PORT => self.0.ip().fmt(out),
+            _ => self.0.fmt(out),
+        }
+    }
+}
+
+const DNS_PORT: u16 = 53;
+
+/// Why there are no TXT records of a name.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoTexts {
+    /// There are none, or nobody says so.
+    #[error("the name has no TXT record, or nobody knows")]
+    Lookup(#[source] Box<NetError>),
+    /// It took longer than `timeouts.connect`.
+    #[error("asking for TXT records took too long")]
+    TimedOut,
 }
 
 /// Answers that are kept, of all names together.
@@ -46,20 +107,67 @@ impl Names {
                 tracing::warn!(%error, "no name servers are configured; only the hosts file is used");
                 Default::default()
             });
-        Self::new(config, options, runtime)
+        Self::new(&config, options, runtime)
     }
 
-    fn new(config: ResolverConfig, mut options: ResolverOpts, runtime: Handle) -> Self {
+    /// Asks `servers`, after the hosts file.
+    pub(super) fn of_servers(servers: &[NameServer], runtime: Handle) -> Self {
+        let at = |NameServer(address): &NameServer| {
+            let mut server = NameServerConfig::udp_and_tcp(address.ip());
+            server.connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()]
+                .map(|mut connection| {
+                    connection.port = address.port();
+                    connection
+                })
+                .into();
+            server
+        };
+        let config = ResolverConfig::from_name_servers(servers.iter().map(at).collect());
+        Self::new(&config, ResolverOpts::default(), runtime)
+    }
+
+    fn new(config: &ResolverConfig, mut options: ResolverOpts, runtime: Handle) -> Self {
         bound(&mut options);
-        let resolver = {
-            let _sockets_live_there = runtime.enter();
+        let mut forgetting = options.clone();
+        forgetting.cache_size = 0;
+        let build = |options| {
             let provider = TokioRuntimeProvider::default();
-            TokioResolver::builder_with_config(config, provider)
+            TokioResolver::builder_with_config(config.clone(), provider)
                 .with_options(options)
                 .build()
                 .expect("no option needs what is not built in")
         };
-        Self { resolver, runtime }
+        let sockets_live_there = runtime.enter();
+        let (resolver, forgetful) = (build(options), build(forgetting));
+        drop(sockets_live_there);
+        Self {
+            resolver,
+            forgetful,
+            runtime,
+        }
+    }
+
+    /// The TXT records of `name`, the strings of each in one piece (RFC 7208, 3.3, does so too).
+    ///
+    /// # Errors
+    /// When there are none, or nobody says so.
+    pub(super) async fn texts(&self, name: &str) -> Result<Vec<Vec<u8>>, NoTexts> {
+        let asked = self.ask(&self.forgetful, name, RecordType::TXT).await;
+        let found = match asked {
+            Ok(found) => found.map_err(|error| NoTexts::Lookup(Box::new(error)))?,
+            Err(gone) => {
+                return Err(NoTexts::Lookup(Box::new(
+                    std::io::Error::other(gone).into(),
+                )));
+            }
+        };
+        let text = |data: &RData| match data {
+            RData::TXT(text) => Some(text.txt_data.concat()),
+            // A name on the way to it, say.
+            _ => None,
+        };
+        let texts = found.answers().iter();
+        Ok(texts.filter_map(|record| text(&record.data)).collect())
     }
 
     /// Every address of `host`, in the order in which they are to be tried.
@@ -67,8 +175,8 @@ impl Names {
     /// # Errors
     /// When there is none, or nobody says so.
     pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Box<NetError>> {
-        let v6 = self.ask(host, RecordType::AAAA);
-        let v4 = self.ask(host, RecordType::A);
+        let v6 = self.ask(&self.resolver, host, RecordType::AAAA);
+        let v4 = self.ask(&self.resolver, host, RecordType::A);
         let (first, other) = future::select(v6, v4).await.factor_first();
         let first = answered(first);
         let other = match &first {
@@ -94,8 +202,13 @@ impl Names {
     }
 
     /// A task of its own for each look-up: it goes on to its end, whoever waits for it.
-    fn ask(&self, host: &str, kind: RecordType) -> JoinHandle<Result<Lookup, NetError>> {
-        let resolver = self.resolver.clone();
+    fn ask(
+        &self,
+        resolver: &TokioResolver,
+        host: &str,
+        kind: RecordType,
+    ) -> JoinHandle<Result<Lookup, NetError>> {
+        let resolver = resolver.clone();
         // A dot at the end keeps the search list of resolv.conf out of it.
         let name = format!("{}.", host.trim_end_matches('.'));
         self.runtime

@@ -22,6 +22,8 @@ pub struct Origin {
 pub enum Reach {
     /// A tenant: the address guard applies.
     Workload,
+    /// A tenant, who says that it is theirs: as before, but it may be one of our own.
+    Proof,
     /// The configuration: anywhere.
     Operator,
 }

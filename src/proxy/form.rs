@@ -36,7 +36,11 @@ impl Form {
         match route {
             RouteKind::App | RouteKind::Function => self,
             RouteKind::Api => Self::Json,
-            RouteKind::Link | RouteKind::Verify | RouteKind::Index | RouteKind::Unknown => {
+            RouteKind::Link
+            | RouteKind::Verify
+            | RouteKind::Index
+            | RouteKind::Proof
+            | RouteKind::Unknown => {
                 if is_of_the_api(path) {
                     Self::Json
                 } else {

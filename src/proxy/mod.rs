@@ -11,6 +11,7 @@ use http_body::Body as _;
 use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
 
+use crate::domains::Domains;
 use crate::hosts::Hosts;
 use crate::id::RequestId;
 use crate::pool::Pool;
@@ -37,6 +38,7 @@ pub mod index;
 mod link;
 mod page;
 pub mod parameters;
+mod proof;
 pub mod route;
 mod upgrade;
 pub mod verify;
@@ -57,6 +59,8 @@ pub struct Settings {
     pub user: verify::Config,
     /// The list of apps.
     pub index: index::Config,
+    /// The custom domains of apps, which change while we run.
+    pub domains: Domains,
 }
 
 /// The proxy of one worker.
@@ -156,7 +160,8 @@ impl Proxy {
     ) -> Result<Response, Error> {
         let authority = authority::authority(request)?;
         let host = authority::host(&authority)?;
-        let route = route::route(&host, uri.path(), &self.settings.hosts);
+        let settings = &self.settings;
+        let route = route::route(&host, uri.path(), &settings.hosts, &settings.domains);
         exchange.route = route.kind();
         // The API checks it too, but answers in the way that browsers can read.
         if exchange.route != RouteKind::Api {
@@ -179,6 +184,7 @@ impl Proxy {
             }
             Route::Link(link) => Box::pin(self.link(&link, request)).await,
             Route::Verify(id) => Box::pin(self.verify(id, request, &client)).await,
+            Route::Proof(token) => proof::respond(token, request.method()),
             Route::Index => Box::pin(self.index(request, &client)).await,
             Route::Unknown => Err(Error::Unknown),
         }

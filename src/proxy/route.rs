@@ -1,5 +1,6 @@
 //! Decides where a request goes, by host and path alone. Does no I/O.
 
+use crate::domains::{Domains, PROOF_PATH};
 use crate::host::{Host, Under};
 use crate::hosts::{HostName, Hosts};
 use crate::id::{LinkId, WorkloadId};
@@ -20,6 +21,8 @@ pub enum Route<'a> {
     Link(ShortLink),
     /// To a verification; with the id of `/user/<id>`, which stands for a missing token.
     Verify(Option<&'a str>),
+    /// To the proof of a custom domain that is awaited: this token.
+    Proof(&'a str),
     /// Nowhere.
     Unknown,
 }
@@ -37,6 +40,7 @@ impl Route<'_> {
             Self::Api(_) => RouteKind::Api,
             Self::Link(_) => RouteKind::Link,
             Self::Verify(_) => RouteKind::Verify,
+            Self::Proof(_) => RouteKind::Proof,
             Self::Unknown => RouteKind::Unknown,
         }
     }
@@ -44,34 +48,50 @@ impl Route<'_> {
 
 /// The route of a request for `path` (as it was sent, not decoded) at `host`. The first match wins.
 #[must_use]
-pub fn route<'a>(host: &Host<'_>, path: &'a str, hosts: &Hosts) -> Route<'a> {
+pub fn route<'a>(host: &Host<'_>, path: &'a str, hosts: &Hosts, domains: &Domains) -> Route<'a> {
+    let mut is_ours = false;
     for suffix in &hosts.app {
         match host.under(suffix.as_str()) {
             Under::Label(label) => return workload(WorkloadKind::App, label),
             Under::Itself if path == "/" => return Route::Index,
             Under::Deeper => return Route::Unknown,
-            Under::Itself | Under::Elsewhere => {}
+            Under::Itself => is_ours = true,
+            Under::Elsewhere => {}
         }
     }
     for suffix in &hosts.function {
         match host.under(suffix.as_str()) {
             Under::Label(label) => return workload(WorkloadKind::Function, label),
             Under::Deeper => return Route::Unknown,
-            Under::Itself | Under::Elsewhere => {}
+            Under::Itself => is_ours = true,
+            Under::Elsewhere => {}
         }
     }
     if names(&hosts.user, host) {
         return Route::Verify(path.strip_prefix("/user/").and_then(one_segment));
     }
-    by_path(host, path, hosts)
+    let is_link = names(&hosts.url, host);
+    if !is_ours && !is_link {
+        if let Some(id) = domains.app_of(host.name()) {
+            let kind = WorkloadKind::App;
+            return Route::Workload(Workload { kind, id });
+        }
+        if let Some(token) = path.strip_prefix(PROOF_PATH)
+            && domains.awaits(host.name(), token)
+        {
+            return Route::Proof(token);
+        }
+    }
+    by_path(host, path, is_link)
 }
 
 fn workload(kind: WorkloadKind, label: &str) -> Route<'static> {
     WorkloadId::parse(label).map_or(Route::Unknown, |id| Route::Workload(Workload { kind, id }))
 }
 
-/// The routes of every host that is neither of apps, nor of functions, nor of verification.
-fn by_path<'a>(host: &Host<'_>, path: &'a str, hosts: &Hosts) -> Route<'a> {
+/// The routes of every host that is neither of apps, nor of functions, nor of verification, nor a custom
+/// domain; with `is_link`, of short links.
+fn by_path<'a>(host: &Host<'_>, path: &'a str, is_link: bool) -> Route<'a> {
     let (first, rest) = path
         .strip_prefix('/')
         .and_then(|path| path.split_once('/'))
@@ -91,7 +111,7 @@ fn by_path<'a>(host: &Host<'_>, path: &'a str, hosts: &Hosts) -> Route<'a> {
         }
         _ => {}
     }
-    if path.len() > 1 && path.starts_with('/') && names(&hosts.url, host) {
+    if is_link && path.len() > 1 && path.starts_with('/') {
         // Links are stored as people paste them, whatever scheme and port this request came by.
         return Route::Link(ShortLink::Url(format!("https://{host}{path}")));
     }
@@ -134,11 +154,25 @@ fn is_endpoint(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domains::Standing;
 
     fn check(host: &str, path: &str, expected: &str) {
         let hosts = Hosts::default();
+        let domains = Domains::default();
+        let shop = WorkloadId::parse("shop").unwrap();
+        let standing = |name: &str| match name {
+            "awaited.example" => Standing::Awaited("t0ken".into()),
+            _ => Standing::Proven(shop),
+        };
+        // Names that became ours after they were proven, among them.
+        let names = "shop.example xn--bcher-kva.example awaited.example m3o.app blog.m3o.app m3o.sh m3o.one user.m3o.com";
+        domains.apply(
+            names
+                .split(' ')
+                .map(|name| (name.into(), Some(standing(name)))),
+        );
         let host = Host::parse(host).unwrap();
-        let shown = match route(&host, path, &hosts) {
+        let shown = match route(&host, path, &hosts, &domains) {
             Route::Workload(workload) => match workload.kind {
                 WorkloadKind::App => format!("app {}", workload.id),
                 WorkloadKind::Function => format!("function {}", workload.id),
@@ -148,6 +182,7 @@ mod tests {
             Route::Link(ShortLink::Id(id)) => format!("link {id}"),
             Route::Link(ShortLink::Url(url)) => format!("link {url}"),
             Route::Verify(id) => format!("verify {}", id.unwrap_or("-")),
+            Route::Proof(token) => format!("proof {token}"),
             Route::Unknown => "unknown".to_owned(),
         };
         assert_eq!(shown, expected, "{host} {path}");
@@ -309,6 +344,39 @@ mod tests {
         check("localhost", "/user/", "unknown");
         check("localhost", "/user", "unknown");
         check("localhost", "/user/a/b", "unknown");
+    }
+
+    #[test]
+    fn every_path_of_a_custom_domain_is_its_apps() {
+        for path in [
+            "/",
+            "/a/b",
+            "/api/helloworld/call",
+            "/v1/a/b",
+            "/u/abc",
+            "/user/abc",
+            "*",
+        ] {
+            check("shop.example", path, "app shop");
+            check("SHOP.Example.:8443", path, "app shop");
+            check("xn--bcher-kva.example", path, "app shop");
+        }
+        check("www.shop.example", "/", "unknown");
+        check("www.shop.example", "/u/abc", "link abc");
+        check("evilshop.example", "/", "unknown");
+    }
+
+    #[test]
+    fn a_proof_is_found_only_where_it_is_awaited() {
+        let path = "/.well-known/m3o-domain-verification/t0ken";
+        check("awaited.example", path, "proof t0ken");
+        check("awaited.example", &format!("{path}x"), "unknown");
+        check("awaited.example", &format!("{path}/"), "unknown");
+        check("awaited.example", "/", "unknown");
+        check("awaited.example", "/u/abc", "link abc");
+        check("www.awaited.example", path, "unknown");
+        check("localhost", path, "unknown");
+        check("shop.example", path, "app shop");
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub enum RouteKind {
     Verify,
     /// The list of apps.
     Index,
+    /// Proofs of custom domains.
+    Proof,
     /// Everything that leads nowhere.
     Unknown,
 }
@@ -32,13 +34,14 @@ impl RouteKind {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
 
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Api,
         Self::App,
         Self::Function,
         Self::Link,
         Self::Verify,
         Self::Index,
+        Self::Proof,
         Self::Unknown,
     ];
 
@@ -52,6 +55,7 @@ impl RouteKind {
             Self::Link => "link",
             Self::Verify => "verify",
             Self::Index => "index",
+            Self::Proof => "proof",
             Self::Unknown => "unknown",
         }
     }

@@ -27,7 +27,7 @@ const FLOORS: [(&str, &str); 14] = [
     ("cli", "telemetry server config ingress"),
 ];
 
-const WORDS: &str = "address host hosts id credentials destination units settings";
+const WORDS: &str = "address host hosts id credentials destination domains units settings";
 
 /// One file of the library or the binary, without its unit tests and without comments.
 struct Source {

@@ -11,6 +11,7 @@ mod api;
 mod architecture;
 mod backend_framing;
 mod bodies;
+mod custom_domains;
 mod drain;
 mod errors;
 mod faults;

@@ -27,10 +27,12 @@ pub(crate) enum Table {
     Tokens,
     /// `<due>-<id>` → a mail that waits to be sent.
     Mail,
+    /// `<domain>/<app>` → the claim of an app to a custom domain.
+    Domains,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Keys,
         Self::Apps,
         Self::Functions,
@@ -42,6 +44,7 @@ impl Table {
         Self::UserSessions,
         Self::Tokens,
         Self::Mail,
+        Self::Domains,
     ];
 
     /// Its name in the file and in messages.
@@ -58,6 +61,7 @@ impl Table {
             Self::UserSessions => "user_sessions",
             Self::Tokens => "tokens",
             Self::Mail => "mail",
+            Self::Domains => "domains",
         }
     }
 }

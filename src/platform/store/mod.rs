@@ -3,6 +3,7 @@
 //! Reads run on a snapshot. Writes are closures that one thread runs, several a commit, and that
 //! are answered when they are durable; one that fails leaves nothing behind.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +22,7 @@ mod redb;
 mod trial;
 mod writer;
 
-use engine::{Engine, Fault, Snapshot};
+use engine::{Engine, Fault, Pairs, Snapshot};
 use writer::{Job, Work};
 
 pub(crate) use engine::Table;
@@ -64,6 +65,10 @@ pub(crate) struct Store {
     writer: Option<JoinHandle<()>>,
 }
 
+/// Follows the claims to custom domains: told of the keys that changed and shown the store as it is then,
+/// commit after commit, before the writes are answered. What it could not read it is told of again.
+pub(crate) type Watch = Box<dyn Fn(&View<'_>, &BTreeSet<String>) -> Result<(), Error> + Send>;
+
 /// What reading needs: of a snapshot, or of a write under way.
 pub(crate) trait Read {
     /// The record under a key.
@@ -80,20 +85,20 @@ pub(crate) trait Read {
 
 impl Store {
     /// Opens the file at `path`, or one in memory where that is just [`IN_MEMORY`].
-    pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
+    pub(crate) fn open(path: &Path, watch: Watch) -> Result<Self, FileError> {
         if path == Path::new(IN_MEMORY) {
-            return Ok(Self::on(Arc::new(memory::Memory::default())));
+            return Ok(Self::on(Arc::new(memory::Memory::default()), watch));
         }
-        Ok(Self::on(Arc::new(redb::Redb::open(path)?)))
+        Ok(Self::on(Arc::new(redb::Redb::open(path)?), watch))
     }
 
-    fn on(engine: Arc<dyn Engine>) -> Self {
+    fn on(engine: Arc<dyn Engine>, watch: Watch) -> Self {
         let generation = Arc::<AtomicU64>::default();
         let (jobs, queue) = sync_channel(QUEUE);
         let writer = std::thread::Builder::new().name("store".to_owned()).spawn({
             let engine = Arc::clone(&engine);
             let generation = Arc::clone(&generation);
-            move || writer::run(&engine, &queue, &generation)
+            move || writer::run(&engine, &queue, &generation, &watch)
         });
         Self {
             place: engine.place(),
@@ -167,6 +172,14 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+impl Store {
+    /// As [`Store::open`], where nobody follows.
+    pub(crate) fn unwatched(path: &Path) -> Result<Self, FileError> {
+        Self::open(path, Box::new(|_, _| Ok(())))
+    }
+}
+
 impl Drop for Store {
     fn drop(&mut self) {
         drop(self.jobs.take());
@@ -192,8 +205,30 @@ pub(crate) struct View<'a> {
 impl View<'_> {
     /// The first `limit` keys of a table, also those of damaged records.
     pub(crate) fn keys(&self, table: Table, limit: usize) -> Result<Vec<String>, Error> {
-        let pairs = self.snapshot.scan(table, "", limit).map_err(unavailable)?;
+        self.keys_under(table, "", limit)
+    }
+
+    /// The first `limit` keys of a table that start with `prefix`, also those of damaged records.
+    pub(crate) fn keys_under(
+        &self,
+        table: Table,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, Error> {
+        let pairs = self.snapshot.scan(table, prefix, limit);
+        let pairs = pairs.map_err(unavailable)?;
         Ok(pairs.into_iter().map(|(key, _)| key).collect())
+    }
+}
+
+impl View<'_> {
+    /// Every record of a table but those that are damaged, which are logged and left as they are.
+    pub(crate) fn scan_intact<T: DeserializeOwned>(
+        &self,
+        table: Table,
+    ) -> Result<Vec<(String, T)>, Error> {
+        let pairs = self.snapshot.scan(table, "", usize::MAX);
+        Ok(intact(self.place, table, pairs.map_err(unavailable)?))
     }
 }
 
@@ -235,6 +270,17 @@ fn open<T: DeserializeOwned>(
         table: table.name(),
         key: key.to_owned(),
     })
+}
+
+fn intact<T: DeserializeOwned>(place: &str, table: Table, pairs: Pairs) -> Vec<(String, T)> {
+    let mut intact = Vec::with_capacity(pairs.len());
+    for (key, bytes) in pairs {
+        match open(place, table, &key, &bytes) {
+            Ok(value) => intact.push((key, value)),
+            Err(error) => tracing::error!(%error, "passed over: {error}"),
+        }
+    }
+    intact
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "fits `map_err`")]

@@ -8,7 +8,7 @@ use super::memory::Memory;
 use super::*;
 
 fn memory() -> Store {
-    Store::open(Path::new("memory")).unwrap()
+    Store::unwatched(Path::new("memory")).unwrap()
 }
 
 async fn put(store: &Store, table: Table, key: &'static str, value: &'static str) {
@@ -27,11 +27,11 @@ fn get(store: &Store, table: Table, key: &str) -> Result<Option<String>, Error> 
 async fn a_write_is_seen_by_the_next_read_and_after_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
-    let store = Store::open(&path).unwrap();
+    let store = Store::unwatched(&path).unwrap();
     put(&store, Table::Apps, "a", "1").await;
     assert_eq!(get(&store, Table::Apps, "a").unwrap().unwrap(), "1");
     drop(store);
-    let store = Store::open(&path).unwrap();
+    let store = Store::unwatched(&path).unwrap();
     assert_eq!(get(&store, Table::Apps, "a").unwrap().unwrap(), "1");
 }
 
@@ -121,7 +121,7 @@ async fn a_damaged_record_is_an_error_that_names_file_and_key() {
     engine
         .commit(&Changes::from([(place, Some(bytes))]))
         .unwrap();
-    let store = Store::on(Arc::new(engine));
+    let store = Store::on(Arc::new(engine), Box::new(|_, _| Ok(())));
 
     let error = get(&store, Table::Apps, "blog").unwrap_err();
     assert_eq!(
@@ -171,7 +171,7 @@ impl Engine for Arc<Flaky> {
 #[tokio::test]
 async fn a_failed_commit_changes_nothing_and_the_engine_is_opened_again() {
     let engine = Arc::new(Flaky::default());
-    let store = Store::on(Arc::new(Arc::clone(&engine)));
+    let store = Store::on(Arc::new(Arc::clone(&engine)), Box::new(|_, _| Ok(())));
     put(&store, Table::Apps, "a", "1").await;
     engine.fail.store(true, Ordering::SeqCst);
     let failed = store.write(|tx| {
@@ -182,4 +182,53 @@ async fn a_failed_commit_changes_nothing_and_the_engine_is_opened_again() {
     put(&store, Table::Links, "b", "3").await;
     assert_eq!(get(&store, Table::Apps, "a").unwrap().unwrap(), "1");
     assert_eq!(get(&store, Table::Links, "b").unwrap().unwrap(), "3");
+}
+
+#[tokio::test]
+async fn claims_are_shown_as_they_were_committed_before_the_write_is_answered() {
+    let engine = Arc::new(Flaky::default());
+    let seen = Arc::<std::sync::Mutex<Vec<(String, Option<String>)>>>::default();
+    let refuse = Arc::<AtomicBool>::default();
+    let watch: Watch = {
+        let (seen, refuse) = (Arc::clone(&seen), Arc::clone(&refuse));
+        Box::new(move |view, keys| {
+            if refuse.swap(false, Ordering::SeqCst) {
+                return Err(Error::Unavailable);
+            }
+            for key in keys {
+                let value = view.get(Table::Domains, key)?;
+                seen.lock().unwrap().push((key.clone(), value));
+            }
+            Ok(())
+        })
+    };
+    let store = Store::on(Arc::new(Arc::clone(&engine)), watch);
+    let taken = || std::mem::take(&mut *seen.lock().unwrap());
+    let claim = |key: &str, value: &str| (key.to_owned(), Some(value.to_owned()));
+    put(&store, Table::Apps, "a", "1").await;
+    assert!(taken().is_empty(), "of nobody's business");
+    for value in ["1", "2", "3"] {
+        put(&store, Table::Domains, "shop.example/a", value).await;
+        assert_eq!(taken(), [claim("shop.example/a", value)]);
+    }
+
+    // A disk may have kept what it said it had not: it is looked at again.
+    engine.fail.store(true, Ordering::SeqCst);
+    let failed = store.write(|tx| {
+        tx.delete(Table::Domains, "shop.example/a");
+        Ok::<_, Error>(())
+    });
+    assert!(matches!(failed.await, Err(Error::Unavailable)));
+    assert_eq!(taken(), [claim("shop.example/a", "3")]);
+
+    // What could not be read is shown again with what comes next.
+    refuse.store(true, Ordering::SeqCst);
+    put(&store, Table::Domains, "b.example/a", "4").await;
+    put(&store, Table::Domains, "c.example/a", "5").await;
+    let mut shown = taken();
+    shown.dedup();
+    assert_eq!(
+        shown,
+        [claim("b.example/a", "4"), claim("c.example/a", "5")]
+    );
 }

@@ -1,5 +1,6 @@
 //! The one thread that writes: several jobs a commit, each answered when it is durable.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use super::engine::{Changes, Engine, Pairs, Snapshot, Table};
-use super::{Error, Read, record, unavailable};
+use super::{Error, Read, View, Watch, record, unavailable};
 
 /// What a job sees and changes: its own view, kept only if it succeeds.
 pub(crate) struct Transaction<'a> {
@@ -40,14 +41,7 @@ impl Transaction<'_> {
         &self,
         table: Table,
     ) -> Result<Vec<(String, T)>, Error> {
-        let mut intact = Vec::new();
-        for (key, bytes) in self.pairs(table, "")? {
-            match super::open(self.place, table, &key, &bytes) {
-                Ok(value) => intact.push((key, value)),
-                Err(error) => tracing::error!(%error, "passed over: {error}"),
-            }
-        }
-        Ok(intact)
+        Ok(super::intact(self.place, table, self.pairs(table, "")?))
     }
 
     /// As the job would see them: of the snapshot, with what was changed since.
@@ -146,8 +140,10 @@ pub(super) fn run(
     engine: &Arc<dyn Engine>,
     jobs: &Receiver<Box<dyn Job>>,
     generation: &Arc<AtomicU64>,
+    watch: &Watch,
 ) {
     let place = engine.place();
+    let mut unseen = BTreeSet::new();
     loop {
         let first = match jobs.recv_timeout(HEAL_EVERY) {
             Ok(job) => Some(job),
@@ -161,6 +157,8 @@ pub(super) fn run(
             }
             continue;
         }
+        // What could not be read when it was written.
+        show(engine.as_ref(), &place, watch, &mut unseen);
         let Some(first) = first else { continue };
         let mut group = vec![first];
         group.extend(jobs.try_iter().take(GROUP - 1));
@@ -180,8 +178,34 @@ pub(super) fn run(
             // At once: readers have no good handle until then.
             heal(engine.as_ref(), &place);
         }
+        let claims = changes.into_keys();
+        let claims = claims.filter_map(|(table, key)| (table == Table::Domains).then_some(key));
+        unseen.extend(claims);
+        show(engine.as_ref(), &place, watch, &mut unseen);
         for job in group {
             job.answer(outcome.clone());
+        }
+    }
+}
+
+/// Shows `unseen` to who follows it; empty afterwards, unless it could not be read.
+fn show(engine: &dyn Engine, place: &str, watch: &Watch, unseen: &mut BTreeSet<String>) {
+    if unseen.is_empty() {
+        return;
+    }
+    let shown = catch_unwind(AssertUnwindSafe(|| {
+        let snapshot = engine.snapshot().map_err(unavailable)?;
+        watch(&View { place, snapshot }, unseen)
+    }));
+    match shown {
+        Ok(Ok(())) => unseen.clear(),
+        // Tried again with the next write, or in a moment.
+        Ok(Err(error)) => {
+            tracing::error!(store = %place, %error, "custom domains are not followed: {error}");
+        }
+        Err(_panic) => {
+            unseen.clear();
+            tracing::error!(store = %place, "following custom domains panicked");
         }
     }
 }

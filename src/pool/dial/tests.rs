@@ -7,7 +7,8 @@ use super::*;
 /// One that looks names up at `server`.
 fn dialer(allow_private: bool, server: &NameServer) -> Dialer {
     let guard = Guard::new(allow_private, Vec::new());
-    let mut dialer = Dialer::new(guard, Duration::from_secs(5), "", Handle::current()).unwrap();
+    let mut dialer =
+        Dialer::new(guard, Duration::from_secs(5), "", &[], Handle::current()).unwrap();
     dialer.names = server.names();
     dialer
 }

@@ -6,6 +6,7 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts}
 use hickory_resolver::net::{DnsError, NoRecords};
 use hickory_resolver::proto::op::{Message, OpCode, Query, ResponseCode};
 use hickory_resolver::proto::rr::Record;
+use hickory_resolver::proto::rr::rdata::TXT;
 use hickory_resolver::{ResponseCache, TtlConfig};
 
 use super::*;
@@ -79,7 +80,7 @@ impl NameServer {
         let mut options = ResolverOpts::default();
         options.use_hosts_file = ResolveHosts::Never;
         let config = ResolverConfig::from_name_servers(vec![server]);
-        Names::new(config, options, Handle::current())
+        Names::new(&config, options, Handle::current())
     }
 
     fn questions(&self, kind: RecordType) -> usize {
@@ -132,6 +133,58 @@ async fn an_answer_is_asked_for_again_once_its_time_is_over() {
         assert!(start.elapsed() < Duration::from_secs(10));
     }
     assert!(start.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn texts_are_in_one_piece_each_and_asked_for_each_time() {
+    let server = NameServer::answering(|query, answer| {
+        for strings in [["m3o-", "domain"], ["other", ""]] {
+            let data = RData::TXT(TXT::new(strings.map(str::to_owned).into()));
+            answer.add_answer(Record::from_rdata(query.name().clone(), 3600, data));
+        }
+        true
+    });
+    let names = server.names();
+    for round in 1..=3 {
+        let texts = names.texts("_m3o-challenge.shop.example").await.unwrap();
+        assert_eq!(texts, [&b"m3o-domain"[..], b"other"]);
+        assert_eq!(server.questions(RecordType::TXT), round);
+    }
+    let missing = NameServer::new(Says::Missing).names();
+    let error = missing.texts("_m3o-challenge.shop.example").await;
+    assert!(matches!(error, Err(NoTexts::Lookup(_))), "{error:?}");
+}
+
+#[test]
+fn a_name_server_is_an_address_and_perhaps_a_port() {
+    let parse = |text: &str| super::NameServer::try_from(text.to_owned());
+    for (text, shown) in [
+        ("9.9.9.9", "9.9.9.9"),
+        ("9.9.9.9:53", "9.9.9.9"),
+        ("127.0.0.1:5353", "127.0.0.1:5353"),
+        ("2620:fe::fe", "2620:fe::fe"),
+        ("[::1]:5353", "[::1]:5353"),
+    ] {
+        assert_eq!(String::from(parse(text).unwrap()), shown, "{text}");
+    }
+    for text in [
+        "",
+        "dns.example",
+        "9.9.9.9:",
+        "https://9.9.9.9",
+        "9.9.9.9:70000",
+    ] {
+        let error = parse(text).unwrap_err();
+        assert!(error.contains("is no address of a name server"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn name_servers_of_the_configuration_are_asked_in_place_of_the_systems() {
+    let server = NameServer::new(Says::At(&["192.0.2.7"], 60));
+    let names = Names::of_servers(&[server.address.into()], Handle::current());
+    let found = names.addresses("backend.example").await.unwrap();
+    assert_eq!(found, parsed(&["192.0.2.7"]));
 }
 
 #[tokio::test]

@@ -11,12 +11,14 @@ pub(crate) mod caller;
 pub(crate) mod front;
 pub(crate) mod ingress;
 pub(crate) mod message;
+pub(crate) mod names;
 
 pub(crate) use api::TestApi;
 pub(crate) use backend::{Answering, TestBackend};
 pub(crate) use caller::Caller;
 pub(crate) use ingress::TestIngress;
 pub(crate) use message::{Reply, Seen};
+pub(crate) use names::TestNames;
 
 /// How long a fact may take to come true on a machine that does other things too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
