@@ -25,7 +25,7 @@ use crate::resolve::Cache;
 use crate::server::connection::ConnectionSettings;
 use crate::server::descriptors;
 use crate::server::door::Guests;
-use crate::server::listener::{self, Listeners};
+use crate::server::listener::{self, Announcers, Entrance, Listeners};
 use crate::server::permits::Permits;
 use crate::server::pressure::Pressure;
 use crate::server::shutdown::{Stage, Stop, Stopper, stop_signal};
@@ -36,6 +36,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::serving::Serving;
 use crate::upstream::{self, Remote, Upstream, Via};
 use crate::wire::Handler;
+use crate::wire::peer::ListenerId;
 
 /// What the configuration names but does not hold.
 #[derive(Debug, Clone, Default)]
@@ -120,9 +121,8 @@ impl Ingress {
         let workers = worker_count(config.listen.workers);
         let listeners = config
             .listen
-            .http
-            .iter()
-            .map(|address| listener::bind(*address, workers))
+            .public()
+            .map(|address| listener::bind(address, workers))
             .collect::<Result<Vec<_>, _>>()?;
         let admin = config
             .listen
@@ -265,6 +265,7 @@ impl Ingress {
             .map(|bound| bound.address)
             .collect();
         let config = &self.config;
+        let entrances = entrances(config);
         let guard = Guard::new(config.backends.allow_private, own);
         let connect = config.timeouts.connect;
         let dialer = Dialer::new(guard, connect, &config.backends.ca, Handle::current())?;
@@ -302,7 +303,10 @@ impl Ingress {
                     // Moved, not shared: a worker that stops accepting closes its sockets.
                     listeners: bound
                         .iter_mut()
-                        .filter_map(|bound| bound.sockets.pop())
+                        .zip(&entrances)
+                        .filter_map(|(bound, entrance)| {
+                            Some((entrance.clone(), bound.sockets.pop()?))
+                        })
                         .collect(),
                     guests: Guests::Strangers,
                     settings: ConnectionSettings::new(&config.timeouts, &config.limits),
@@ -373,7 +377,7 @@ impl Ingress {
         side.spawn_local(async move {
             let worker = Worker {
                 name: name.to_owned(),
-                listeners: listeners.sockets,
+                listeners: listeners.into_sockets().collect(),
                 guests,
                 settings,
                 metrics,
@@ -386,6 +390,20 @@ impl Ingress {
             }
         });
     }
+}
+
+/// What each public listener is to its connections.
+fn entrances(config: &Config) -> Vec<Entrance> {
+    let announcers = Announcers(config.backends.trusted_proxies.clone().into());
+    let entrance = |(id, address)| Entrance {
+        id: ListenerId(id),
+        announcers: config
+            .listen
+            .proxy_protocol
+            .contains(&address)
+            .then(|| announcers.clone()),
+    };
+    (0..).zip(config.listen.public()).map(entrance).collect()
 }
 
 /// Connections to the admin address, and to each demo backend.

@@ -1,10 +1,14 @@
 //! Listening sockets: one a worker on each address.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use crate::wire::peer::ListenerId;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -16,6 +20,36 @@ pub struct Listeners {
     pub address: SocketAddr,
     /// One a worker.
     pub sockets: Vec<TcpListener>,
+}
+
+impl Listeners {
+    /// The sockets, of a listener that is none of the public ones.
+    pub fn into_sockets(self) -> impl Iterator<Item = (Entrance, TcpListener)> {
+        let plain = |socket| (Entrance::default(), socket);
+        self.sockets.into_iter().map(plain)
+    }
+}
+
+/// What a listener is to the connections that come in by it.
+#[derive(Debug, Clone, Default)]
+pub struct Entrance {
+    /// Which one it is.
+    pub id: ListenerId,
+    /// Where its connections begin with a PROXY header: the peers that may send one.
+    pub announcers: Option<Announcers>,
+}
+
+/// The load balancers whose word about clients is believed.
+#[derive(Debug, Clone)]
+pub struct Announcers(pub Arc<[IpNet]>);
+
+impl Announcers {
+    /// Whether `peer` is one of them.
+    #[must_use]
+    pub fn include(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.0.iter().any(|net| net.contains(&peer))
+    }
 }
 
 /// An address that cannot be listened on.

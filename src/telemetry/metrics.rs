@@ -156,6 +156,31 @@ impl Shed {
     }
 }
 
+/// Why a connection is closed for its PROXY header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoHeader {
+    /// Its peer is not trusted to announce anybody.
+    Untrusted,
+    /// It begins with none, or with one that breaks off or is malformed.
+    Malformed,
+    /// The header did not arrive in time.
+    TimedOut,
+}
+
+impl NoHeader {
+    const ALL: [Self; 3] = [Self::Untrusted, Self::Malformed, Self::TimedOut];
+
+    /// The label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Untrusted => "untrusted",
+            Self::Malformed => "malformed",
+            Self::TimedOut => "timed_out",
+        }
+    }
+}
+
 /// The series, each ready to be counted without a lookup.
 #[derive(Debug)]
 pub struct Metrics {
@@ -164,6 +189,7 @@ pub struct Metrics {
     resolve_cache: Vec<IntCounter>,
     retries: Vec<IntCounter>,
     shed: Vec<IntCounter>,
+    no_header: Vec<IntCounter>,
     /// Requests being answered right now.
     pub active_requests: IntGauge,
     /// Connections of clients.
@@ -226,6 +252,11 @@ impl Metrics {
             "Requests and connections turned away for want of room",
             "reason",
         );
+        let no_header = counters(
+            "m3o_ingress_proxy_protocol_refused_total",
+            "Connections closed for their PROXY header",
+            "reason",
+        );
         let build = prometheus::IntGaugeVec::new(
             Opts::new(
                 "m3o_ingress_build_info",
@@ -260,6 +291,10 @@ impl Metrics {
                 .iter()
                 .map(|reason| shed.with_label_values(&[reason.as_str()]))
                 .collect(),
+            no_header: NoHeader::ALL
+                .iter()
+                .map(|reason| no_header.with_label_values(&[reason.as_str()]))
+                .collect(),
             overloaded: gauge(
                 "m3o_ingress_overloaded_workers",
                 "Workers that have more to do than they can",
@@ -274,12 +309,13 @@ impl Metrics {
             ),
             registry,
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 13] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 14] = [
             Box::new(durations),
             Box::new(cache),
             Box::new(pool),
             Box::new(retries),
             Box::new(shed),
+            Box::new(no_header),
             Box::new(build),
             Box::new(metrics.active_requests.clone()),
             Box::new(metrics.connections.clone()),
@@ -320,6 +356,11 @@ impl Metrics {
         self.shed[reason as usize].inc();
     }
 
+    /// Counts a connection that is closed for its PROXY header.
+    pub fn closed_for_header(&self, reason: NoHeader) {
+        self.no_header[reason as usize].inc();
+    }
+
     /// Everything in the text format of Prometheus.
     #[must_use]
     pub fn to_text(&self) -> Vec<u8> {
@@ -357,6 +398,7 @@ mod tests {
         metrics.resolved(CacheResult::Negative);
         metrics.retried(Retry::BrokenOff);
         metrics.shed(Shed::Descriptors);
+        metrics.closed_for_header(NoHeader::TimedOut);
         let text = String::from_utf8(metrics.to_text()).unwrap();
         for line in [
             r#"http_server_request_duration_seconds_count{http_response_status_class="3xx",http_route="verify"} 1"#,
@@ -366,6 +408,7 @@ mod tests {
             r#"m3o_ingress_backend_retries_total{reason="unsent"} 0"#,
             r#"m3o_ingress_shed_total{reason="descriptors"} 1"#,
             r#"m3o_ingress_shed_total{reason="connections"} 0"#,
+            r#"m3o_ingress_proxy_protocol_refused_total{reason="timed_out"} 1"#,
             "http_server_active_requests 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
