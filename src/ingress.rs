@@ -20,6 +20,7 @@ use crate::mail::Mailbox;
 use crate::platform::demo::{DemoApp, DemoFunction};
 use crate::platform::{self, Platform};
 use crate::pool::{self, Dialer, Guard, Pool, PoolLimits};
+use crate::proxy::https::Https;
 use crate::proxy::{Proxy, Settings};
 use crate::resolve::Cache;
 use crate::server::connection::ConnectionSettings;
@@ -277,6 +278,7 @@ impl Ingress {
                 trusted: config.backends.trusted_proxies.clone(),
                 user: config.user.clone(),
                 index: config.index.clone(),
+                https: Https::new(&config.https, config.listen.public()).map(Arc::new),
             }),
             telemetry: Arc::new(Telemetry {
                 metrics: Arc::clone(&self.metrics),

@@ -25,10 +25,15 @@ impl<'t> Report<'t> {
     /// Adds a problem with the entry at `key`, `limits.uri`, unless a problem there is known.
     pub(super) fn add(&mut self, key: &str, message: impl Into<String>) {
         let path: Vec<String> = key.split('.').map(str::to_owned).collect();
-        if self.is_gone(&path) {
+        self.add_with(&path, message);
+    }
+
+    /// The same, with the entry at `path`.
+    pub(super) fn add_with(&mut self, path: &[String], message: impl Into<String>) {
+        if self.is_gone(path) {
             return;
         }
-        let place = self.document.place_of(&path);
+        let place = self.document.place_of(path);
         let named = path.iter().filter(|step| step.parse::<usize>().is_err());
         let named: Vec<&str> = named.map(String::as_str).collect();
         self.add_at(place, &named.join("."), message);

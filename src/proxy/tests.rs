@@ -34,6 +34,7 @@ fn proxy(metrics: &Arc<Metrics>) -> Proxy {
         trusted: Vec::new(),
         user: verify::Config::default(),
         index: index::Config::default(),
+        https: None,
     };
     let telemetry = Telemetry {
         metrics: Arc::clone(metrics),
