@@ -26,7 +26,7 @@ use crate::resolve::Cache;
 use crate::server::connection::ConnectionSettings;
 use crate::server::descriptors;
 use crate::server::door::Guests;
-use crate::server::listener::{self, Announcers, Entrance, Listeners};
+use crate::server::listener::{self, Listeners};
 use crate::server::permits::Permits;
 use crate::server::pressure::Pressure;
 use crate::server::shutdown::{Stage, Stop, Stopper, stop_signal};
@@ -37,7 +37,6 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::serving::Serving;
 use crate::upstream::{self, Remote, Upstream, Via};
 use crate::wire::Handler;
-use crate::wire::peer::ListenerId;
 
 /// What the configuration names but does not hold.
 #[derive(Debug, Clone, Default)]
@@ -120,11 +119,8 @@ impl Ingress {
     /// When a port is taken, the store cannot be opened, or a secret is missing.
     pub fn bind(mut config: Config, secrets: Secrets, log: Log) -> Result<Self, Error> {
         let workers = worker_count(config.listen.workers);
-        let listeners = config
-            .listen
-            .public()
-            .map(|address| listener::bind(address, workers))
-            .collect::<Result<Vec<_>, _>>()?;
+        let trusted = &config.backends.trusted_proxies;
+        let listeners = listener::bind_public(&config.listen, trusted, workers)?;
         let admin = config
             .listen
             .admin
@@ -266,7 +262,6 @@ impl Ingress {
             .map(|bound| bound.address)
             .collect();
         let config = &self.config;
-        let entrances = entrances(config);
         let guard = Guard::new(config.backends.allow_private, own);
         let connect = config.timeouts.connect;
         let dialer = Dialer::new(guard, connect, &config.backends.ca, Handle::current())?;
@@ -302,14 +297,7 @@ impl Ingress {
             .map(|index| {
                 let worker = Worker {
                     name: format!("worker-{index}"),
-                    // Moved, not shared: a worker that stops accepting closes its sockets.
-                    listeners: bound
-                        .iter_mut()
-                        .zip(&entrances)
-                        .filter_map(|(bound, entrance)| {
-                            Some((entrance.clone(), bound.sockets.pop()?))
-                        })
-                        .collect(),
+                    listeners: bound.iter_mut().filter_map(Listeners::take_one).collect(),
                     guests: Guests::Strangers,
                     settings: ConnectionSettings::new(&config.timeouts, &config.limits),
                     permits: Arc::clone(permits),
@@ -392,20 +380,6 @@ impl Ingress {
             }
         });
     }
-}
-
-/// What each public listener is to its connections.
-fn entrances(config: &Config) -> Vec<Entrance> {
-    let announcers = Announcers(config.backends.trusted_proxies.clone().into());
-    let entrance = |(id, address)| Entrance {
-        id: ListenerId(id),
-        announcers: config
-            .listen
-            .proxy_protocol
-            .contains(&address)
-            .then(|| announcers.clone()),
-    };
-    (0..).zip(config.listen.public()).map(entrance).collect()
 }
 
 /// Connections to the admin address, and to each demo backend.

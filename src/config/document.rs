@@ -78,7 +78,8 @@ impl<'t> Document<'t> {
             };
             let known = self.keys(&path).into_iter().filter(leads);
             let step = known.max_by_key(String::len);
-            let step = step.unwrap_or_else(|| rest.split('.').next().unwrap_or_default().to_owned());
+            let step =
+                step.unwrap_or_else(|| rest.split('.').next().unwrap_or_default().to_owned());
             rest = rest[step.len()..].trim_start_matches('.');
             path.push(step);
         }

@@ -134,8 +134,9 @@ fn sections(report: &mut Report<'_>, example: &Table, path: &mut Vec<String>) {
         let found = report.document.value(path);
         if let Some(other) = found.filter(|value| !value.get_ref().is_table()) {
             let place = report.document.place(&other.span());
-            let message = wording::no_section(other.get_ref(), &path.join("."));
-            report.add_at(place, &path.join("."), message);
+            let name = wording::dotted(&*path);
+            let message = wording::no_section(other.get_ref(), &name);
+            report.add_at(place, &name, message);
             report.document.remove(path);
             report.excuse(path.clone());
         }
@@ -236,7 +237,7 @@ fn unfit_value(
         }
         _ => wording::unfit(error.message(), value.get_ref(), &line(example, key)),
     };
-    report.add_at(place, &key.join("."), message);
+    report.add_at(place, &wording::dotted(key), message);
     Some(path)
 }
 
@@ -246,7 +247,11 @@ fn free_name(report: &mut Report<'_>, table: &[String], error: &Error) -> Option
     let name = report.document.key_at(table, &span)?;
     let value = DeValue::String(name.clone().into());
     let message = wording::unfit(error.message(), &value, "");
-    report.add_at(report.document.place(&span), &table.join("."), message);
+    report.add_at(
+        report.document.place(&span),
+        &wording::dotted(table),
+        message,
+    );
     Some(name)
 }
 

@@ -1,7 +1,7 @@
 //! What was found wrong so far, and what may not be complained about any more.
 
 use super::document::Document;
-use super::{Place, Problem};
+use super::{Place, Problem, wording};
 
 /// The problems of one document.
 #[derive(Debug)]
@@ -35,8 +35,7 @@ impl<'t> Report<'t> {
         }
         let place = self.document.place_of(path);
         let named = path.iter().filter(|step| step.parse::<usize>().is_err());
-        let named: Vec<&str> = named.map(String::as_str).collect();
-        self.add_at(place, &named.join("."), message);
+        self.add_at(place, &wording::dotted(named), message);
     }
 
     /// Adds a problem with the whole file.

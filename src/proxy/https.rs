@@ -24,7 +24,10 @@ pub struct Config {
     pub redirect: bool,
     /// How long browsers are to come over HTTPS only (RFC 6797, 6.1.1). Left out: a year where
     /// `redirect` is on, else they are told nothing. Zero tells them to forget it.
-    #[serde(with = "units::maybe_duration", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        with = "units::maybe_duration",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub hsts: Option<Duration>,
     /// Whether that goes for all names under the one that was asked for, too.
     pub hsts_subdomains: bool,
@@ -60,7 +63,10 @@ pub struct Rule {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redirect: Option<bool>,
     /// As in the section.
-    #[serde(with = "units::maybe_duration", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        with = "units::maybe_duration",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub hsts: Option<Duration>,
     /// As in the section.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -207,7 +213,10 @@ impl Https {
                 .map(|name| (name.as_str().to_owned(), policies(Some(name))))
                 .collect(),
         };
-        let all = https.listeners.iter().chain(https.domains.values().flatten());
+        let all = https
+            .listeners
+            .iter()
+            .chain(https.domains.values().flatten());
         let mut all = all.map(|policy| policy.redirect || policy.promise.is_some());
         all.any(|asks| asks).then_some(https)
     }
@@ -305,7 +314,13 @@ mod tests {
         check(on, "a.example", 0, Scheme::Http, "redirect");
         check(on, "a.example", 0, Scheme::Https, "max-age=31536000");
         check("hsts = '1d'", "a.example", 0, Scheme::Http, "nothing");
-        check("hsts = '1d'", "a.example", 0, Scheme::Https, "max-age=86400");
+        check(
+            "hsts = '1d'",
+            "a.example",
+            0,
+            Scheme::Https,
+            "max-age=86400",
+        );
     }
 
     #[test]
@@ -367,13 +382,28 @@ mod tests {
         let on = "redirect = true";
         let app = "blog.m3o.app:8080";
         leads(on, app, "/", "https://blog.m3o.app/");
-        leads(on, app, "/a//b/../%2e?x=%20&y=a+b&?", "https://blog.m3o.app/a//b/../%2e?x=%20&y=a+b&?");
-        leads(on, app, "//evil.example/", "https://blog.m3o.app//evil.example/");
+        leads(
+            on,
+            app,
+            "/a//b/../%2e?x=%20&y=a+b&?",
+            "https://blog.m3o.app/a//b/../%2e?x=%20&y=a+b&?",
+        );
+        leads(
+            on,
+            app,
+            "//evil.example/",
+            "https://blog.m3o.app//evil.example/",
+        );
         leads(on, app, "http://other.example?q", "https://blog.m3o.app/?q");
         leads(on, app, "*", "https://blog.m3o.app/");
         leads(on, app, "blog.m3o.app:443", "https://blog.m3o.app/");
         leads(on, "[::1]:80", "/a", "https://[::1]/a");
-        leads("redirect = true\nport = 8443", app, "/a", "https://blog.m3o.app:8443/a");
+        leads(
+            "redirect = true\nport = 8443",
+            app,
+            "/a",
+            "https://blog.m3o.app:8443/a",
+        );
     }
 
     #[test]
@@ -387,6 +417,9 @@ mod tests {
         let text = format!("{fine}\n[domains.\"m3o.app\"]\nhsts = '364d'");
         let config = config(&text);
         let name: HostName = "m3o.app".parse().unwrap();
-        assert_eq!(config.unlistable().collect::<Vec<_>>(), [Place::Domain(&name)]);
+        assert_eq!(
+            config.unlistable().collect::<Vec<_>>(),
+            [Place::Domain(&name)]
+        );
     }
 }

@@ -187,7 +187,12 @@ impl<H: Handler + 'static> Door<H> {
             return self.turn_away(stream, address, Shed::Descriptors);
         }
         match &entrance.announcers {
-            None => self.admit(stream, address, self.permits.take(address.ip()), entrance.id),
+            None => self.admit(
+                stream,
+                address,
+                self.permits.take(address.ip()),
+                entrance.id,
+            ),
             Some(announcers) => self.connect_announced(stream, address, announcers, entrance.id),
         }
     }

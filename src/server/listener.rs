@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
+use super::Config;
 use crate::wire::peer::ListenerId;
 
 /// Connections that may wait to be accepted.
@@ -18,15 +19,21 @@ const BACKLOG: i32 = 4096;
 pub struct Listeners {
     /// The address really bound, also where port 0 was asked for.
     pub address: SocketAddr,
+    /// What it is to its connections.
+    pub entrance: Entrance,
     /// One a worker.
     pub sockets: Vec<TcpListener>,
 }
 
 impl Listeners {
-    /// The sockets, of a listener that is none of the public ones.
-    pub fn into_sockets(self) -> impl Iterator<Item = (Entrance, TcpListener)> {
-        let plain = |socket| (Entrance::default(), socket);
-        self.sockets.into_iter().map(plain)
+    /// All sockets that are left.
+    pub fn into_sockets(mut self) -> impl Iterator<Item = (Entrance, TcpListener)> {
+        std::iter::from_fn(move || self.take_one())
+    }
+
+    /// A socket for one worker. Moved, not shared: a worker that stops accepting closes its own.
+    pub fn take_one(&mut self) -> Option<(Entrance, TcpListener)> {
+        Some((self.entrance.clone(), self.sockets.pop()?))
     }
 }
 
@@ -81,6 +88,33 @@ pub enum Error {
     },
 }
 
+/// Binds `workers` sockets to each public address. The peers of `trusted` may announce their clients
+/// where that is asked for.
+///
+/// # Errors
+/// When one of them cannot be listened on.
+pub fn bind_public(
+    config: &Config,
+    trusted: &[IpNet],
+    workers: usize,
+) -> Result<Vec<Listeners>, Error> {
+    let announcers = Announcers(trusted.into());
+    let addresses = (0..).map(ListenerId).zip(config.public());
+    let bound = addresses.map(|(id, address)| {
+        let is_announced = config.proxy_protocol.contains(&address);
+        let entrance = Entrance {
+            id,
+            announcers: is_announced.then(|| announcers.clone()),
+        };
+        let listeners = bind(address, workers)?;
+        Ok(Listeners {
+            entrance,
+            ..listeners
+        })
+    });
+    bound.collect()
+}
+
 /// Binds `workers` sockets to `address`.
 ///
 /// # Errors
@@ -105,7 +139,11 @@ fn bind_all(address: SocketAddr, workers: usize) -> io::Result<Listeners> {
     for _ in 1..workers {
         sockets.push(socket(address, Sharing::WithOwnWorkers)?);
     }
-    Ok(Listeners { address, sockets })
+    Ok(Listeners {
+        address,
+        entrance: Entrance::default(),
+        sockets,
+    })
 }
 
 /// After a minute of silence, a probe each quarter of one.

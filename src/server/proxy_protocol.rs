@@ -335,7 +335,10 @@ mod tests {
         }
         check(&block(0x21, 0x11, &[0; 4096]), client("0.0.0.0:0"));
         check(&block(0x21, 0x11, &[0; 4097]), Err(BadHeader::TooLong));
-        check(&block(0x20, 0x11, &[0; 4097])[..16], Err(BadHeader::TooLong));
+        check(
+            &block(0x20, 0x11, &[0; 4097])[..16],
+            Err(BadHeader::TooLong),
+        );
     }
 
     proptest::proptest! {
