@@ -36,8 +36,10 @@ pub struct Config {
     /// The public port of HTTPS, which redirects lead to.
     pub port: u16,
     /// For a name and all names under it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub domains: BTreeMap<HostName, Rule>,
     /// For what came in by an address of `[listen]`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub listeners: BTreeMap<SocketAddr, Rule>,
 }
 

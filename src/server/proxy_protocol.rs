@@ -1,6 +1,6 @@
 //! The header that a load balancer puts before a connection: PROXY protocol, versions 1 and 2. Pure.
 //!
-//! The rules are those of HAProxy's `proxy-protocol.txt`, of 2020, sections 2.1 and 2.2.
+//! The rules are those of `proxy-protocol.txt` of 2020, which comes with haproxy: sections 2.1 and 2.2.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;

@@ -273,28 +273,16 @@ impl Metrics {
                 .flat_map(|route| CLASSES.map(|class| [route.as_str(), class]))
                 .map(|labels| durations.with_label_values(&labels))
                 .collect(),
-            resolve_cache: CacheResult::ALL
-                .iter()
-                .map(|result| cache.with_label_values(&[result.as_str()]))
-                .collect(),
-            retries: Retry::ALL
-                .iter()
-                .map(|reason| retries.with_label_values(&[reason.as_str()]))
-                .collect(),
+            resolve_cache: each(&cache, CacheResult::ALL.map(CacheResult::as_str)),
+            retries: each(&retries, Retry::ALL.map(Retry::as_str)),
             active_requests: gauge("http_server_active_requests", "Requests being answered"),
             connections: gauge("m3o_ingress_connections", "Connections of clients"),
             pool_opened: pool.with_label_values(&["opened"]),
             pool_reused: pool.with_label_values(&["reused"]),
             pool_failed: pool.with_label_values(&["failed"]),
             pool_idle: gauge("m3o_ingress_pool_idle", "Connections kept idle"),
-            shed: Shed::ALL
-                .iter()
-                .map(|reason| shed.with_label_values(&[reason.as_str()]))
-                .collect(),
-            no_header: NoHeader::ALL
-                .iter()
-                .map(|reason| no_header.with_label_values(&[reason.as_str()]))
-                .collect(),
+            shed: each(&shed, Shed::ALL.map(Shed::as_str)),
+            no_header: each(&no_header, NoHeader::ALL.map(NoHeader::as_str)),
             overloaded: gauge(
                 "m3o_ingress_overloaded_workers",
                 "Workers that have more to do than they can",
@@ -381,6 +369,12 @@ fn gauge(name: &str, help: &str) -> IntGauge {
 
 fn counters(name: &str, help: &str, label: &str) -> IntCounterVec {
     IntCounterVec::new(Opts::new(name, help), &[label]).expect("static name and label")
+}
+
+fn each<const N: usize>(series: &IntCounterVec, labels: [&str; N]) -> Vec<IntCounter> {
+    labels
+        .map(|label| series.with_label_values(&[label]))
+        .into()
 }
 
 fn counter(name: &str, help: &str) -> IntCounter {

@@ -19,7 +19,7 @@ fn block(command: u8, family: u8, data: &[u8]) -> Vec<u8> {
     [&fixed[..], &[command, family], &length, data].concat()
 }
 
-/// One that names 2001:db8::7, with an extension behind its addresses.
+/// One that names `2001:db8::7`, with an extension behind its addresses.
 fn binary() -> Vec<u8> {
     let mut data = vec![0; 36];
     data[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);

@@ -27,7 +27,10 @@ impl Balancer {
             listener.as_raw_fd(),
         );
         std::fs::write(&file, config).unwrap();
+        // It is kept where only the administrator looks.
+        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
         let child = Command::new("haproxy")
+            .env("PATH", path)
             .args(["-q", "-db", "-f"])
             .arg(&file)
             .stdin(Stdio::null())
