@@ -1,5 +1,6 @@
 //! The public names of this ingress: `[hosts]`, and the links that are made from them.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -42,9 +43,15 @@ impl Default for Hosts {
 }
 
 /// A host name in canonical form: lower case, no port, no trailing dot.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct HostName(String);
+
+impl Borrow<str> for HostName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
 
 impl HostName {
     /// The name.

@@ -20,6 +20,7 @@ use crate::mail::Mailbox;
 use crate::platform;
 use crate::platform::demo::{DemoApp, DemoFunction};
 use crate::pool::{self, Dialer, Guard, Pool, PoolLimits};
+use crate::proxy::https::Https;
 use crate::proxy::{Proxy, Settings};
 use crate::resolve::Cache;
 use crate::server::connection::ConnectionSettings;
@@ -115,12 +116,8 @@ impl Ingress {
     /// When a port is taken, the store cannot be opened, or a secret is missing.
     pub fn bind(mut config: Config, secrets: Secrets, log: Log) -> Result<Self, Error> {
         let workers = worker_count(config.listen.workers);
-        let listeners = config
-            .listen
-            .http
-            .iter()
-            .map(|address| listener::bind(*address, workers))
-            .collect::<Result<Vec<_>, _>>()?;
+        let trusted = &config.backends.trusted_proxies;
+        let listeners = listener::bind_public(&config.listen, trusted, workers)?;
         let admin = config
             .listen
             .admin
@@ -284,6 +281,7 @@ impl Ingress {
                 user: config.user.clone(),
                 index: config.index.clone(),
                 domains: self.api.domains(),
+                https: Https::new(&config.https, config.listen.public()).map(Arc::new),
             }),
             telemetry: Arc::new(Telemetry {
                 metrics: Arc::clone(&self.metrics),
@@ -307,11 +305,7 @@ impl Ingress {
             .map(|index| {
                 let worker = Worker {
                     name: format!("worker-{index}"),
-                    // Moved, not shared: a worker that stops accepting closes its sockets.
-                    listeners: bound
-                        .iter_mut()
-                        .filter_map(|bound| bound.sockets.pop())
-                        .collect(),
+                    listeners: bound.iter_mut().filter_map(Listeners::take_one).collect(),
                     guests: Guests::Strangers,
                     settings: ConnectionSettings::new(&config.timeouts, &config.limits),
                     permits: Arc::clone(permits),
@@ -385,7 +379,7 @@ impl Ingress {
         side.spawn_local(async move {
             let worker = Worker {
                 name: name.to_owned(),
-                listeners: listeners.sockets,
+                listeners: listeners.into_sockets().collect(),
                 guests,
                 settings,
                 metrics,

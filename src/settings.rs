@@ -10,7 +10,7 @@ use crate::units;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
-    /// A request's head, in all; a TLS handshake likewise.
+    /// A request's head, in all; a TLS handshake and a PROXY header likewise.
     #[serde(with = "units::duration")]
     pub header: Duration,
     /// A request body that stops moving.

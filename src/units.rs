@@ -66,6 +66,30 @@ pub mod duration {
     }
 }
 
+/// A duration that may be left out; for `#[serde(with = "units::maybe_duration")]`.
+pub mod maybe_duration {
+    use std::time::Duration;
+
+    use serde::{Deserializer, Serializer};
+
+    use super::duration;
+
+    /// # Errors
+    /// The serializer's own.
+    pub fn serialize<S: Serializer>(value: &Option<Duration>, out: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => duration::serialize(value, out),
+            None => out.serialize_none(),
+        }
+    }
+
+    /// # Errors
+    /// When it is there and no duration.
+    pub fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
+        duration::deserialize(input).map(Some)
+    }
+}
+
 /// `"64KiB"`, `"10MiB"` or a number of bytes; for `#[serde(with = "units::size")]`.
 pub mod size {
     use std::fmt;

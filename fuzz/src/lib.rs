@@ -8,6 +8,7 @@ pub mod headers;
 pub mod host;
 pub mod location;
 pub mod parameters;
+pub mod proxy_protocol;
 pub mod request;
 pub mod response;
 pub mod route;

@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use super::Config;
 use super::report::Report;
 use crate::mail::check_address;
+use crate::proxy::https::Place;
 use crate::units::{duration, size};
 
 /// More threads than any machine has cores.
@@ -19,7 +20,9 @@ pub(super) fn all(config: &Config, report: &mut Report<'_>) {
     one_api(config, report);
     not_built_yet(config, report);
     listeners(config, report);
+    proxy_protocol(config, report);
     hosts(config, report);
+    https(config, report);
     spans_of_time(config, report);
     numbers(config, report);
     authorities(config, report);
@@ -84,6 +87,53 @@ fn listeners(config: &Config, report: &mut Report<'_>) {
             "listen.admin",
             format!("`{admin}` is a public listener too: take another port"),
         );
+    }
+}
+
+/// An address that is misspelt would take connections at their word, or none at all.
+fn proxy_protocol(config: &Config, report: &mut Report<'_>) {
+    let listen = &config.listen;
+    for (index, address) in listen.proxy_protocol.iter().enumerate() {
+        if !listen.public().any(|other| other == *address) {
+            let message = format!(
+                "`{address}` is no address of `http` or `https`: write one of them as it stands there"
+            );
+            report.add(&format!("listen.proxy_protocol.{index}"), message);
+        }
+    }
+    let trusted = ["backends".to_owned(), "trusted_proxies".to_owned()];
+    let nobody = config.backends.trusted_proxies.is_empty() && !report.is_gone(&trusted);
+    if nobody && !listen.proxy_protocol.is_empty() {
+        let message = "nobody could connect: name the load balancers in `backends.trusted_proxies`, like [\"10.0.0.0/8\"]";
+        report.add("listen.proxy_protocol", message);
+    }
+}
+
+fn https(config: &Config, report: &mut Report<'_>) {
+    let https = &config.https;
+    let path = |steps: &[&str]| -> Vec<String> {
+        let steps = ["https"].iter().chain(steps);
+        steps.map(|step| (*step).to_owned()).collect()
+    };
+    if https.port == 0 {
+        report.add("https.port", "`0` is no port: it is at least 1");
+    }
+    for address in https.listeners.keys() {
+        if !config.listen.public().any(|other| other == *address) {
+            let message = format!(
+                "`{address}` is no address of `listen.http` or `listen.https`: write one of them as it stands there"
+            );
+            report.add_with(&path(&["listeners", &address.to_string()]), message);
+        }
+    }
+    for place in https.unlistable() {
+        let place = match place {
+            Place::Section => path(&["hsts_preload"]),
+            Place::Domain(name) => path(&["domains", name.as_str()]),
+            Place::Listener(address) => path(&["listeners", &address.to_string()]),
+        };
+        let message = "browsers list only names with `hsts_subdomains = true` and an `hsts` of \"365d\" or longer";
+        report.add_with(&place, message);
     }
 }
 

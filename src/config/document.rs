@@ -60,6 +60,32 @@ impl<'t> Document<'t> {
         Some(value)
     }
 
+    /// The keys of the section at `path`.
+    pub(super) fn keys(&self, path: &[String]) -> Vec<String> {
+        let section = self.section(path);
+        let keys = section.into_iter().flat_map(DeTable::keys);
+        keys.map(|key| key.get_ref().to_string()).collect()
+    }
+
+    /// The keys of `dotted`, each of which may have dots of its own where there is such a key.
+    pub(super) fn path(&self, dotted: &str) -> Vec<String> {
+        let mut path: Vec<String> = Vec::new();
+        let mut rest = dotted;
+        while !rest.is_empty() {
+            let leads = |key: &String| {
+                let after = rest.strip_prefix(key.as_str());
+                after.is_some_and(|after| after.is_empty() || after.starts_with('.'))
+            };
+            let known = self.keys(&path).into_iter().filter(leads);
+            let step = known.max_by_key(String::len);
+            let step =
+                step.unwrap_or_else(|| rest.split('.').next().unwrap_or_default().to_owned());
+            rest = rest[step.len()..].trim_start_matches('.');
+            path.push(step);
+        }
+        path
+    }
+
     /// The key in the section at `section` that stands at `span`.
     pub(super) fn key_at(&self, section: &[String], span: &Range<usize>) -> Option<String> {
         self.section(section)?

@@ -6,18 +6,36 @@ use super::Config;
 
 /// Every key with its default, or with a likely value where there is no default.
 pub(super) fn example() -> Table {
-    toml::from_str(TEXT)
+    let mut example = toml::from_str(TEXT)
         .and_then(|config: Config| {
             let text = toml::to_string(&config).map_err(serde::de::Error::custom)?;
             toml::from_str(&text)
         })
-        .expect("the example reads: a test holds it to that")
+        .expect("the example reads: a test holds it to that");
+    for (section, table) in FREE {
+        let table = example_table(&mut example, section).and_then(|keys| keys.get_mut(table));
+        if let Some(Value::Table(entries)) = table {
+            let entry = std::mem::take(entries).into_iter().next();
+            entries.extend(entry.map(|(_, keys)| (ANY.to_owned(), keys)));
+        }
+    }
+    example
 }
+
+fn example_table<'a>(example: &'a mut Table, name: &str) -> Option<&'a mut Table> {
+    example.get_mut(name)?.as_table_mut()
+}
+
+/// In the example, the entry of a table whose keys are the writer's own.
+pub(super) const ANY: &str = "*";
+
+/// The tables whose keys are names of the writer's own, with the section that each is in.
+const FREE: [(&str, &str); 2] = [("https", "domains"), ("https", "listeners")];
 
 /// The value of one key, or the table of one section.
 pub(super) fn at<'a>(table: &'a Table, path: &[String]) -> Option<&'a Value> {
     let (first, rest) = path.split_first()?;
-    let value = table.get(first)?;
+    let value = table.get(first).or_else(|| table.get(ANY))?;
     match value {
         _ if rest.is_empty() => Some(value),
         Value::Table(table) => at(table, rest),
@@ -30,6 +48,7 @@ const TEXT: &str = r#"
 [listen]
 http = ["127.0.0.1:8080"]
 https = ["127.0.0.1:8443"]
+proxy_protocol = ["127.0.0.1:8080"]
 admin = "127.0.0.1:8090"
 
 [api]
@@ -51,6 +70,21 @@ trusted_proxies = ["10.0.0.0/8"]
 certs = "certs"
 default = "m3o.app"
 
+[https]
+hsts = "365d"
+
+[https.domains."m3o.app"]
+redirect = true
+hsts = "365d"
+hsts_subdomains = false
+hsts_preload = false
+
+[https.listeners."127.0.0.1:8080"]
+redirect = true
+hsts = "365d"
+hsts_subdomains = false
+hsts_preload = false
+
 [user]
 redirect_hosts = ["m3o.app"]
 "#;
@@ -67,6 +101,10 @@ mod tests {
             assert!(at(&example, &path(key)).is_some(), "{key}");
         }
         assert!(at(&example, &path("limits.per_peer.x")).is_none());
+        for key in ["https.domains.any.hsts", "https.listeners.any.redirect"] {
+            assert!(at(&example, &path(key)).is_some(), "{key}");
+        }
+        assert!(at(&example, &path("https.domains.any.port")).is_none());
         assert!(at(&example, &[]).is_none());
     }
 }

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use super::document::Document;
 use super::environment::{Environment, variable};
-use super::example::{at, example};
+use super::example::{ANY, at, example};
 use super::report::Report;
 use super::{Config, Place, Problem, check, wording};
 
@@ -109,6 +109,8 @@ fn variables(table: &Table, path: &mut Vec<String>, known: &mut Vec<String>) {
     for (key, value) in table {
         path.push(key.clone());
         match value {
+            // Their names are the writer's own.
+            Value::Table(_) if key == ANY => {}
             Value::Table(table) => variables(table, path, known),
             _ => known.push(variable(path)),
         }
@@ -122,12 +124,19 @@ fn sections(report: &mut Report<'_>, example: &Table, path: &mut Vec<String>) {
         let Value::Table(keys) = value else {
             continue;
         };
+        if name == ANY {
+            for name in report.document.keys(path) {
+                sections(report, &Table::from_iter([(name, value.clone())]), path);
+            }
+            continue;
+        }
         path.push(name.clone());
         let found = report.document.value(path);
         if let Some(other) = found.filter(|value| !value.get_ref().is_table()) {
             let place = report.document.place(&other.span());
-            let message = wording::no_section(other.get_ref(), &path.join("."));
-            report.add_at(place, &path.join("."), message);
+            let name = wording::dotted(&*path);
+            let message = wording::no_section(other.get_ref(), &name);
+            report.add_at(place, &name, message);
             report.document.remove(path);
             report.excuse(path.clone());
         }
@@ -153,7 +162,7 @@ fn heal(report: &mut Report<'_>, example: &Table) -> Option<Config> {
 /// Writes one mistake down and removes its entry; whether there was one to remove.
 fn take_out(report: &mut Report<'_>, example: &Table, error: &Error) -> bool {
     let message = error.message();
-    let path = path_of(error);
+    let path = path_of(&report.document, error);
     let bad = if message.starts_with("unknown field `") {
         unknown_key(report, &path, error)
     } else if let Some(key) = message.strip_prefix("missing field `") {
@@ -216,6 +225,9 @@ fn unfit_value(
     key: &[String],
     error: &Error,
 ) -> Option<Vec<String>> {
+    if let Some(name) = free_name(report, key, error) {
+        return Some(child(key, &name));
+    }
     let path = culprit(&report.document, key, error);
     let value = report.document.value(&path)?;
     let place = report.document.place(&value.span());
@@ -225,8 +237,22 @@ fn unfit_value(
         }
         _ => wording::unfit(error.message(), value.get_ref(), &line(example, key)),
     };
-    report.add_at(place, &key.join("."), message);
+    report.add_at(place, &wording::dotted(key), message);
     Some(path)
+}
+
+/// A key of the writer's own that is no such name; it is written down.
+fn free_name(report: &mut Report<'_>, table: &[String], error: &Error) -> Option<String> {
+    let span = error.span()?;
+    let name = report.document.key_at(table, &span)?;
+    let value = DeValue::String(name.clone().into());
+    let message = wording::unfit(error.message(), &value, "");
+    report.add_at(
+        report.document.place(&span),
+        &wording::dotted(table),
+        message,
+    );
+    Some(name)
 }
 
 /// The element of a list that is to blame; the value itself where none is, or where it is no list.
@@ -246,15 +272,15 @@ fn culprit(document: &Document<'_>, path: &[String], error: &Error) -> Vec<Strin
     }
 }
 
-/// The keys that lead to what an error is about. The keys are our own: serde does not go further
-/// than those it knows.
-fn path_of(error: &Error) -> Vec<String> {
+/// The keys that lead to what an error is about: our own, as serde does not go further than those it
+/// knows, and names of the writer's, which have dots in them.
+fn path_of(document: &Document<'_>, error: &Error) -> Vec<String> {
     error
         .to_string()
         .strip_prefix(error.message())
         .and_then(|rest| rest.strip_prefix("\nin `"))
         .and_then(|rest| rest.strip_suffix("`\n"))
-        .map(|keys| keys.split('.').map(str::to_owned).collect())
+        .map(|keys| document.path(keys))
         .unwrap_or_default()
 }
 

@@ -46,6 +46,8 @@ pub struct Config {
     /// Certificates.
     #[serde(skip_serializing_if = "Tls::is_empty")]
     pub tls: Tls,
+    /// Who is sent to HTTPS, and told to stay there.
+    pub https: proxy::https::Config,
     /// Verification links.
     pub user: proxy::verify::Config,
     /// The list of apps.

@@ -1,7 +1,7 @@
 //! What was found wrong so far, and what may not be complained about any more.
 
 use super::document::Document;
-use super::{Place, Problem};
+use super::{Place, Problem, wording};
 
 /// The problems of one document.
 #[derive(Debug)]
@@ -25,13 +25,17 @@ impl<'t> Report<'t> {
     /// Adds a problem with the entry at `key`, `limits.uri`, unless a problem there is known.
     pub(super) fn add(&mut self, key: &str, message: impl Into<String>) {
         let path: Vec<String> = key.split('.').map(str::to_owned).collect();
-        if self.is_gone(&path) {
+        self.add_with(&path, message);
+    }
+
+    /// The same, with the entry at `path`.
+    pub(super) fn add_with(&mut self, path: &[String], message: impl Into<String>) {
+        if self.is_gone(path) {
             return;
         }
-        let place = self.document.place_of(&path);
+        let place = self.document.place_of(path);
         let named = path.iter().filter(|step| step.parse::<usize>().is_err());
-        let named: Vec<&str> = named.map(String::as_str).collect();
-        self.add_at(place, &named.join("."), message);
+        self.add_at(place, &wording::dotted(named), message);
     }
 
     /// Adds a problem with the whole file.

@@ -532,3 +532,82 @@ fn variables_that_are_something_else_are_let_be() {
         assert_eq!(problems_with(&named, &[(name, "x")]), [""; 0]);
     }
 }
+
+#[test]
+fn a_proxy_header_is_asked_for_where_we_listen_and_of_somebody() {
+    let listen = |text: &str, expected: &[&str]| {
+        let text = format!(
+            "api.address = 'https://a.example'\nlisten.http = ['127.0.0.1:1', '[::1]:1']\n{text}"
+        );
+        check_whole(&text, expected);
+    };
+    let trusted = "backends.trusted_proxies = '10.0.0.0/8'\n";
+    listen(
+        &format!("{trusted}listen.proxy_protocol = ['[::1]:1', '127.0.0.1:1']"),
+        &[],
+    );
+    listen(
+        &format!("{trusted}listen.proxy_protocol = ['127.0.0.1:1', '127.0.0.1:2']"),
+        &[
+            "f:4:41: listen.proxy_protocol: `127.0.0.1:2` is no address of `http` or `https`: write one of them as it stands there",
+        ],
+    );
+    listen(
+        "listen.proxy_protocol = '[::1]:1'",
+        &[
+            "f:3:25: listen.proxy_protocol: nobody could connect: name the load balancers in `backends.trusted_proxies`, like [\"10.0.0.0/8\"]",
+        ],
+    );
+}
+
+#[test]
+fn tables_whose_keys_are_names_have_their_mistakes_found() {
+    let https = |text: &str, expected: &[&str]| check(&format!("[https]\n{text}"), expected);
+    https(
+        "domains.'m3o.app'.redirect = true\nlisteners.'127.0.0.1:8080'.hsts = '1d'",
+        &[],
+    );
+    https(
+        "domains.'m3o.app'.redirct = true\ndomains.'m3o.sh'.port = 1",
+        &[
+            "f:5:19: unknown key `redirct`; did you mean `redirect`?",
+            "f:6:18: unknown key `port`; what may stand here is `redirect`, `hsts`, `hsts_subdomains` or `hsts_preload`",
+        ],
+    );
+    https(
+        "domains.'m3o.app'.redirect = 'yes'\ndomains.'m3o.app'.hsts = 'long'",
+        &[
+            "f:5:30: https.domains.\"m3o.app\".redirect: `yes` stands where true or false belongs: write it like `redirect = true`",
+            "f:6:26: https.domains.\"m3o.app\".hsts: `long` is no duration: write it like \"250ms\", \"30s\", \"10m\" or \"24h\"",
+        ],
+    );
+    https(
+        "domains.'m3o.app:80'.redirect = true\ndomains.'m3o.sh' = 5\nlisteners = 7",
+        &[
+            "f:5:9: https.domains: `m3o.app:80` has a port: a host is configured by its name alone",
+            "f:6:20: https.domains.\"m3o.sh\": `5` stands where a section belongs: write `[https.domains.\"m3o.sh\"]` above its keys",
+            "f:7:13: https.listeners: `7` stands where a section belongs: write `[https.listeners]` above its keys",
+        ],
+    );
+    https(
+        "listeners.'127.0.0.1:8081'.redirect = true\nlisteners.'localhost:80'.redirect = true\nport = 0",
+        &[
+            "f:5:11: https.listeners.\"127.0.0.1:8081\": `127.0.0.1:8081` is no address of `listen.http` or `listen.https`: write one of them as it stands there",
+            "f:6:11: https.listeners: `localhost:80` is no address: write an IP address and a port, like \"127.0.0.1:8080\" or \"[::1]:8080\"",
+            "f:7:8: https.port: `0` is no port: it is at least 1",
+        ],
+    );
+    let unlisted = "browsers list only names with `hsts_subdomains = true` and an `hsts` of \"365d\" or longer";
+    https(
+        "redirect = true\nhsts_preload = true",
+        &[&format!("f:6:16: https.hsts_preload: {unlisted}")],
+    );
+    check_variable(
+        "M3O_INGRESS_HTTPS__REDIRCT",
+        "true",
+        &[
+            "M3O_INGRESS_HTTPS__REDIRCT: no key has this name; did you mean `M3O_INGRESS_HTTPS__REDIRECT`?",
+        ],
+    );
+    check_variable("M3O_INGRESS_HTTPS__DOMAINS__M3O.APP__REDIRECT", "true", &[]);
+}

@@ -23,6 +23,17 @@ pub(super) fn expected_names(message: &str) -> Vec<&str> {
     list.split('`').skip(1).step_by(2).collect()
 }
 
+/// The keys of `path` as one writes them: with quotes where there is more than a word.
+pub(super) fn dotted<'a>(path: impl IntoIterator<Item = &'a String>) -> String {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let written = |step: &String| match step.bytes().all(is_word) && !step.is_empty() {
+        true => step.clone(),
+        false => format!("\"{}\"", shortened(step)),
+    };
+    let steps: Vec<String> = path.into_iter().map(written).collect();
+    steps.join(".")
+}
+
 /// ``a``, ``b`` or ``c``.
 pub(super) fn one_of(names: &[&str], quote: char) -> String {
     let quoted: Vec<String> = names

@@ -201,16 +201,25 @@ pub(super) fn public_origin(
     trust: Trust,
     authority: &HeaderValue,
 ) -> (Scheme, HeaderValue) {
+    let scheme = public_scheme(headers, peer, trust);
     if trust == Trust::Stranger {
-        return (peer.scheme, authority.clone());
+        return (scheme, authority.clone());
     }
-    let scheme = match headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+    let authority = headers.get(X_FORWARDED_HOST).unwrap_or(authority);
+    (scheme, authority.clone())
+}
+
+/// The scheme as whoever is behind `peer` sees it.
+pub(super) fn public_scheme(headers: &HeaderMap, peer: &Peer, trust: Trust) -> Scheme {
+    let said = match trust {
+        Trust::Stranger => None,
+        Trust::Proxy => headers.get(X_FORWARDED_PROTO),
+    };
+    match said.map(HeaderValue::as_bytes) {
         Some(b"https") => Scheme::Https,
         Some(b"http") => Scheme::Http,
         _ => peer.scheme,
-    };
-    let authority = headers.get(X_FORWARDED_HOST).unwrap_or(authority);
-    (scheme, authority.clone())
+    }
 }
 
 /// The chain that a trusted proxy sent, with its own address at the end.

@@ -26,6 +26,7 @@ use crate::wire::{Body, Handler, Peer, Request, Response, Scheme};
 use error::Error;
 use form::Form;
 use headers::Trust;
+use https::{Demand, Https};
 use route::Route;
 
 mod api;
@@ -34,6 +35,7 @@ mod error;
 mod form;
 mod forward;
 pub mod headers;
+pub mod https;
 pub mod index;
 mod link;
 mod page;
@@ -61,6 +63,8 @@ pub struct Settings {
     pub index: index::Config,
     /// The custom domains of apps, which change while we run.
     pub domains: Domains,
+    /// Who is sent to HTTPS; `None`: nobody is.
+    pub https: Option<Arc<Https>>,
 }
 
 /// The proxy of one worker.
@@ -122,10 +126,14 @@ impl Handler for Proxy {
         let mut exchange = Exchange::begin(&self.telemetry, &request, peer, id);
         let accepted = Form::accepted_by(request.headers());
         let uri = request.uri().clone();
+        let demand = match &self.settings.https {
+            None => Demand::Nothing,
+            Some(https) => demand(https, &request, peer, trust),
+        };
 
         // A panic is one request's misfortune: nothing it held is used again.
         let answered = {
-            let answer = pin!(self.answer(&mut request, &uri, peer, trust, &mut exchange));
+            let answer = pin!(self.answer(&mut request, &uri, peer, trust, demand, &mut exchange));
             AssertUnwindSafe(answer).catch_unwind().await
         };
         let answered = answered.unwrap_or_else(|_| {
@@ -138,6 +146,11 @@ impl Handler for Proxy {
         });
         if exchange.route == RouteKind::Verify {
             verify::seal(&mut response);
+        }
+        if let Demand::Promise(value) = demand {
+            // Ours in place of the backend's: browsers heed one of them (RFC 6797, 8.1).
+            let name = header::STRICT_TRANSPORT_SECURITY;
+            response.headers_mut().insert(name, value.clone());
         }
         let id = exchange.id().to_header();
         response.headers_mut().insert(headers::X_REQUEST_ID, id);
@@ -156,6 +169,7 @@ impl Proxy {
         uri: &Uri,
         peer: &Peer,
         trust: Trust,
+        demand: Demand<'_>,
         exchange: &mut Exchange,
     ) -> Result<Response, Error> {
         let authority = authority::authority(request)?;
@@ -163,6 +177,9 @@ impl Proxy {
         let settings = &self.settings;
         let route = route::route(&host, uri.path(), &settings.hosts, &settings.domains);
         exchange.route = route.kind();
+        if let (Demand::Redirect, Some(https)) = (demand, &self.settings.https) {
+            return https.redirect(&host, uri).ok_or(Error::Target);
+        }
         // The API checks it too, but answers in the way that browsers can read.
         if exchange.route != RouteKind::Api {
             self.admit(request, exchange)?;
@@ -235,6 +252,18 @@ impl Proxy {
         }
         Ok(())
     }
+}
+
+/// What becomes of `request` for the scheme that it came by. Without a host it has an error to come.
+fn demand<'a>(https: &'a Https, request: &Request, peer: &Peer, trust: Trust) -> Demand<'a> {
+    let Ok(authority) = authority::authority(request) else {
+        return Demand::Nothing;
+    };
+    let Ok(host) = authority::host(&authority) else {
+        return Demand::Nothing;
+    };
+    let scheme = headers::public_scheme(request.headers(), peer, trust);
+    https.demand(&host, peer.listener, scheme, request.uri().path())
 }
 
 /// The answer to an error, noted on its exchange.

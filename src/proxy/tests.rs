@@ -35,6 +35,7 @@ fn proxy(metrics: &Arc<Metrics>) -> Proxy {
         user: verify::Config::default(),
         index: index::Config::default(),
         domains: Default::default(),
+        https: None,
     };
     let telemetry = Telemetry {
         metrics: Arc::clone(metrics),

@@ -25,7 +25,7 @@ use crate::wire::{Body, Handler, Peer, Request};
 /// What every connection of a listener is held to.
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings {
-    timeouts: Timeouts,
+    pub(super) timeouts: Timeouts,
     body_limit: u64,
     head: HeadLimits,
 }

@@ -17,11 +17,13 @@ use tokio_util::task::TaskTracker;
 use super::connection::{self, ConnectionSettings};
 use super::descriptors::{self, Reserve, TheLast};
 use super::drain::Drain;
+use super::listener::Entrance;
 use super::permits::{Permit, Permits, Refused};
 use super::refusal::{self, Form, Refusal};
 use super::shutdown::{Stage, Stop};
 use crate::id::RequestId;
 use crate::telemetry::metrics::{Metrics, Shed};
+use crate::wire::peer::ListenerId;
 use crate::wire::timer::Timer;
 use crate::wire::{Handler, Peer, Scheme};
 
@@ -67,15 +69,32 @@ pub(super) struct Door<H> {
     the_last: Cell<TheLast>,
     /// Connections until it is asked again.
     until_asked: Cell<u32>,
-    settings: ConnectionSettings,
-    permits: Arc<Permits>,
-    metrics: Arc<Metrics>,
+    pub(super) settings: ConnectionSettings,
+    pub(super) permits: Arc<Permits>,
+    pub(super) metrics: Arc<Metrics>,
     drain: Rc<Drain>,
-    tasks: TaskTracker,
+    pub(super) tasks: TaskTracker,
     /// Refused connections that still read why.
     leaving: Cell<usize>,
-    /// When a failing `accept` was last spoken of.
-    warned: Cell<Option<Instant>>,
+    /// A failing `accept`.
+    warned: Seldom,
+    /// Connections that are closed for their PROXY header.
+    pub(super) warned_of_header: Seldom,
+}
+
+/// When something was last spoken of.
+#[derive(Debug, Default)]
+pub(super) struct Seldom(Cell<Option<Instant>>);
+
+impl Seldom {
+    /// Whether it may be spoken of again, which is then done.
+    pub(super) fn is_due(&self) -> bool {
+        let is_due = self.0.get().is_none_or(|last| last.elapsed() >= QUIET);
+        if is_due {
+            self.0.set(Some(Instant::now()));
+        }
+        is_due
+    }
 }
 
 impl<H: Handler + 'static> Door<H> {
@@ -101,20 +120,26 @@ impl<H: Handler + 'static> Door<H> {
             drain,
             tasks,
             leaving: Cell::new(0),
-            warned: Cell::new(None),
+            warned: Seldom::default(),
+            warned_of_header: Seldom::default(),
         })
     }
 
     /// Accepts until the drain begins, and then whatever is already in the queue: closing a listener
     /// resets the connections that wait in it.
-    pub(super) async fn keep(self: Rc<Self>, listener: TcpListener, mut stop: Stop) {
+    pub(super) async fn keep(
+        self: Rc<Self>,
+        listener: TcpListener,
+        entrance: Entrance,
+        mut stop: Stop,
+    ) {
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = stop.reached(Stage::Draining) => break,
                 accepted = listener.accept() => accepted,
             };
-            if self.let_in(&listener, accepted).is_break() {
+            if self.let_in(&listener, &entrance, accepted).is_break() {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -128,7 +153,7 @@ impl<H: Handler + 'static> Door<H> {
                 Ok((TcpStream::from_std(stream)?, address))
             });
             match accepted {
-                Ok((stream, address)) => self.connect(stream, address),
+                Ok((stream, address)) => self.connect(stream, address, &entrance),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(_) => return,
             }
@@ -139,15 +164,16 @@ impl<H: Handler + 'static> Door<H> {
     fn let_in(
         self: &Rc<Self>,
         listener: &TcpListener,
+        entrance: &Entrance,
         accepted: io::Result<(TcpStream, SocketAddr)>,
     ) -> ControlFlow<()> {
         match accepted {
-            Ok((stream, address)) => self.connect(stream, address),
+            Ok((stream, address)) => self.connect(stream, address, entrance),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 self.warn(&error);
                 if descriptors::are_used_up(&error) {
-                    self.accept_from_reserve(listener);
+                    self.accept_from_reserve(listener, entrance);
                 }
                 return ControlFlow::Break(());
             }
@@ -155,13 +181,33 @@ impl<H: Handler + 'static> Door<H> {
         ControlFlow::Continue(())
     }
 
-    fn connect(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
+    fn connect(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, entrance: &Entrance) {
         let is_last = self.guests == Guests::Strangers && self.the_last().include(&stream);
-        match self.permits.take(address.ip()) {
-            _ if is_last => self.turn_away(stream, address, Shed::Descriptors),
-            Ok(permit) => self.welcome(stream, address, permit),
-            Err(Refused::Full) => self.turn_away(stream, address, Shed::Connections),
-            Err(Refused::PeerFull) => self.turn_away(stream, address, Shed::Peer),
+        if is_last {
+            return self.turn_away(stream, address, Shed::Descriptors);
+        }
+        match &entrance.announcers {
+            None => self.admit(
+                stream,
+                address,
+                self.permits.take(address.ip()),
+                entrance.id,
+            ),
+            Some(announcers) => self.connect_announced(stream, address, announcers, entrance.id),
+        }
+    }
+
+    /// Lets a connection in that has its permit, or turns it away.
+    pub(super) fn admit(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        permit: Result<Permit, Refused>,
+        listener: ListenerId,
+    ) {
+        match permit {
+            Ok(permit) => self.welcome(stream, address, permit, listener),
+            Err(refused) => self.turn_away(stream, address, refused.into()),
         }
     }
 
@@ -175,14 +221,25 @@ impl<H: Handler + 'static> Door<H> {
         self.the_last.get()
     }
 
-    fn welcome(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, permit: Permit) {
-        let peer = Peer::new(address, Scheme::Http, Timer::new());
+    fn welcome(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        permit: Permit,
+        listener: ListenerId,
+    ) {
+        let peer = Peer::new(address, Scheme::Http, Timer::new()).by(listener);
         let door = Rc::clone(self);
         let drained = self.drain.join();
         let serving = async move {
             let handler = Rc::clone(&door.handler);
             connection::serve(stream, permit, peer, handler, &door.settings, drained).await;
         };
+        self.spawn(serving);
+    }
+
+    /// Runs what serves one connection, whose descriptor it gives back.
+    pub(super) fn spawn(self: &Rc<Self>, serving: impl Future<Output = ()> + 'static) {
         let door = Rc::clone(self);
         // A panic is one connection's misfortune: its client sees the cut.
         let serving = AssertUnwindSafe(serving)
@@ -197,7 +254,7 @@ impl<H: Handler + 'static> Door<H> {
     }
 
     /// Tells a connection that there is no room for it.
-    fn turn_away(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, reason: Shed) {
+    pub(super) fn turn_away(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, reason: Shed) {
         self.metrics.shed(reason);
         let id = RequestId::new();
         let in_a_hurry = reason == Shed::Descriptors || self.leaving.get() >= MOST_LEAVING;
@@ -222,7 +279,7 @@ impl<H: Handler + 'static> Door<H> {
     }
 
     /// There is no descriptor for whoever waits in the queue but those in reserve.
-    fn accept_from_reserve(self: &Rc<Self>, listener: &TcpListener) {
+    fn accept_from_reserve(self: &Rc<Self>, listener: &TcpListener, entrance: &Entrance) {
         for _ in 0..AT_ONE_GO {
             if !self.reserve.borrow_mut().release() {
                 return;
@@ -232,7 +289,9 @@ impl<H: Handler + 'static> Door<H> {
                 (Some(Ok((stream, address))), Guests::Strangers) => {
                     self.turn_away(stream, address, Shed::Descriptors);
                 }
-                (Some(Ok((stream, address))), Guests::Operator) => self.connect(stream, address),
+                (Some(Ok((stream, address))), Guests::Operator) => {
+                    self.connect(stream, address, entrance);
+                }
                 // Nobody waits any more, or somebody was quicker to take what was given up.
                 (Some(Err(_)) | None, _) => {
                     self.reserve.borrow_mut().refill();
@@ -244,9 +303,17 @@ impl<H: Handler + 'static> Door<H> {
     }
 
     fn warn(&self, error: &io::Error) {
-        if self.warned.get().is_none_or(|last| last.elapsed() >= QUIET) {
-            self.warned.set(Some(Instant::now()));
+        if self.warned.is_due() {
             tracing::warn!(%error, "cannot accept connections; trying again in a moment");
+        }
+    }
+}
+
+impl From<Refused> for Shed {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full => Self::Connections,
+            Refused::PeerFull => Self::Peer,
         }
     }
 }

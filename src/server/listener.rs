@@ -1,10 +1,15 @@
 //! Listening sockets: one a worker on each address.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use super::Config;
+use crate::wire::peer::ListenerId;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -14,8 +19,44 @@ const BACKLOG: i32 = 4096;
 pub struct Listeners {
     /// The address really bound, also where port 0 was asked for.
     pub address: SocketAddr,
+    /// What it is to its connections.
+    pub entrance: Entrance,
     /// One a worker.
     pub sockets: Vec<TcpListener>,
+}
+
+impl Listeners {
+    /// All sockets that are left.
+    pub fn into_sockets(mut self) -> impl Iterator<Item = (Entrance, TcpListener)> {
+        std::iter::from_fn(move || self.take_one())
+    }
+
+    /// A socket for one worker. Moved, not shared: a worker that stops accepting closes its own.
+    pub fn take_one(&mut self) -> Option<(Entrance, TcpListener)> {
+        Some((self.entrance.clone(), self.sockets.pop()?))
+    }
+}
+
+/// What a listener is to the connections that come in by it.
+#[derive(Debug, Clone, Default)]
+pub struct Entrance {
+    /// Which one it is.
+    pub id: ListenerId,
+    /// Where its connections begin with a PROXY header: the peers that may send one.
+    pub announcers: Option<Announcers>,
+}
+
+/// The load balancers whose word about clients is believed.
+#[derive(Debug, Clone)]
+pub struct Announcers(pub Arc<[IpNet]>);
+
+impl Announcers {
+    /// Whether `peer` is one of them.
+    #[must_use]
+    pub fn include(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.0.iter().any(|net| net.contains(&peer))
+    }
 }
 
 /// An address that cannot be listened on.
@@ -47,6 +88,33 @@ pub enum Error {
     },
 }
 
+/// Binds `workers` sockets to each public address. The peers of `trusted` may announce their clients
+/// where that is asked for.
+///
+/// # Errors
+/// When one of them cannot be listened on.
+pub fn bind_public(
+    config: &Config,
+    trusted: &[IpNet],
+    workers: usize,
+) -> Result<Vec<Listeners>, Error> {
+    let announcers = Announcers(trusted.into());
+    let addresses = (0..).map(ListenerId).zip(config.public());
+    let bound = addresses.map(|(id, address)| {
+        let is_announced = config.proxy_protocol.contains(&address);
+        let entrance = Entrance {
+            id,
+            announcers: is_announced.then(|| announcers.clone()),
+        };
+        let listeners = bind(address, workers)?;
+        Ok(Listeners {
+            entrance,
+            ..listeners
+        })
+    });
+    bound.collect()
+}
+
 /// Binds `workers` sockets to `address`.
 ///
 /// # Errors
@@ -71,7 +139,11 @@ fn bind_all(address: SocketAddr, workers: usize) -> io::Result<Listeners> {
     for _ in 1..workers {
         sockets.push(socket(address, Sharing::WithOwnWorkers)?);
     }
-    Ok(Listeners { address, sockets })
+    Ok(Listeners {
+        address,
+        entrance: Entrance::default(),
+        sockets,
+    })
 }
 
 /// After a minute of silence, a probe each quarter of one.

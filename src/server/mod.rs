@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::units;
 
+mod announced;
 pub mod connection;
 pub mod descriptors;
 pub mod door;
@@ -13,6 +14,7 @@ mod drain;
 pub mod listener;
 pub mod permits;
 pub mod pressure;
+pub mod proxy_protocol;
 mod refusal;
 pub mod shutdown;
 pub mod worker;
@@ -27,8 +29,18 @@ pub struct Config {
     /// HTTP over TLS.
     #[serde(with = "units::one_or_many")]
     pub https: Vec<SocketAddr>,
+    /// Addresses out of the two whose connections begin with a PROXY header.
+    #[serde(with = "units::one_or_many")]
+    pub proxy_protocol: Vec<SocketAddr>,
     /// Health and metrics; never on a public listener.
     pub admin: Option<SocketAddr>,
     /// Threads that carry requests; 0: one a core that this process may run on.
     pub workers: usize,
+}
+
+impl Config {
+    /// The public addresses; the place of each is its [`ListenerId`](crate::wire::peer::ListenerId).
+    pub fn public(&self) -> impl Iterator<Item = SocketAddr> {
+        self.http.iter().chain(&self.https).copied()
+    }
 }

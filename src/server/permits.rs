@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Counts connections against their limits. Taken once a connection, never on the path of a request.
 #[derive(Debug)]
@@ -40,23 +40,26 @@ impl Permits {
     /// # Errors
     /// When a limit is reached.
     pub fn take(self: &Arc<Self>, peer: IpAddr) -> Result<Permit, Refused> {
-        // An IPv4 client of a dual-stack socket is the same client.
-        let peer = peer.to_canonical();
+        self.take_unnamed()?.of(peer)
+    }
+
+    /// Takes a permit for a connection that counts for no address, or for none [yet](Permit::of).
+    ///
+    /// # Errors
+    /// When the limit in all is reached.
+    pub fn take_unnamed(self: &Arc<Self>) -> Result<Permit, Refused> {
         if self.taken.fetch_add(1, Ordering::Relaxed) >= self.limit {
             self.taken.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::Full);
         }
-        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = peers.entry(peer).or_insert(0);
-        if *count >= self.per_peer {
-            self.taken.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refused::PeerFull);
-        }
-        *count += 1;
         Ok(Permit {
             permits: Arc::clone(self),
-            peer,
+            peer: None,
         })
+    }
+
+    fn peers(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connections open right now.
@@ -70,21 +73,42 @@ impl Permits {
 #[derive(Debug)]
 pub struct Permit {
     permits: Arc<Permits>,
-    peer: IpAddr,
+    /// `None`: it counts in all, and for no address.
+    peer: Option<IpAddr>,
+}
+
+impl Permit {
+    /// Counts it for `peer` from now on; it was unnamed before.
+    ///
+    /// # Errors
+    /// When this address has as many as it may; the permit is given back.
+    pub fn of(mut self, peer: IpAddr) -> Result<Self, Refused> {
+        // An IPv4 client of a dual-stack socket is the same client.
+        let peer = peer.to_canonical();
+        let mut peers = self.permits.peers();
+        let count = peers.entry(peer).or_insert(0);
+        if *count >= self.permits.per_peer {
+            drop(peers);
+            return Err(Refused::PeerFull);
+        }
+        *count += 1;
+        drop(peers);
+        self.peer = Some(peer);
+        Ok(self)
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.permits.taken.fetch_sub(1, Ordering::Relaxed);
-        let mut peers = self
-            .permits
-            .peers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = peers.get_mut(&self.peer) {
+        let Some(peer) = self.peer else {
+            return;
+        };
+        let mut peers = self.permits.peers();
+        if let Some(count) = peers.get_mut(&peer) {
             *count -= 1;
             if *count == 0 {
-                peers.remove(&self.peer);
+                peers.remove(&peer);
             }
         }
     }
@@ -106,6 +130,23 @@ mod tests {
         drop(first);
         assert_eq!(permits.open(), 2);
         assert!(permits.take(peer(1)).is_ok());
+    }
+
+    #[test]
+    fn a_permit_may_count_for_an_address_later_or_never() {
+        let permits = Permits::new(3, 1);
+        let peer = IpAddr::from([192, 0, 2, 1]);
+        let unnamed = permits.take_unnamed().unwrap();
+        let named = permits.take_unnamed().unwrap().of(peer).unwrap();
+        let third = permits.take_unnamed().unwrap();
+        assert_eq!(permits.take_unnamed().unwrap_err(), Refused::Full);
+        assert_eq!(third.of(peer).unwrap_err(), Refused::PeerFull);
+        assert_eq!(permits.open(), 2, "what is refused is given back");
+        drop(unnamed);
+        assert_eq!(permits.take(peer).unwrap_err(), Refused::PeerFull);
+        drop(named);
+        assert_eq!(permits.open(), 0);
+        assert!(permits.take(peer).is_ok());
     }
 
     #[test]

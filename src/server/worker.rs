@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::connection::ConnectionSettings;
 use super::door::{Door, Guests};
 use super::drain::Drain;
+use super::listener::Entrance;
 use super::permits::Permits;
 use super::pressure::Pressure;
 use super::shutdown::{Stage, Stop};
@@ -25,8 +26,8 @@ use crate::wire::Handler;
 pub struct Worker {
     /// Names the thread.
     pub name: String,
-    /// One socket for each address.
-    pub listeners: Vec<StdListener>,
+    /// One socket for each address, and what it is to its connections.
+    pub listeners: Vec<(Entrance, StdListener)>,
     /// Who connects to them.
     pub guests: Guests,
     /// What its connections are held to.
@@ -94,9 +95,9 @@ impl Worker {
             tasks.clone(),
         );
         let accepting = TaskTracker::new();
-        for listener in self.listeners {
+        for (entrance, listener) in self.listeners {
             let listener = TcpListener::from_std(listener)?;
-            accepting.spawn_local(Rc::clone(&door).keep(listener, stop.clone()));
+            accepting.spawn_local(Rc::clone(&door).keep(listener, entrance, stop.clone()));
         }
         accepting.close();
         accepting.wait().await;

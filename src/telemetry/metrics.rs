@@ -161,6 +161,31 @@ impl Shed {
     }
 }
 
+/// Why a connection is closed for its PROXY header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoHeader {
+    /// Its peer is not trusted to announce anybody.
+    Untrusted,
+    /// It begins with none, or with one that breaks off or is malformed.
+    Malformed,
+    /// The header did not arrive in time.
+    TimedOut,
+}
+
+impl NoHeader {
+    const ALL: [Self; 3] = [Self::Untrusted, Self::Malformed, Self::TimedOut];
+
+    /// The label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Untrusted => "untrusted",
+            Self::Malformed => "malformed",
+            Self::TimedOut => "timed_out",
+        }
+    }
+}
+
 /// The series, each ready to be counted without a lookup.
 #[derive(Debug)]
 pub struct Metrics {
@@ -172,6 +197,7 @@ pub struct Metrics {
     resolve_cache: Vec<IntCounter>,
     retries: Vec<IntCounter>,
     shed: Vec<IntCounter>,
+    no_header: Vec<IntCounter>,
     /// Requests being answered right now.
     pub active_requests: IntGauge,
     /// Connections of clients.
@@ -234,6 +260,11 @@ impl Metrics {
             "Requests and connections turned away for want of room",
             "reason",
         );
+        let no_header = counters(
+            "m3o_ingress_proxy_protocol_refused_total",
+            "Connections closed for their PROXY header",
+            "reason",
+        );
         let build = prometheus::IntGaugeVec::new(
             Opts::new(
                 "m3o_ingress_build_info",
@@ -250,26 +281,18 @@ impl Metrics {
                 .flat_map(|route| CLASSES.map(|class| [route.as_str(), class]))
                 .map(|labels| durations.with_label_values(&labels))
                 .collect(),
-            resolve_cache: CacheResult::ALL
-                .iter()
-                .map(|result| cache.with_label_values(&[result.as_str()]))
-                .collect(),
-            retries: Retry::ALL
-                .iter()
-                .map(|reason| retries.with_label_values(&[reason.as_str()]))
-                .collect(),
             runtimes: Mutex::default(),
             tasks: gauge("m3o_ingress_tasks", "Tasks that have not ended"),
+            resolve_cache: each(&cache, CacheResult::ALL.map(CacheResult::as_str)),
+            retries: each(&retries, Retry::ALL.map(Retry::as_str)),
             active_requests: gauge("http_server_active_requests", "Requests being answered"),
             connections: gauge("m3o_ingress_connections", "Connections of clients"),
             pool_opened: pool.with_label_values(&["opened"]),
             pool_reused: pool.with_label_values(&["reused"]),
             pool_failed: pool.with_label_values(&["failed"]),
             pool_idle: gauge("m3o_ingress_pool_idle", "Connections kept idle"),
-            shed: Shed::ALL
-                .iter()
-                .map(|reason| shed.with_label_values(&[reason.as_str()]))
-                .collect(),
+            shed: each(&shed, Shed::ALL.map(Shed::as_str)),
+            no_header: each(&no_header, NoHeader::ALL.map(NoHeader::as_str)),
             overloaded: gauge(
                 "m3o_ingress_overloaded_workers",
                 "Workers that have more to do than they can",
@@ -284,12 +307,13 @@ impl Metrics {
             ),
             registry,
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 14] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 15] = [
             Box::new(durations),
             Box::new(cache),
             Box::new(pool),
             Box::new(retries),
             Box::new(shed),
+            Box::new(no_header),
             Box::new(build),
             Box::new(metrics.tasks.clone()),
             Box::new(metrics.active_requests.clone()),
@@ -341,6 +365,11 @@ impl Metrics {
         self.runtimes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts a connection that is closed for its PROXY header.
+    pub fn closed_for_header(&self, reason: NoHeader) {
+        self.no_header[reason as usize].inc();
+    }
+
     /// Everything in the text format of Prometheus.
     #[must_use]
     pub fn to_text(&self) -> Vec<u8> {
@@ -369,6 +398,12 @@ fn counters(name: &str, help: &str, label: &str) -> IntCounterVec {
     IntCounterVec::new(Opts::new(name, help), &[label]).expect("static name and label")
 }
 
+fn each<const N: usize>(series: &IntCounterVec, labels: [&str; N]) -> Vec<IntCounter> {
+    labels
+        .map(|label| series.with_label_values(&[label]))
+        .into()
+}
+
 fn counter(name: &str, help: &str) -> IntCounter {
     IntCounter::new(name, help).expect("static name")
 }
@@ -384,6 +419,7 @@ mod tests {
         metrics.resolved(CacheResult::Negative);
         metrics.retried(Retry::BrokenOff);
         metrics.shed(Shed::Descriptors);
+        metrics.closed_for_header(NoHeader::TimedOut);
         let text = String::from_utf8(metrics.to_text()).unwrap();
         for line in [
             r#"http_server_request_duration_seconds_count{http_response_status_class="3xx",http_route="verify"} 1"#,
@@ -393,6 +429,7 @@ mod tests {
             r#"m3o_ingress_backend_retries_total{reason="unsent"} 0"#,
             r#"m3o_ingress_shed_total{reason="descriptors"} 1"#,
             r#"m3o_ingress_shed_total{reason="connections"} 0"#,
+            r#"m3o_ingress_proxy_protocol_refused_total{reason="timed_out"} 1"#,
             "http_server_active_requests 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -35,13 +35,19 @@ impl Scheme {
     }
 }
 
+/// A public listener: its place among those of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ListenerId(pub u16);
+
 /// One connection of a client, as handlers see it.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// The address at the other end.
+    /// The address at the other end, or the one that a load balancer announces.
     pub address: SocketAddr,
     /// What it speaks.
     pub scheme: Scheme,
+    /// Where it came in.
+    pub listener: ListenerId,
     /// The timer of its connection.
     pub timer: Timer,
     /// Made once a connection, so that no request has to.
@@ -57,9 +63,16 @@ impl Peer {
         Self {
             address: SocketAddr::new(address.ip().to_canonical(), address.port()),
             scheme,
+            listener: ListenerId::default(),
             timer,
             address_value: HeaderValue::try_from(ip).expect("an address is visible ASCII"),
         }
+    }
+
+    /// The same, come in by `listener`.
+    #[must_use]
+    pub fn by(self, listener: ListenerId) -> Self {
+        Self { listener, ..self }
     }
 
     /// The IP address as a field value.

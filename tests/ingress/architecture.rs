@@ -98,7 +98,7 @@ fn only_the_platforms_store_knows_its_engine() {
 #[test]
 fn only_one_file_of_the_proxy_gives_an_error_a_status() {
     // What is no failure has its status where it is made.
-    let fine = words("OK NO_CONTENT FOUND SWITCHING_PROTOCOLS");
+    let fine = words("OK NO_CONTENT FOUND PERMANENT_REDIRECT SWITCHING_PROTOCOLS");
     let known = [
         // Read from the API, not given.
         ("proxy/link.rs", "BAD_REQUEST"),

@@ -223,6 +223,8 @@ const PROMISES: &[(&str, &[&str])] = &[
         &[
             "what_a_stranger_says_about_who_is_behind_it_is_replaced",
             "what_a_trusted_proxy_says_is_kept_and_added_to",
+            "whoever_is_not_trusted_is_closed_and_announces_nobody",
+            "a_client_is_trusted_for_what_it_is_and_not_for_who_announces_it",
         ],
     ),
     (

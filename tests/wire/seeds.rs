@@ -11,6 +11,7 @@ fn every_seed_passes_the_check_of_its_target() {
     check("host", checks::host::check);
     check("location", checks::location::check);
     check("parameters", checks::parameters::check);
+    check("proxy_protocol", checks::proxy_protocol::check);
     check("request", checks::request::check);
     check("response", checks::response::check);
     check("route", checks::route::check);

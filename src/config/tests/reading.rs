@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn what_is_printed_reads_back_the_same() {
     let text = format!(
-        "{FINE}[limits]\nheader = 18000\n[cache]\ncapacity = 5\n[user]\nconfirm = 'auto'\nredirect_hosts = 'x.example'\n[backends]\ntrusted_proxies = ['10.0.0.0/8']"
+        "{FINE}[limits]\nheader = 18000\n[cache]\ncapacity = 5\n[user]\nconfirm = 'auto'\nredirect_hosts = 'x.example'\n[backends]\ntrusted_proxies = ['10.0.0.0/8']\n[https]\nredirect = true\n[https.domains.'m3o.app']\nhsts = '0s'\n[https.listeners.'127.0.0.1:8080']\nredirect = false"
     );
     let none = Environment::default();
     let config = Config::parse("f", &text, &none).unwrap();
@@ -71,6 +71,7 @@ fn every_key_is_explained_in_our_file() {
                 line.strip_prefix(key.as_str())
                     .is_some_and(|rest| rest.trim_start().starts_with('='))
                     || **line == *format!("[{section}.{key}]")
+                    || line.starts_with(&format!("[{section}.{key}."))
             });
             assert!(explained, "{section}.{key}");
         }

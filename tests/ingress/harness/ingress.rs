@@ -19,6 +19,8 @@ use super::message::Reply;
 /// An ingress that serves until it is dropped.
 pub(crate) struct TestIngress {
     pub(crate) address: SocketAddr,
+    /// All public ones, of which that is the first.
+    pub(crate) public: Vec<SocketAddr>,
     pub(crate) admin: SocketAddr,
     stopper: Stopper,
     running: Option<JoinHandle<Result<(), Error>>>,
@@ -90,6 +92,7 @@ impl TestIngress {
         let running = std::thread::spawn(move || ingress.run(Stop::clone(&stop)));
         Self {
             address: addresses.http[0],
+            public: addresses.http,
             admin: addresses.admin.unwrap(),
             stopper,
             running: Some(running),
