@@ -9,11 +9,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::door::Door;
-use super::listener::Announcers;
+use super::listener::{Announcers, Entrance};
 use super::proxy_protocol::{self, BadHeader, LONGEST, Origin};
 use crate::telemetry::metrics::NoHeader;
 use crate::wire::Handler;
-use crate::wire::peer::ListenerId;
 
 impl<H: Handler + 'static> Door<H> {
     /// Reads the header, and then lets the connection in as one of whoever it names.
@@ -25,7 +24,7 @@ impl<H: Handler + 'static> Door<H> {
         mut stream: TcpStream,
         address: SocketAddr,
         announcers: &Announcers,
-        listener: ListenerId,
+        entrance: &Entrance,
     ) {
         if !announcers.include(address.ip()) {
             return self.close_for(NoHeader::Untrusted, address, None);
@@ -34,14 +33,14 @@ impl<H: Handler + 'static> Door<H> {
             Ok(permit) => permit,
             Err(refused) => return self.turn_away(stream, address, refused.into()),
         };
-        let door = Rc::clone(self);
+        let (door, entrance) = (Rc::clone(self), entrance.clone());
         self.spawn(async move {
             let limit = door.settings.timeouts.header;
             match tokio::time::timeout(limit, read(&mut stream)).await {
                 Ok(Ok(Origin::Client(client))) => {
-                    door.admit(stream, client, permit.of(client.ip()), listener);
+                    door.admit(stream, client, permit.of(client.ip()), &entrance);
                 }
-                Ok(Ok(Origin::Unnamed)) => door.admit(stream, address, Ok(permit), listener),
+                Ok(Ok(Origin::Unnamed)) => door.admit(stream, address, Ok(permit), &entrance),
                 Ok(Err(Ended::Unused)) => {}
                 Ok(Err(Ended::Bad(bad))) => {
                     door.close_for(NoHeader::Malformed, address, Some(bad));

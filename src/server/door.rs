@@ -23,7 +23,6 @@ use super::refusal::{self, Form, Refusal};
 use super::shutdown::{Stage, Stop};
 use crate::id::RequestId;
 use crate::telemetry::metrics::{Metrics, Shed};
-use crate::wire::peer::ListenerId;
 use crate::wire::timer::Timer;
 use crate::wire::{Handler, Peer, Scheme};
 
@@ -187,13 +186,8 @@ impl<H: Handler + 'static> Door<H> {
             return self.turn_away(stream, address, Shed::Descriptors);
         }
         match &entrance.announcers {
-            None => self.admit(
-                stream,
-                address,
-                self.permits.take(address.ip()),
-                entrance.id,
-            ),
-            Some(announcers) => self.connect_announced(stream, address, announcers, entrance.id),
+            None => self.admit(stream, address, self.permits.take(address.ip()), entrance),
+            Some(announcers) => self.connect_announced(stream, address, announcers, entrance),
         }
     }
 
@@ -203,10 +197,10 @@ impl<H: Handler + 'static> Door<H> {
         stream: TcpStream,
         address: SocketAddr,
         permit: Result<Permit, Refused>,
-        listener: ListenerId,
+        entrance: &Entrance,
     ) {
         match permit {
-            Ok(permit) => self.welcome(stream, address, permit, listener),
+            Ok(permit) => self.welcome(stream, address, permit, entrance),
             Err(refused) => self.turn_away(stream, address, refused.into()),
         }
     }
@@ -226,9 +220,9 @@ impl<H: Handler + 'static> Door<H> {
         stream: TcpStream,
         address: SocketAddr,
         permit: Permit,
-        listener: ListenerId,
+        entrance: &Entrance,
     ) {
-        let peer = Peer::new(address, Scheme::Http, Timer::new()).by(listener);
+        let peer = Peer::new(address, Scheme::Http, Timer::new()).by(entrance.id);
         let door = Rc::clone(self);
         let drained = self.drain.join();
         let serving = async move {
