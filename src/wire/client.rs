@@ -326,9 +326,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// What is known of the length of the response's body.
     pub fn size_hint(&self) -> SizeHint {
-        self.decoder
-            .left()
-            .map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.decoder.size_hint()
     }
 
     /// Gives the memory of its buffers back.

@@ -409,8 +409,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source for RequestBody<S> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let left = self.0.borrow().decoder.left();
-        left.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.0.borrow().decoder.size_hint()
     }
 }
 

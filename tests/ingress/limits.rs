@@ -119,6 +119,19 @@ fn a_body_that_becomes_too_large_is_a_413_and_never_whole_at_the_backend() {
 }
 
 #[test]
+fn a_chunk_that_is_announced_larger_than_the_limit_is_a_413_at_once() {
+    let blog = blog(|config| config.limits.body = 10);
+    for sent in ["b\r\n", "ffffffffffffffff\r\nx", "8\r\nxxxxxxxx\r\n3\r\n"] {
+        let mut caller = blog.ingress.caller();
+        caller.send(format!(
+            "POST / HTTP/1.1\r\nHost: {BLOG}\r\nTransfer-Encoding: chunked\r\n\r\n{sent}"
+        ));
+        caller.reply().expect(413);
+        caller.rest();
+    }
+}
+
+#[test]
 fn no_limit_on_a_body_is_none() {
     let blog = blog(|config| config.limits.body = 0);
     let body = vec![b'x'; 3 << 20];

@@ -147,6 +147,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_head_over_the_limit_is_a_431",
             "too_many_fields_are_a_431",
             "a_body_that_becomes_too_large_is_a_413_and_never_whole_at_the_backend",
+            "a_chunk_that_is_announced_larger_than_the_limit_is_a_413_at_once",
         ],
     ),
     ("decompression", &["a_compressed_form_is_a_415"]),
