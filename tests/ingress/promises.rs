@@ -302,6 +302,8 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_client_that_leaves_a_stream_takes_the_backend_along",
             "a_client_that_leaves_a_flood_unread_takes_the_backend_along",
             "a_client_that_resets_an_upload_is_noticed_though_the_backend_does_not_read",
+            "a_client_that_closed_its_half_and_waits_for_long_has_left",
+            "an_upload_that_is_cut_short_by_closing_a_half_never_looks_whole",
         ],
     ),
     (
