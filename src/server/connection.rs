@@ -238,7 +238,7 @@ impl<S: Transport + 'static> Connection<'_, S> {
     }
 
     /// Waits for the answer; `None` when the client leaves first.
-    async fn response<T>(&mut self, answering: impl Future<Output = T>) -> Option<T> {
+    async fn response<T>(&self, answering: impl Future<Output = T>) -> Option<T> {
         let mut answering = pin!(Some(answering));
         let mut watch = Watch::default();
         poll_fn(|context| {
