@@ -1,10 +1,11 @@
 //! Requests that could be read in two ways: each is refused and its connection closed, nothing of it
 //! comes whole to the backend, and nobody else notices.
 
+use std::io::Read;
 use std::net::Shutdown;
 
 use crate::harness::front::{BLOG, Front, check_error};
-use crate::harness::{TestApi, TestIngress, eventually};
+use crate::harness::{TestApi, TestIngress};
 
 /// What an attacker would like somebody to take for a request of its own.
 const SMUGGLED: &[u8] = b"GET /smuggled HTTP/1.1\r\nHost: blog.m3o.app\r\n\r\n";
@@ -290,6 +291,30 @@ fn a_length_that_no_body_can_have_is_refused_before_the_backend_is_asked() {
             .any(|seen| seen.target() == "/attack"),
         "the backend was asked"
     );
+}
+
+#[test]
+fn an_answer_that_leaves_a_body_unread_says_that_the_connection_ends() {
+    let front = Front::new();
+    let mut caller = front.ingress.caller();
+    caller.send("POST / HTTP/1.1\r\nHost: nobody.example\r\nContent-Length: 1000\r\n\r\nsome");
+    let reply = caller.reply().expect(404);
+    assert_eq!(reply.field("Connection"), Some("close"));
+    caller.rest();
+}
+
+#[test]
+fn a_refusal_ends_in_order_although_more_was_sent() {
+    let front = Front::new();
+    let mut caller = front.ingress.caller();
+    caller.send([&b"GET  / HTTP/1.1\r\n"[..], &[b'x'; 300_000]].concat());
+    caller.reply().expect(400);
+    // A reset could overtake the answer.
+    let mut stream = caller.stream();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    for _ in 0..20 {
+        caller.send([b'x'; 10_000]);
+    }
 }
 
 #[test]

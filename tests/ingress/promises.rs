@@ -193,7 +193,13 @@ const PROMISES: &[(&str, &[&str])] = &[
         "looking spends no token",
         &["looking_at_a_link_never_spends_its_token"],
     ),
-    ("loops", &["a_request_that_was_here_three_times_is_a_loop"]),
+    (
+        "loops",
+        &[
+            "a_request_that_was_here_three_times_is_a_loop",
+            "a_call_that_was_here_three_times_is_a_loop",
+        ],
+    ),
     (
         "the cache holds answers of one id alone",
         &[

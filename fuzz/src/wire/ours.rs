@@ -48,7 +48,7 @@ async fn serve(stream: DuplexStream, bodies: Bodies, seen: &RefCell<Vec<Message>
             Next::Refused(bad) => return End::Refused(bad.to_string()),
         };
         let ended = match bodies {
-            Bodies::Read => receive(&mut server, &mut message).await,
+            Bodies::Read => receive(&server, &mut message).await,
             Bodies::Dropped => Ok(()),
         };
         message.whole = bodies == Bodies::Read && ended.is_ok();
@@ -64,7 +64,7 @@ async fn serve(stream: DuplexStream, bodies: Bodies, seen: &RefCell<Vec<Message>
     }
 }
 
-async fn receive(server: &mut Server<DuplexStream>, message: &mut Message) -> Result<(), End> {
+async fn receive(server: &Server<DuplexStream>, message: &mut Message) -> Result<(), End> {
     let Some(mut body) = server.body() else {
         return Ok(());
     };
