@@ -169,6 +169,28 @@ in_stopped_time! {
 }
 
 #[tokio::test]
+async fn a_connection_that_was_unused_for_its_time_is_closed() {
+    LocalSet::new()
+        .run_until(async {
+            let limits = PoolLimits {
+                connections: 8,
+                per_backend: 8,
+                idle: Duration::from_millis(20),
+            };
+            let pool = Pool::for_tests_with(limits);
+            let mut theirs = give_one_back(&pool, &origin("http://a.test"));
+            let start = Instant::now();
+            while pool.metrics.pool_idle.get() > 0 {
+                assert!(start.elapsed() < Duration::from_secs(10));
+                tokio::task::yield_now().await;
+            }
+            assert!(start.elapsed() >= limits.idle);
+            assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn what_the_other_side_closed_is_dropped_by_the_next_sweep() {
     LocalSet::new()
         .run_until(async {

@@ -71,7 +71,11 @@ impl Backend {
         {
             return Ok(target.clone());
         }
-        let path = asked.path();
+        let path = match asked.path() {
+            // RFC 9110, 9.3.7: the whole server, of which this is all that its app has.
+            "*" => "/",
+            path => path,
+        };
         let slash = if path.starts_with('/') { "" } else { "/" };
         let query = asked.query().unwrap_or_default();
         let mark = if self.query.is_empty() && asked.query().is_none() {
@@ -123,6 +127,8 @@ mod tests {
         check("http://b/p?k=v", "/x?", "/p/x?k=v");
         check("http://b/p", "http://public.example/x", "/p/x");
         check("http://b/p#fragment", "/x", "/p/x");
+        check("http://b", "*", "*");
+        check("http://b/p", "*", "/p/");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::telemetry::exchange;
 use crate::wire::body::{Answer, Cut, Received};
 use crate::wire::head::HeadLimits;
 use crate::wire::link::Transport;
-use crate::wire::server::{After, Next, Server};
+use crate::wire::server::{After, Next, Presence, Server};
 use crate::wire::timer::{Alarm, Deadline};
 use crate::wire::tunnel::Tunnel;
 use crate::wire::{Body, Handler, Peer, Request};
@@ -105,8 +105,19 @@ enum Wait {
     Head,
 }
 
+/// What is remembered of a client while its answer is not there.
+#[derive(Debug, Default)]
+struct Watch {
+    /// When to look after it again, where nobody would tell that it left.
+    look: Option<Deadline>,
+    /// Until when a client that sends no more is waited with.
+    grace: Option<Deadline>,
+}
+
 /// A client of which no more is read ahead is looked at so often.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(250);
+/// A client that has closed its half is taken to have left when nothing has moved for so long.
+const GRACE: Duration = Duration::from_millis(400);
 /// An idle connection keeps its buffers for so long.
 const REST: Duration = Duration::from_secs(1);
 
@@ -227,15 +238,15 @@ impl<S: Transport + 'static> Connection<'_, S> {
     }
 
     /// Waits for the answer; `None` when the client leaves first.
-    async fn response<T>(&mut self, answering: impl Future<Output = T>) -> Option<T> {
+    async fn response<T>(&self, answering: impl Future<Output = T>) -> Option<T> {
         let mut answering = pin!(Some(answering));
-        let mut look = None;
+        let mut watch = Watch::default();
         poll_fn(|context| {
             let polled = answering.as_mut().as_pin_mut();
             if let Some(Poll::Ready(response)) = polled.map(|answering| answering.poll(context)) {
                 return Poll::Ready(Some(response));
             }
-            if self.has_left(&mut look, context) {
+            if self.has_left(&mut watch, context) {
                 exchange::client_left(|| answering.set(None));
                 return Poll::Ready(None);
             }
@@ -244,15 +255,19 @@ impl<S: Transport + 'static> Connection<'_, S> {
         .await
     }
 
-    /// Whether the client has left. `look` is when to look again, where nobody would tell.
-    fn has_left(&mut self, look: &mut Option<Deadline>, context: &mut Context<'_>) -> bool {
+    /// Whether the client has left.
+    fn has_left(&self, watch: &mut Watch, context: &mut Context<'_>) -> bool {
         loop {
-            if self.server.has_left(context) {
-                return true;
+            match self.server.presence(context) {
+                Presence::Gone => return true,
+                // One that waits for its answer looks the same, until it does not get one.
+                Presence::Silent => return self.peer.timer.is_stuck(GRACE, &mut watch.grace),
+                Presence::Here => {}
             }
             if !self.server.is_full() {
                 return false;
             }
+            let look = &mut watch.look;
             let deadline = look.get_or_insert_with(|| self.peer.timer.after(LOOK));
             if !self.peer.timer.passed(*deadline) {
                 return false;
@@ -269,24 +284,25 @@ impl<S: Transport + 'static> Connection<'_, S> {
         // What the client had taken when it began to wait, and how long it may.
         let mut written = 0;
         let mut stuck: Option<Deadline> = None;
-        let mut look = None;
+        let mut watch = Watch::default();
         let ended = poll_fn(|context| {
             if let Poll::Ready(ended) = self.server.poll_answer(&mut body, &mut encoder, context) {
                 return Poll::Ready(ended);
             }
+            if self.server.written() != written {
+                written = self.server.written();
+                stuck = None;
+                watch.grace = None;
+            }
             if !self.server.is_writing() {
                 stuck = None;
-                return if self.has_left(&mut look, context) {
+                return if self.has_left(&mut watch, context) {
                     Poll::Ready(Err(Cut::Client))
                 } else {
                     Poll::Pending
                 };
             }
             body.poll_upload(context);
-            if self.server.written() != written {
-                written = self.server.written();
-                stuck = None;
-            }
             let limit = self.settings.timeouts.response;
             if self.peer.timer.is_stuck(limit, &mut stuck) {
                 return Poll::Ready(Err(Cut::Client));

@@ -300,9 +300,12 @@ impl Received {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = match self.ahead.take() {
             Some(data) => Frame::data(data),
-            None => match ready!(self.stall.poll_frame(&mut *self.source, context)) {
-                Some(Ok(frame)) => frame,
-                other => return Poll::Ready(other),
+            None => match self.stall.poll_frame(&mut *self.source, context) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Pending if self.is_announced_too_large() => {
+                    return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
+                }
+                other => return other,
             },
         };
         self.stall.timer.touch();
@@ -311,7 +314,15 @@ impl Received {
             return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
         };
         self.left = left;
+        if self.is_announced_too_large() {
+            return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
+        }
         Poll::Ready(Some(Ok(frame)))
+    }
+
+    /// Whether what is to come, by the size of its chunk, is more than may come.
+    fn is_announced_too_large(&self) -> bool {
+        self.source.size_hint().lower() > self.left
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -326,9 +326,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// What is known of the length of the response's body.
     pub fn size_hint(&self) -> SizeHint {
-        self.decoder
-            .left()
-            .map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.decoder.size_hint()
     }
 
     /// Gives the memory of its buffers back.
@@ -439,6 +437,48 @@ mod tests {
         let frame = poll_fn(|context| client.poll_frame(context)).await;
         assert!(matches!(frame, Some(Err(body::Error::Malformed(_)))));
         assert!(!client.is_ended() && !client.is_free());
+    }
+
+    /// A stream to a server that takes nothing any more.
+    struct Deaf(DuplexStream);
+
+    impl AsyncRead for Deaf {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for Deaf {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+            _data: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_server_has_said_counts_although_it_takes_no_more() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let mut client = Client::new(Deaf(ours));
+        let answer = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n";
+        theirs.write_all(answer).await.unwrap();
+        let head = response(&mut client, post(vec![Ok("body")])).await.unwrap();
+        assert_eq!(head.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(!client.is_free());
     }
 
     /// A stream that takes bytes and passes them on only at the second time of asking, as TLS does

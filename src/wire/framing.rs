@@ -3,6 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderMap};
 use http::{HeaderValue, StatusCode, Version};
+use http_body::SizeHint;
 use memchr::memchr;
 
 use super::head::{self, BadHead, HeadLimits, Scan};
@@ -191,6 +192,19 @@ impl Decoder {
             State::Ended => Some(0),
             _ => None,
         }
+    }
+
+    /// What is known of its length: of chunks, that the one which has begun is still to come.
+    #[must_use]
+    pub fn size_hint(&self) -> SizeHint {
+        let mut hint = SizeHint::default();
+        match self.state {
+            State::Exact(left) => hint.set_exact(left),
+            State::Chunk(left) => hint.set_lower(left),
+            State::Ended => hint.set_exact(0),
+            _ => {}
+        }
+        hint
     }
 
     /// The connection ended: whether the body did, too.

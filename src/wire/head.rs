@@ -278,7 +278,8 @@ fn uri(target: Bytes, method: &Method) -> Result<Uri, BadHead> {
     } else if is_asterisk {
         method == Method::OPTIONS
     } else {
-        uri.scheme().is_some()
+        // RFC 9112, 3.2.2. Other schemes are for proxies that a client has chosen.
+        matches!(uri.scheme_str(), Some("http" | "https"))
     };
     if fits { Ok(uri) } else { Err(TARGET) }
 }
@@ -407,6 +408,7 @@ mod tests {
             "GET a HTTP/1.1\r\n\r\n",
             "GET * HTTP/1.1\r\n\r\n",
             "GET x:80 HTTP/1.1\r\n\r\n",
+            "GET ftp://x/ HTTP/1.1\r\n\r\n",
             "CONNECT x HTTP/1.1\r\n\r\n",
             "CONNECT http://x/ HTTP/1.1\r\n\r\n",
             "CONNECT / HTTP/1.1\r\n\r\n",

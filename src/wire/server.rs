@@ -38,7 +38,9 @@ struct Half<S> {
     decoder: Decoder,
     /// Whether the client waits for our word before it sends the body.
     expects: bool,
-    /// Whether it has closed its end, or the connection broke.
+    /// Whether it has closed its half.
+    ended: bool,
+    /// Whether it has left: its request was cut short, or the connection broke.
     left: bool,
     /// Whether the end of the connection would be taken for that of the answer.
     ends_answer: bool,
@@ -75,6 +77,17 @@ pub enum After {
     Linger,
 }
 
+/// What is known of a client whose answer is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It waits, or sends.
+    Here,
+    /// It has closed its half of the connection: it sends no more, and may have left.
+    Silent,
+    /// It has left.
+    Gone,
+}
+
 /// Bytes that are read ahead while a request is answered.
 const AHEAD: usize = 16 << 10;
 
@@ -86,6 +99,7 @@ impl<S: Transport + 'static> Server<S> {
                 link: Link::new(stream),
                 decoder: Decoder::new(Length::Exact(0), limits),
                 expects: false,
+                ended: false,
                 left: false,
                 ends_answer: false,
             })),
@@ -164,25 +178,36 @@ impl<S: Transport + 'static> Server<S> {
         (!half.decoder.is_ended()).then(|| Box::new(RequestBody(Rc::clone(&self.half))) as _)
     }
 
-    /// Whether so much was read ahead that the client must be [looked at](Self::has_left) again and
+    /// Whether so much was read ahead that the client must be [looked at](Self::presence) again and
     /// again: nothing tells when it leaves.
     pub fn is_full(&self) -> bool {
         self.half.borrow().link.input.len() >= AHEAD
     }
 
-    /// Whether the client has left. To be asked while its answer is not there: what it sends
-    /// meanwhile is read ahead, within bounds.
-    pub fn has_left(&mut self, context: &mut Context<'_>) -> bool {
+    /// What is known of the client. To be asked while its answer is not there: what it sends meanwhile
+    /// is read ahead, within bounds.
+    pub fn presence(&self, context: &mut Context<'_>) -> Presence {
         let mut half = self.half.borrow_mut();
-        while !half.left && half.link.input.len() < AHEAD {
+        while !half.left && !half.ended && half.link.input.len() < AHEAD {
             match half.link.poll_fill(context, Some(0)) {
-                Poll::Ready(Ok(0) | Err(_)) => half.left = true,
+                Poll::Ready(Ok(0)) => {
+                    half.ended = true;
+                    // Whoever reads the body finds out whether it was cut short.
+                    context.waker().wake_by_ref();
+                }
                 Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => half.left = true,
                 Poll::Pending => break,
             }
         }
-        half.left |= half.link.input.len() >= AHEAD && half.link.transport().has_closed();
-        half.left
+        let is_full = half.link.input.len() >= AHEAD;
+        if half.left {
+            Presence::Gone
+        } else if half.ended || (is_full && half.link.transport().has_closed()) {
+            Presence::Silent
+        } else {
+            Presence::Here
+        }
     }
 
     /// Puts the head of an answer in line to be written, and says how its body is to be framed.
@@ -409,8 +434,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Source for RequestBody<S> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let left = self.0.borrow().decoder.left();
-        left.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.0.borrow().decoder.size_hint()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Backends and clients that fail or leave, at every stage: somebody is told in time, and nothing is
 //! held for who is gone.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -193,6 +193,23 @@ fn an_early_answer_reaches_a_client_that_is_still_sending() {
         eventually("the backend is let go", || {
             front.backend.opened() - front.backend.closed() <= 1
         });
+    }
+}
+
+#[test]
+fn an_early_answer_ends_in_order_although_more_was_sent() {
+    let front = Front::scripted(|answering| {
+        answering.write(response("413 Payload Too Large", "", "no more"));
+        answering.close();
+    });
+    let mut caller = front.ingress.caller();
+    let head = format!("POST /attack HTTP/1.1\r\nHost: {BLOG}\r\nContent-Length: 3000000\r\n\r\n");
+    caller.send([head.as_bytes(), &[b'x'; 300_000]].concat());
+    caller.reply().expect(413);
+    let mut stream = caller.stream();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    for _ in 0..20 {
+        caller.send([b'x'; 10_000]);
     }
 }
 

@@ -74,17 +74,15 @@ fn too_many_fields_are_a_431() {
 #[test]
 fn a_body_that_is_declared_too_large_is_a_413_before_the_backend_is_asked() {
     let blog = blog(|config| config.limits.body = 10);
-    blog.ingress
-        .caller()
-        .post(BLOG, "/", "", &[b'x'; 10])
-        .expect(200);
     let mut caller = blog.ingress.caller();
     caller.send(format!(
         "POST / HTTP/1.1\r\nHost: {BLOG}\r\nContent-Length: 11\r\n\r\n"
     ));
     caller.reply().expect(413);
     caller.rest();
-    assert_eq!(blog.backend.seen().len(), 1);
+    assert_eq!(blog.backend.opened(), 0);
+    let mut caller = blog.ingress.caller();
+    caller.post(BLOG, "/", "", &[b'x'; 10]).expect(200);
 }
 
 #[test]
@@ -116,6 +114,35 @@ fn a_body_that_becomes_too_large_is_a_413_and_never_whole_at_the_backend() {
         !whole.load(Ordering::SeqCst),
         "it looks whole to the backend"
     );
+}
+
+#[test]
+fn a_chunk_that_is_announced_larger_than_the_limit_is_a_413_at_once() {
+    let blog = blog(|config| config.limits.body = 10);
+    for sent in ["b\r\n", "ffffffffffffffff\r\nx", "8\r\nxxxxxxxx\r\n3\r\n"] {
+        let mut caller = blog.ingress.caller();
+        caller.send(format!(
+            "POST / HTTP/1.1\r\nHost: {BLOG}\r\nTransfer-Encoding: chunked\r\n\r\n{sent}"
+        ));
+        caller.reply().expect(413);
+        caller.rest();
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_of_its_answer_is_cut_off() {
+    let backend = TestBackend::scripted(|answering| {
+        answering.write("HTTP/1.1 200 OK\r\n\r\n");
+        while answering.try_write([b'x'; 64 << 10]).is_ok() {}
+        answering.close();
+    });
+    let api = TestApi::with_app("blog", &backend.url());
+    let ingress = TestIngress::before_with(&api, |config| {
+        config.timeouts.response = Duration::from_millis(150);
+    });
+    let mut caller = ingress.caller();
+    caller.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+    eventually("the backend is let go", || backend.closed() == 1);
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod faults;
 mod forwarding;
 mod framing;
 mod functions;
+mod half_closed;
 mod harness;
 mod hop_by_hop;
 mod hosts;

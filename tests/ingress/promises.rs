@@ -147,6 +147,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_head_over_the_limit_is_a_431",
             "too_many_fields_are_a_431",
             "a_body_that_becomes_too_large_is_a_413_and_never_whole_at_the_backend",
+            "a_chunk_that_is_announced_larger_than_the_limit_is_a_413_at_once",
         ],
     ),
     ("decompression", &["a_compressed_form_is_a_415"]),
@@ -192,7 +193,13 @@ const PROMISES: &[(&str, &[&str])] = &[
         "looking spends no token",
         &["looking_at_a_link_never_spends_its_token"],
     ),
-    ("loops", &["a_request_that_was_here_three_times_is_a_loop"]),
+    (
+        "loops",
+        &[
+            "a_request_that_was_here_three_times_is_a_loop",
+            "a_call_that_was_here_three_times_is_a_loop",
+        ],
+    ),
     (
         "the cache holds answers of one id alone",
         &[
@@ -303,6 +310,8 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_client_that_leaves_a_stream_takes_the_backend_along",
             "a_client_that_leaves_a_flood_unread_takes_the_backend_along",
             "a_client_that_resets_an_upload_is_noticed_though_the_backend_does_not_read",
+            "a_client_that_closed_its_half_and_waits_for_long_has_left",
+            "an_upload_that_is_cut_short_by_closing_a_half_never_looks_whole",
         ],
     ),
     (

@@ -92,7 +92,11 @@ fn a_missing_app_is_asked_for_again_when_it_was_remembered_long_enough() {
 
 #[test]
 fn an_answer_that_makes_no_sense_is_a_502() {
+    let backend = TestBackend::answering(ok("hello"));
+    let good = format!(r#"{{"url":"{}"}}"#, backend.url());
     let answers = [
+        response("302 Found", "Content-Type: application/json\r\n", &good),
+        response("201 Created", "Content-Type: application/json\r\n", &good),
         response("200 OK", "Content-Type: text/html\r\n", "<html>hi</html>"),
         json_response("{}"),
         json_response(r#"{"url":""}"#),

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, StatusCode};
 use m3o_ingress::wire::body::{Body, Error as BodyError};
 use m3o_ingress::wire::client::{Client, Error};
 use m3o_ingress::wire::head::HeadLimits;
-use m3o_ingress::wire::server::{After, Next, Server};
+use m3o_ingress::wire::server::{After, Next, Presence, Server};
 use tokio::io::DuplexStream;
 
 use super::{End, Message, Reading, pieces};
@@ -48,7 +48,7 @@ async fn serve(stream: DuplexStream, bodies: Bodies, seen: &RefCell<Vec<Message>
             Next::Refused(bad) => return End::Refused(bad.to_string()),
         };
         let ended = match bodies {
-            Bodies::Read => receive(&mut server, &mut message).await,
+            Bodies::Read => receive(&server, &mut message).await,
             Bodies::Dropped => Ok(()),
         };
         message.whole = bodies == Bodies::Read && ended.is_ok();
@@ -64,15 +64,17 @@ async fn serve(stream: DuplexStream, bodies: Bodies, seen: &RefCell<Vec<Message>
     }
 }
 
-async fn receive(server: &mut Server<DuplexStream>, message: &mut Message) -> Result<(), End> {
+async fn receive(server: &Server<DuplexStream>, message: &mut Message) -> Result<(), End> {
     let Some(mut body) = server.body() else {
         return Ok(());
     };
     loop {
         // As whoever serves a connection does: it looks after a client that leaves.
         let frame = poll_fn(|context| match body.poll_frame(context) {
-            Poll::Pending if server.has_left(context) => Poll::Ready(Err(End::Bytes)),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => match server.presence(context) {
+                Presence::Gone => Poll::Ready(Err(End::Bytes)),
+                Presence::Here | Presence::Silent => Poll::Pending,
+            },
             Poll::Ready(frame) => Poll::Ready(Ok(frame)),
         });
         match frame.await? {

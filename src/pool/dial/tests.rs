@@ -65,3 +65,14 @@ async fn a_name_that_does_not_exist_is_said_to_be() {
     assert!(matches!(error, DialError::Name { .. }), "{error:?}");
     assert_eq!(error.to_string(), "cannot resolve http://gone.example:80");
 }
+
+#[tokio::test]
+async fn a_server_that_never_shakes_hands_is_given_up_in_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut dialer = dialer(true, &NameServer::new(Says::Missing));
+    dialer.timeout = Duration::from_millis(20);
+    let a = origin(&format!("https://{}", listener.local_addr().unwrap()));
+    let dialled = tokio::time::timeout(Duration::from_secs(10), dialer.dial(&a)).await;
+    let error = dialled.unwrap().unwrap_err();
+    assert!(matches!(error, DialError::TimedOut { .. }), "{error:?}");
+}

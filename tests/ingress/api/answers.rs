@@ -51,6 +51,18 @@ fn a_redirect_of_the_api_carries_no_token_anywhere() {
 }
 
 #[test]
+fn a_call_that_was_here_three_times_is_a_loop() {
+    let api = TestApi::new();
+    let ingress = TestIngress::before(&api);
+    let fields = format!("{AUTHORIZED}CDN-Loop: m3o-ingress, m3o-ingress, m3o-ingress\r\n");
+    let reply = ingress
+        .caller()
+        .ask("GET", "/api/helloworld/Call", HOST, &fields);
+    reply.expect(508);
+    assert_eq!(api.server().opened(), 0);
+}
+
+#[test]
 fn a_stream_arrives_line_by_line() {
     let gate = Gate::default();
     let held = gate.clone();
