@@ -24,6 +24,8 @@ pub struct Outgoing<B> {
     left: Option<u64>,
     /// Data that waits for room in the windows.
     ahead: Bytes,
+    /// What was taken of the body, as long as it may have to be sent again and is not too much.
+    kept: Option<Vec<Bytes>>,
     ended: bool,
 }
 
@@ -39,6 +41,10 @@ pub enum Unsent {
     Stream(#[source] h2::Error),
 }
 
+/// What is kept of a body to be sent again: most that are small, and the start of no other.
+const MOST_KEPT: usize = 64 << 10;
+const MOST_PIECES: usize = 32;
+
 const WRONG_LENGTH: body::Error =
     body::Error::Malformed("the body is not as long as its length says");
 
@@ -50,8 +56,31 @@ impl<B: HttpBody<Data = Bytes, Error = body::Error> + Unpin> Outgoing<B> {
             stream,
             left: length,
             ahead: Bytes::new(),
+            kept: None,
             ended: false,
         }
+    }
+
+    /// Keeps what is taken of the body, until it is too much: it may have to be sent again.
+    #[must_use]
+    pub fn keeping(mut self) -> Self {
+        self.kept = Some(Vec::new());
+        self
+    }
+
+    /// It need not be sent again.
+    pub fn let_go(&mut self) {
+        self.kept = None;
+    }
+
+    /// Gives up, and gives the body back with what was taken of it: `None` where that is not known any
+    /// more.
+    pub fn take_back(&mut self) -> Option<(B, Bytes)>
+    where
+        B: Default,
+    {
+        let kept = self.kept.take()?;
+        Some((std::mem::take(&mut self.body), kept.concat().into()))
     }
 
     /// The body, to do what is not sending it.
@@ -93,6 +122,7 @@ impl<B: HttpBody<Data = Bytes, Error = body::Error> + Unpin> Outgoing<B> {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => self.take(data)?,
                     Err(frame) => {
+                        self.kept = None;
                         if let Ok(trailers) = frame.into_trailers() {
                             return Poll::Ready(self.end(may_trail(trailers)));
                         }
@@ -116,6 +146,13 @@ impl<B: HttpBody<Data = Bytes, Error = body::Error> + Unpin> Outgoing<B> {
         if let Some(left) = &mut self.left {
             let length = data.len() as u64;
             *left = left.checked_sub(length).ok_or(Unsent::Body(WRONG_LENGTH))?;
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.push(data.clone());
+            let length: usize = kept.iter().map(Bytes::len).sum();
+            if length > MOST_KEPT || kept.len() > MOST_PIECES {
+                self.kept = None;
+            }
         }
         self.ahead = data;
         Ok(())
@@ -225,6 +262,17 @@ impl Incoming {
         if self.ended { self.whole() } else { Ok(()) }
     }
 
+    /// Many send the end apart from the data: where it is here already, the stream ends by itself.
+    fn look_for_end(&mut self, context: &mut Context<'_>) {
+        if self.left == Some(0)
+            && !self.ended
+            && let Poll::Ready(Some(Ok(more))) = self.stream.poll_data(context)
+            && more.is_empty()
+        {
+            self.ended = self.stream.is_end_stream();
+        }
+    }
+
     fn trailers(&mut self, fields: Option<HeaderMap>) -> Result<Option<Frame<Bytes>>, body::Error> {
         self.whole()?;
         if fields.as_ref().is_some_and(|map| map.len() > self.fields) {
@@ -255,6 +303,7 @@ impl Source for Incoming {
                 Some(Ok(data)) => {
                     self.take(&data)?;
                     if !data.is_empty() {
+                        self.look_for_end(context);
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
                     if self.ended {
