@@ -44,7 +44,7 @@ pub(super) enum Dialled {
     /// HTTP/1.1: one request at a time.
     Own(Stream),
     /// HTTP/2: many at once.
-    Shared(Fresh),
+    Shared(Box<Fresh>),
 }
 
 /// The names of protocols in TLS (RFC 7301, RFC 9113, 3.2).
@@ -166,7 +166,7 @@ impl Dialer {
             }
             let fresh = Fresh::greet(stream).await;
             fresh
-                .map(Dialled::Shared)
+                .map(|fresh| Dialled::Shared(Box::new(fresh)))
                 .map_err(|source| DialError::Connect {
                     origin: origin.clone(),
                     source,

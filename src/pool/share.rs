@@ -101,7 +101,7 @@ impl Pool {
 
     /// Starts the task of a fresh connection, and lets others use that. It has its seat until it is
     /// closed.
-    fn share(self: &Rc<Self>, fresh: Fresh, lane: &Rc<Lane>, seat: Seat) -> Rc<Shared> {
+    fn share(self: &Rc<Self>, fresh: Box<Fresh>, lane: &Rc<Lane>, seat: Seat) -> Rc<Shared> {
         let (shared, driver) = fresh.start(lane, self, self.dialer.timeout());
         lane.share(&shared);
         let (pool, ended) = (Rc::downgrade(self), Rc::downgrade(&shared));

@@ -215,9 +215,11 @@ fn may_trail(fields: HeaderMap) -> HeaderMap {
     kept
 }
 
-/// A body on its way in. What was read of it is given back to its window when more is asked for, so a
-/// reader that stops stops the other side. Dropped before its end, with all that is left of its
-/// stream, it takes that with it: the stream is reset.
+/// A body on its way in.
+///
+/// What was read of it is given back to its window when more is asked for, so a reader that stops stops
+/// the other side. Dropped before its end, with all that is left of its stream, it takes that with it:
+/// the stream is reset.
 #[derive(Debug)]
 pub struct Incoming {
     stream: RecvStream,
@@ -273,7 +275,7 @@ impl Incoming {
         }
     }
 
-    fn trailers(&mut self, fields: Option<HeaderMap>) -> Result<Option<Frame<Bytes>>, body::Error> {
+    fn trailers(&self, fields: Option<HeaderMap>) -> Result<Option<Frame<Bytes>>, body::Error> {
         self.whole()?;
         if fields.as_ref().is_some_and(|map| map.len() > self.fields) {
             return Err(body::Error::Malformed("there are too many trailers"));
