@@ -16,10 +16,12 @@ use http_body::{Body as _, Frame, SizeHint};
 use super::Error;
 use super::origin::Origin;
 use super::shared::Carried;
+use super::websocket::{self, Through};
 use crate::wire::body::{self, Sent, Source};
 use crate::wire::framing::{self, Length};
 use crate::wire::h2_body::{self, Incoming, Outgoing, Unsent};
 use crate::wire::head::BadHead;
+use crate::wire::tunnel::Tunnel;
 use crate::wire::{Body, Request, Response};
 
 /// Fields that a response may have, and its trailers, as over HTTP/1.1.
@@ -110,6 +112,44 @@ pub(super) async fn call(
             })
         }
     }
+}
+
+/// Asks for a WebSocket as HTTP/2 does it (RFC 8441), where `request` does as HTTP/1.1 does it, and
+/// answers likewise.
+///
+/// # Errors
+/// When no response came.
+pub(super) async fn websocket(
+    carried: Carried,
+    origin: &Origin,
+    request: &Request,
+) -> Result<Response, Failure> {
+    let mut head = head(origin, request, None)?;
+    *head.method_mut() = Method::CONNECT;
+    let protocol = h2::ext::Protocol::from_static(websocket::WEBSOCKET);
+    head.extensions_mut().insert(protocol);
+    let key = head.headers_mut().remove(header::SEC_WEBSOCKET_KEY);
+    let begun = carried.shared().sender().send_request(head, false);
+    let (response, mut stream) =
+        begun.map_err(|error| Failure::Unprocessed(h2_body::to_io(error)))?;
+    let mut call = Call {
+        response,
+        upload: None,
+        interim: 0,
+        carried,
+    };
+    let response = poll_fn(|context| call.poll_response(context)).await?;
+    if !response.status().is_success() {
+        // There is no tunnel, so there is no more to send.
+        let _ended = stream.send_data(Bytes::new(), true);
+        return call.answer(response, false);
+    }
+    check_fields(response.headers())?;
+    let (mut parts, received) = response.into_parts();
+    parts.version = Version::HTTP_11;
+    websocket::agree(&mut parts, key.as_ref());
+    let tunnel = Tunnel::new(Through::new(stream, received, call.carried));
+    Ok(Response::from_parts(parts, Body::Tunnel(tunnel)))
 }
 
 /// The head of `request` as HTTP/2 has it (RFC 9113, 8.3.1), with `length` said of its body.
@@ -219,9 +259,7 @@ impl Call {
     ) -> Result<Response, Failure> {
         self.carried.shared().traffic().was_useful();
         let (mut parts, stream) = response.into_parts();
-        if parts.headers.len() > MAX_FIELDS {
-            return Err(Failure::Malformed(BadHead::TooManyFields));
-        }
+        check_fields(&parts.headers)?;
         let length = framing::of_response(parts.status, parts.version, &parts.headers, to_head)
             .map_err(Failure::Malformed)?;
         one_length(&mut parts.headers);
@@ -241,6 +279,13 @@ impl Call {
         })));
         Ok(Response::from_parts(parts, body))
     }
+}
+
+fn check_fields(headers: &HeaderMap) -> Result<(), Failure> {
+    if headers.len() > MAX_FIELDS {
+        return Err(Failure::Malformed(BadHead::TooManyFields));
+    }
+    Ok(())
 }
 
 fn malformed<T>(what: &'static str) -> Result<T, Failure> {

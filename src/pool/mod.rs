@@ -36,6 +36,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod watched;
+mod websocket;
 
 pub use dial::{BadAuthorities, DialError, Dialer};
 pub use guard::Guard;

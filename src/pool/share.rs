@@ -11,7 +11,7 @@ use super::dial::Dialled;
 use super::lane::{Lane, Seat};
 use super::origin::{Origin, Spoken};
 use super::shared::{Carried, Fresh, Shared};
-use super::{Error, Pool, Resting};
+use super::{Error, Pool, Resting, websocket};
 use crate::telemetry::metrics::Retry;
 use crate::wire::{Request, Response};
 
@@ -32,13 +32,15 @@ impl Pool {
         request: &Request,
     ) -> Result<Obtained, Error> {
         let lane = self.lane(origin);
-        // Only HTTP/1.1 switches protocols, so a server that is to do so is offered nothing else.
         if request.headers().contains_key(header::UPGRADE) {
-            if origin.spoken() == Spoken::Http2 {
+            // Only HTTP/1.1 switches protocols, so a server that is to do so is offered nothing else.
+            if origin.spoken() != Spoken::Http2 {
+                return self.obtain_own(&lane).await.map(Obtained::Own);
+            }
+            if !websocket::is_asked_by(request.headers()) {
                 let origin = origin.clone();
                 return Err(Error::Upgrade { origin });
             }
-            return self.obtain_own(&lane).await.map(Obtained::Own);
         }
         if !lane.may_share() {
             return self.obtain_own(&lane).await.map(Obtained::Own);
@@ -124,6 +126,14 @@ impl Pool {
         origin: &Origin,
         mut request: Request,
     ) -> Result<Response, Error> {
+        if request.headers().contains_key(header::UPGRADE) {
+            if !carried.shared().takes_websockets() {
+                let origin = origin.clone();
+                return Err(Error::Upgrade { origin });
+            }
+            let answered = call::websocket(carried, origin, &request).await;
+            return answered.map_err(|failure| failure.into_error(origin));
+        }
         // RFC 9110, 9.2.2: such a request means the same when it arrives twice.
         let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
         let kept = carried.is_kept();

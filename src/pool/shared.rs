@@ -172,6 +172,11 @@ impl Shared {
         !state.ended.get()
     }
 
+    /// Whether the server takes WebSockets (RFC 8441, 3).
+    pub(super) fn takes_websockets(&self) -> bool {
+        self.sender.is_extended_connect_protocol_enabled()
+    }
+
     pub(super) fn number(&self) -> u64 {
         self.number
     }

@@ -108,7 +108,8 @@ impl<B: HttpBody<Data = Bytes, Error = body::Error> + Unpin> Outgoing<B> {
         loop {
             if !self.ahead.is_empty() {
                 let last = self.is_last();
-                ready!(self.poll_room(context)).map_err(Unsent::Stream)?;
+                let wanted = self.ahead.len();
+                ready!(poll_room(&mut self.stream, wanted, context)).map_err(Unsent::Stream)?;
                 let room = self.stream.capacity().min(self.ahead.len());
                 let piece = self.ahead.split_to(room);
                 let last = last && self.ahead.is_empty();
@@ -163,23 +164,6 @@ impl<B: HttpBody<Data = Bytes, Error = body::Error> + Unpin> Outgoing<B> {
         self.body.is_end_stream() && self.left.is_none_or(|left| left == 0)
     }
 
-    /// Ready when some of what waits may be sent.
-    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        self.stream.reserve_capacity(self.ahead.len());
-        while self.stream.capacity() == 0 {
-            match ready!(self.stream.poll_capacity(context)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(error)),
-                None => {
-                    let reset = ready!(self.stream.poll_reset(context));
-                    let error = reset.map_or_else(|error| error, h2::Error::from);
-                    return Poll::Ready(Err(error));
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
     fn end(&mut self, trailers: HeaderMap) -> Result<(), Unsent> {
         if self.left.is_some_and(|left| left > 0) {
             return Err(Unsent::Body(WRONG_LENGTH));
@@ -199,6 +183,29 @@ impl<B> Drop for Outgoing<B> {
             self.stream.send_reset(Reason::CANCEL);
         }
     }
+}
+
+/// Ready when some of the `wanted` bytes may be sent over `stream`.
+///
+/// # Errors
+/// When the stream has ended.
+pub fn poll_room(
+    stream: &mut SendStream<Bytes>,
+    wanted: usize,
+    context: &mut Context<'_>,
+) -> Poll<Result<(), h2::Error>> {
+    stream.reserve_capacity(wanted);
+    while stream.capacity() == 0 {
+        match ready!(stream.poll_capacity(context)) {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Poll::Ready(Err(error)),
+            None => {
+                let reset = ready!(stream.poll_reset(context));
+                return Poll::Ready(Err(reset.map_or_else(|error| error, h2::Error::from)));
+            }
+        }
+    }
+    Poll::Ready(Ok(()))
 }
 
 /// Those of `fields` that may come after a body.

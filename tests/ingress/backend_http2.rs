@@ -211,28 +211,27 @@ fn a_hundred_requests_at_once_share_a_connection() {
 
 #[test]
 fn where_the_server_takes_few_requests_at_once_there_are_more_connections() {
-    let gate = Arc::new(tokio::sync::Notify::new());
-    let opened = Arc::clone(&gate);
+    let places = Arc::new(tokio::sync::Semaphore::new(0));
+    let given = Arc::clone(&places);
     let offers = Offers {
         streams: 1,
         ..Offers::default()
     };
     let backend = Http2Backend::offering(&offers, move |asked: Asked| {
-        let opened = Arc::clone(&opened);
+        let given = Arc::clone(&given);
         async move {
-            opened.notified().await;
+            given.acquire().await.unwrap().forget();
             asked.answer("at last");
         }
     });
     let (_api, ingress) = before_with(&backend.url(), |config| config.backends.per_backend = 2);
-    let mut callers: Vec<_> = (0..3).map(|_| get(&ingress, "/")).collect();
+    let callers: Vec<_> = (0..3).map(|_| get(&ingress, "/")).collect();
     eventually("two are asked, each on its own", || {
         backend.seen().len() == 2
     });
     // The third waits for one of them.
-    for (answered, caller) in callers.iter_mut().enumerate() {
-        eventually("it is asked", || backend.seen().len() > answered);
-        gate.notify_waiters();
+    places.add_permits(3);
+    for mut caller in callers {
         assert_eq!(caller.reply().expect(200).text(), "at last");
     }
     assert_eq!(backend.opened(), 2);
@@ -675,7 +674,7 @@ fn over_tls_the_server_picks_what_is_spoken() {
         let offers = Offers {
             ca: Some(&ca),
             alpn,
-            streams: 0,
+            ..Offers::default()
         };
         let backend = Http2Backend::offering(&offers, async |asked: Asked| asked.answer("HTTP/2"));
         let (_api, ingress) = before_with(&backend.url(), |config| {
@@ -702,7 +701,7 @@ fn a_websocket_to_a_server_that_speaks_both_goes_over_http1() {
     let offers = Offers {
         ca: Some(&ca),
         alpn: &["h2", "http/1.1"],
-        streams: 0,
+        ..Offers::default()
     };
     let backend = Http2Backend::offering(&offers, async |asked: Asked| asked.answer("HTTP/2"));
     let (_api, ingress) = before_with(&backend.url(), |config| {
@@ -719,14 +718,69 @@ fn a_websocket_to_a_server_that_speaks_both_goes_over_http1() {
 }
 
 #[test]
-fn a_websocket_to_an_h2c_backend_is_a_502_that_says_why() {
+fn a_websocket_to_an_h2c_backend_that_takes_some_goes_over_a_stream() {
+    let offers = Offers {
+        websockets: true,
+        ..Offers::default()
+    };
+    let backend = Http2Backend::offering(&offers, async |mut asked: Asked| {
+        let protocol = asked.request.extensions().get::<h2::ext::Protocol>();
+        let Some(protocol) = protocol else {
+            return asked.answer("no WebSocket");
+        };
+        assert_eq!(protocol.as_str(), "websocket");
+        if asked.target() == "/refused" {
+            let mut response = Response::new(());
+            *response.status_mut() = http::StatusCode::FORBIDDEN;
+            asked.respond.send_response(response, true).unwrap();
+            return;
+        }
+        let mut stream = asked.begin();
+        while let Some(piece) = asked.piece().await {
+            stream.send_data(piece, false).unwrap();
+        }
+        stream.send_data(Bytes::from("bye"), true).unwrap();
+    });
+    let (_api, ingress) = before(&backend.url());
+    assert_eq!(ingress.get(BLOG, "/").expect(200).text(), "no WebSocket");
+    let mut caller = ingress.caller();
+    caller.send(WEBSOCKET);
+    let head = caller.head();
+    assert_eq!(head.status(), 101);
+    assert_eq!(head.field("upgrade"), Some("websocket"));
+    let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+    assert_eq!(head.field("sec-websocket-accept"), Some(accept));
+    for message in ["one", "two"] {
+        caller.send(message);
+        assert_eq!(caller.exactly(3), message.as_bytes());
+    }
+    let seen = backend.seen().pop().unwrap();
+    assert_eq!(
+        (seen.method().as_str(), seen.uri().path()),
+        ("CONNECT", "/ws")
+    );
+    assert!(!seen.headers().contains_key("sec-websocket-key"));
+    assert_eq!(seen.headers()["sec-websocket-version"], "13");
+    caller.stream().shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(caller.rest(), b"bye");
+
+    let mut caller = ingress.caller();
+    caller.send(WEBSOCKET.replace("/ws", "/refused"));
+    caller.reply().expect(403);
+    assert_eq!(backend.opened(), 1);
+}
+
+#[test]
+fn a_websocket_to_an_h2c_backend_that_takes_none_is_a_502_that_says_why() {
     let backend = Http2Backend::scripted(async |asked: Asked| asked.answer("HTTP/2"));
     let (_api, ingress) = before(&backend.url());
     let mut caller = ingress.caller();
     caller.send(WEBSOCKET);
     let reply = caller.reply().expect(502);
     assert!(reply.text().contains("HTTP/2"), "{}", reply.text());
-    assert_eq!(backend.opened(), 0);
+    caller.send(WEBSOCKET.replace("websocket\r", "my-protocol\r"));
+    caller.reply().expect(502);
+    assert_eq!(backend.seen().len(), 0);
 }
 
 #[test]

@@ -113,7 +113,8 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_switch_that_nobody_asked_for_is_a_502",
             "a_switch_to_something_else_than_asked_for_is_a_502",
             "a_websocket_to_a_server_that_speaks_both_goes_over_http1",
-            "a_websocket_to_an_h2c_backend_is_a_502_that_says_why",
+            "a_websocket_to_an_h2c_backend_that_takes_some_goes_over_a_stream",
+            "a_websocket_to_an_h2c_backend_that_takes_none_is_a_502_that_says_why",
         ],
     ),
     (

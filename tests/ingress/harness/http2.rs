@@ -38,6 +38,8 @@ pub(crate) struct Offers<'a> {
     pub(crate) alpn: &'a [&'a str],
     /// Requests that it takes at once on one connection; 0: any number.
     pub(crate) streams: u32,
+    /// Whether it takes WebSockets.
+    pub(crate) websockets: bool,
 }
 
 struct Shared {
@@ -45,6 +47,7 @@ struct Shared {
     opened: AtomicUsize,
     closed: AtomicUsize,
     streams: u32,
+    websockets: bool,
     seen: Mutex<Vec<Request<()>>>,
     tls: Option<tokio_rustls::TlsAcceptor>,
     leaving: Notify,
@@ -92,6 +95,7 @@ impl Http2Backend {
             opened: AtomicUsize::new(0),
             closed: AtomicUsize::new(0),
             streams: offers.streams,
+            websockets: offers.websockets,
             seen: Mutex::default(),
             tls,
             leaving: Notify::new(),
@@ -192,10 +196,14 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Arc<Shared>
     if shared.streams > 0 {
         builder.max_concurrent_streams(shared.streams);
     }
+    if shared.websockets {
+        builder.enable_connect_protocol();
+    }
     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else {
         return;
     };
     let mut cut = std::pin::pin!(shared.cut.notified());
+    let mut leaving = std::pin::pin!(shared.leaving.notified());
     loop {
         tokio::select! {
             accepted = connection.accept() => {
@@ -211,7 +219,10 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Arc<Shared>
                 };
                 tokio::spawn((shared.script)(Asked { request, respond, number }));
             }
-            () = shared.leaving.notified() => connection.graceful_shutdown(),
+            () = &mut leaving => {
+                connection.graceful_shutdown();
+                leaving.set(shared.leaving.notified());
+            }
             () = &mut cut => return,
         }
     }
