@@ -10,6 +10,7 @@
 mod caller;
 mod dev;
 mod durability;
+mod grpc;
 mod javascript;
 mod mail;
 mod overload;
