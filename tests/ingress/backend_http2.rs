@@ -541,6 +541,19 @@ fn a_server_that_speaks_no_http2_is_a_502_and_a_silent_one_a_504() {
 }
 
 #[test]
+fn whoever_waits_for_a_connection_that_fails_learns_of_it_with_the_first() {
+    let silent = Frames::scripted(|stream, _| while next_request(stream).is_some() {});
+    let (_api, ingress) = before_with(&silent.url(), |config| {
+        config.timeouts.connect = Duration::from_secs(1);
+    });
+    let callers: Vec<_> = (0..10).map(|_| get(&ingress, "/")).collect();
+    for mut caller in callers {
+        caller.reply().expect(504);
+    }
+    assert!(silent.opened() < 10, "{} connections", silent.opened());
+}
+
+#[test]
 fn a_response_that_is_none_of_http2_is_a_502() {
     for (fields, flags) in [
         (&[("connection", "close")][..], END_STREAM),
