@@ -113,7 +113,11 @@ async fn exchange(
     let url = workload::check_backend(backend).map_err(|_| Error::Unreachable)?;
     let origin = Origin::of(&url, Reach::Workload).map_err(|_| Error::Unreachable)?;
     let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
-    let target: Uri = target.parse().map_err(|_| Error::Unreachable)?;
+    // An h2c URL may have no path.
+    let slash = if target.starts_with('/') { "" } else { "/" };
+    let target: Uri = format!("{slash}{target}")
+        .parse()
+        .map_err(|_| Error::Unreachable)?;
 
     let mut request = Request::new(Body::from(Value::Object(argument).to_string()));
     *request.method_mut() = Method::POST;

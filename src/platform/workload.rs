@@ -27,7 +27,7 @@ pub(super) fn new_backend(fields: &Fields) -> Result<String, Error> {
     backend(fields)?.ok_or_else(|| {
         Error::field(
             "backend",
-            "is missing: this platform runs no builds, so say where the code runs already, as an http(s) URL",
+            "is missing: this platform runs no builds, so say where the code runs already, as an http(s) or h2c URL",
         )
     })
 }
@@ -44,7 +44,7 @@ pub(super) fn backend(fields: &Fields) -> Result<Option<String>, Error> {
 /// Refuses what could not be connected to.
 pub(super) fn check_backend(backend: &str) -> Result<url::Url, Error> {
     let wrong = |why: &dyn std::fmt::Display| {
-        let why = format!("must be an absolute http(s) URL: {why}");
+        let why = format!("must be an absolute http(s) or h2c URL: {why}");
         Error::field("backend", why)
     };
     if !backend.bytes().all(|byte| byte.is_ascii_graphic()) {

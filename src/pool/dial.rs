@@ -16,8 +16,9 @@ use tokio::runtime::Handle;
 use super::eyeballs;
 use super::guard::Guard;
 use super::names::{NameServer, Names, NoTexts};
-use super::origin::Origin;
+use super::origin::{Origin, Spoken};
 use super::secure::Secure;
+use super::shared::Fresh;
 use super::stream::Stream;
 use crate::wire::Scheme;
 
@@ -26,13 +27,29 @@ use crate::wire::Scheme;
 pub struct Dialer {
     guard: Guard,
     timeout: Duration,
+    /// Offers HTTP/2 and HTTP/1.1.
     tls: Arc<ClientConfig>,
+    /// Offers HTTP/1.1 alone.
+    tls_http1: Arc<ClientConfig>,
     names: Names,
 }
 
 /// Addresses of one name that are tried at most: more would let a name send us all over the net for
 /// one request.
 const MOST_ADDRESSES: usize = 32;
+
+/// A connection, by what is spoken over it.
+#[derive(Debug)]
+pub(super) enum Dialled {
+    /// HTTP/1.1: one request at a time.
+    Own(Stream),
+    /// HTTP/2: many at once.
+    Shared(Box<Fresh>),
+}
+
+/// The names of protocols in TLS (RFC 7301, RFC 9113, 3.2).
+const HTTP_1: &[u8] = b"http/1.1";
+const HTTP_2: &[u8] = b"h2";
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -64,12 +81,38 @@ pub enum DialError {
         #[source]
         source: io::Error,
     },
-    /// It took longer than `timeouts.connect`.
+    /// It took longer than `timeouts.connect`; over HTTP/2 the server's first words belong to that.
     #[error("connecting to {origin} took too long")]
     TimedOut {
         /// Where to.
         origin: Origin,
     },
+}
+
+impl DialError {
+    /// The same, for another request that waited for the same connection.
+    pub(super) fn again(&self) -> Self {
+        match self {
+            Self::Name { origin, source } => Self::Name {
+                origin: origin.clone(),
+                source: source.clone(),
+            },
+            Self::Forbidden { origin, address } => Self::Forbidden {
+                origin: origin.clone(),
+                address: *address,
+            },
+            Self::Connect { origin, source } => Self::Connect {
+                origin: origin.clone(),
+                source: source.raw_os_error().map_or_else(
+                    || io::Error::new(source.kind(), source.to_string()),
+                    io::Error::from_raw_os_error,
+                ),
+            },
+            Self::TimedOut { origin } => Self::TimedOut {
+                origin: origin.clone(),
+            },
+        }
+    }
 }
 
 /// Authorities that cannot be loaded.
@@ -93,15 +136,26 @@ impl Dialer {
         servers: &[NameServer],
         runtime: Handle,
     ) -> Result<Self, BadAuthorities> {
+        // RFC 7301: the server picks; one that knows nothing of this speaks HTTP/1.1.
+        let mut tls = tls_config(ca)?;
+        tls.alpn_protocols = vec![HTTP_1.to_vec()];
+        let tls_http1 = Arc::new(tls.clone());
+        tls.alpn_protocols.insert(0, HTTP_2.to_vec());
         Ok(Self {
             guard,
             timeout,
-            tls: Arc::new(tls_config(ca)?),
+            tls: Arc::new(tls),
+            tls_http1,
             names: match servers {
                 [] => Names::of_system(runtime),
                 servers => Names::of_servers(servers, runtime),
             },
         })
+    }
+
+    /// How long connecting may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// The TXT records of `name`. The guard has no say: nothing is dialled.
@@ -110,12 +164,43 @@ impl Dialer {
         texts.unwrap_or(Err(NoTexts::TimedOut))
     }
 
-    /// Connects to `origin` within `timeouts.connect`, name and TLS included.
+    /// Connects to `origin` within `timeouts.connect`, name, TLS and the server's first words over
+    /// HTTP/2 included.
     ///
     /// # Errors
     /// When no permitted address of it can be connected to.
-    pub(super) async fn dial(&self, origin: &Origin) -> Result<Stream, DialError> {
-        tokio::time::timeout(self.timeout, self.connect(origin))
+    pub(super) async fn dial(&self, origin: &Origin) -> Result<Dialled, DialError> {
+        let dialled = async {
+            let stream = self.connect(origin, &self.tls).await?;
+            if origin.spoken() != Spoken::Http2 && stream.agreed() != Some(HTTP_2) {
+                return Ok(Dialled::Own(stream));
+            }
+            let fresh = Fresh::greet(stream).await;
+            fresh
+                .map(|fresh| Dialled::Shared(Box::new(fresh)))
+                .map_err(|source| DialError::Connect {
+                    origin: origin.clone(),
+                    source,
+                })
+        };
+        self.in_time(origin, dialled).await
+    }
+
+    /// The same for a connection that one request has to itself: HTTP/1.1 is spoken over it.
+    ///
+    /// # Errors
+    /// When no permitted address of it can be connected to.
+    pub(super) async fn dial_http1(&self, origin: &Origin) -> Result<Stream, DialError> {
+        self.in_time(origin, self.connect(origin, &self.tls_http1))
+            .await
+    }
+
+    async fn in_time<T>(
+        &self,
+        origin: &Origin,
+        dialled: impl Future<Output = Result<T, DialError>>,
+    ) -> Result<T, DialError> {
+        tokio::time::timeout(self.timeout, dialled)
             .await
             .unwrap_or_else(|_| {
                 Err(DialError::TimedOut {
@@ -124,7 +209,7 @@ impl Dialer {
             })
     }
 
-    async fn connect(&self, origin: &Origin) -> Result<Stream, DialError> {
+    async fn connect(&self, origin: &Origin, tls: &Arc<ClientConfig>) -> Result<Stream, DialError> {
         let connect_error = |source| DialError::Connect {
             origin: origin.clone(),
             source,
@@ -142,7 +227,7 @@ impl Dialer {
                 let name = origin.host().trim_start_matches('[').trim_end_matches(']');
                 let name = ServerName::try_from(name.to_owned())
                     .map_err(|error| connect_error(io::Error::other(error)))?;
-                let tls = Secure::connect(&self.tls, name, tcp).await;
+                let tls = Secure::connect(tls, name, tcp).await;
                 Ok(Stream::Tls(Box::new(tls.map_err(connect_error)?)))
             }
         }

@@ -5,11 +5,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::connection::Connection;
+use super::dial::DialError;
 use super::idle::Place;
-use super::origin::Origin;
+use super::origin::{Origin, Spoken};
+use super::shared::Shared;
 
 /// What one pool knows of one origin.
 #[derive(Debug)]
@@ -24,7 +26,21 @@ pub(super) struct Lane {
     /// Those who wait, first come first; there are none while one is idle. Whoever went away stays
     /// until it is at the front.
     waiting: RefCell<VecDeque<oneshot::Sender<Turn>>>,
+    /// Connections that carry many requests at once, the one opened first before the others.
+    shared: RefCell<Vec<Rc<Shared>>>,
+    /// How many of those there have been.
+    numbered: Cell<u64>,
+    /// Whether the server was seen to speak HTTP/1.1 where it might speak HTTP/2.
+    speaks_http1: Cell<bool>,
+    /// The turn to open a shared connection: all others may then use it.
+    opening: Semaphore,
+    /// How often that failed, and why it did last.
+    failures: Cell<u64>,
+    failure: RefCell<Option<DialError>>,
 }
+
+/// Shared connections to one origin: more help only where the server takes few requests on each.
+const MOST_SHARED: usize = 8;
 
 /// How long a request waits for a connection that is busy, before it opens one beyond the cap.
 ///
@@ -41,6 +57,12 @@ impl Lane {
             open: Cell::new(0),
             idle: RefCell::default(),
             waiting: RefCell::default(),
+            shared: RefCell::default(),
+            numbered: Cell::new(0),
+            speaks_http1: Cell::new(false),
+            opening: Semaphore::new(1),
+            failures: Cell::new(0),
+            failure: RefCell::default(),
         })
     }
 
@@ -94,6 +116,82 @@ impl Lane {
             }
             None => Some(connection),
         }
+    }
+
+    /// Whether requests may share a connection, as far as is known.
+    pub(super) fn may_share(&self) -> bool {
+        match self.origin.spoken() {
+            Spoken::Http1 => false,
+            Spoken::Http2 => true,
+            Spoken::Agreed => !self.speaks_http1.get(),
+        }
+    }
+
+    /// Notes that the server speaks HTTP/1.1.
+    pub(super) fn found_http1(&self) {
+        self.speaks_http1.set(true);
+    }
+
+    /// The turn to open a shared connection.
+    pub(super) fn opening(&self) -> &Semaphore {
+        &self.opening
+    }
+
+    pub(super) fn next_number(&self) -> u64 {
+        self.numbered.set(self.numbered.get() + 1);
+        self.numbered.get()
+    }
+
+    /// Keeps a shared connection.
+    pub(super) fn share(&self, shared: &Rc<Shared>) {
+        self.speaks_http1.set(false);
+        self.shared.borrow_mut().push(Rc::clone(shared));
+    }
+
+    /// The shared connection that takes one more request at once; where none does and no more are to be
+    /// opened, the one that carries fewest.
+    pub(super) fn pick(&self) -> Option<Rc<Shared>> {
+        self.retain_shared(|shared| shared.is_open());
+        let all = self.shared.borrow();
+        if let Some(roomy) = all.iter().find(|shared| shared.has_room()) {
+            return Some(Rc::clone(roomy));
+        }
+        if all.len() < MOST_SHARED && self.open.get() < self.cap {
+            return None;
+        }
+        all.iter().min_by_key(|shared| shared.load()).cloned()
+    }
+
+    /// Forgets the shared connections that `stays` says no of. What they carry goes on.
+    pub(super) fn retain_shared(&self, stays: impl FnMut(&Rc<Shared>) -> bool) {
+        self.shared.borrow_mut().retain(stays);
+    }
+
+    /// Whether `shared` is one that requests may begin on.
+    pub(super) fn keeps(&self, shared: &Rc<Shared>) -> bool {
+        self.shared
+            .borrow()
+            .iter()
+            .any(|kept| Rc::ptr_eq(kept, shared))
+    }
+
+    /// How often opening a shared connection has failed.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.get()
+    }
+
+    /// Notes that it failed, for all who wait.
+    pub(super) fn failed(&self, error: &DialError) {
+        self.failures.set(self.failures.get() + 1);
+        self.failure.replace(Some(error.again()));
+    }
+
+    /// Why it failed, if it did since there were so many `failures`.
+    pub(super) fn failure_since(&self, failures: u64) -> Option<DialError> {
+        if self.failures.get() == failures {
+            return None;
+        }
+        self.failure.borrow().as_ref().map(DialError::again)
     }
 
     /// Notes where a connection is kept.

@@ -8,16 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::telemetry::metrics::Metrics;
 use crate::units;
 use crate::wire::body;
 use crate::wire::head::BadHead;
 use connection::Connection;
-use idle::Idle;
+use idle::{Idle, Place};
 use lane::{Given, Lane, Seat};
+use shared::Shared;
 
+mod call;
 mod connection;
 mod dial;
 mod eyeballs;
@@ -28,9 +30,13 @@ mod names;
 mod origin;
 mod secure;
 mod send;
+mod share;
+mod shared;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod watched;
+mod websocket;
 
 pub use dial::{BadAuthorities, DialError, Dialer};
 pub use guard::Guard;
@@ -79,8 +85,17 @@ pub struct Pool {
     limits: PoolLimits,
     metrics: Arc<Metrics>,
     lanes: RefCell<HashMap<Origin, Rc<Lane>>>,
-    idle: RefCell<Idle<Box<Connection>>>,
+    idle: RefCell<Idle<Resting>>,
+    /// The tasks of shared connections. They end with those, at the latest with the pool.
+    drivers: RefCell<JoinSet<()>>,
     sweeper: RefCell<Option<JoinHandle<()>>>,
+}
+
+/// A connection that is idle.
+#[derive(Debug)]
+enum Resting {
+    Own(Box<Connection>),
+    Shared(Rc<Shared>),
 }
 
 /// What one pool may keep.
@@ -113,6 +128,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The request asks for another protocol, and what is spoken there cannot switch.
+    #[error("{origin} speaks HTTP/2, which switches to no other protocol")]
+    Upgrade {
+        /// Where to.
+        origin: Origin,
+    },
     /// What came back is no response.
     #[error("{origin} gave a response that is malformed")]
     Malformed {
@@ -134,6 +155,7 @@ impl Pool {
             metrics,
             lanes: RefCell::default(),
             idle: RefCell::new(Idle::new()),
+            drivers: RefCell::default(),
             sweeper: RefCell::default(),
         })
     }
@@ -151,9 +173,8 @@ impl Pool {
         let lanes = self.lanes.borrow();
         let lane = lanes.get(origin)?;
         while let Some(place) = lane.take_newest() {
-            let kept = self.idle.borrow_mut().take(place);
-            self.metrics.pool_idle.dec();
-            if let Some(mut connection) = kept
+            let kept = self.wake(place);
+            if let Some(Resting::Own(mut connection)) = kept
                 && connection.is_quiet()
             {
                 self.metrics.pool_reused.inc();
@@ -163,9 +184,9 @@ impl Pool {
         None
     }
 
-    /// A connection where none is idle: one that another request gives back, or a fresh one.
-    async fn obtain(self: &Rc<Self>, origin: &Origin) -> Result<Box<Connection>, Error> {
-        let lane = self.lane(origin);
+    /// A connection for one request where none is idle: one that another request gives back, or a fresh
+    /// one.
+    async fn obtain_own(self: &Rc<Self>, lane: &Rc<Lane>) -> Result<Box<Connection>, Error> {
         let seat = match lane.turn().await {
             Given::Room(seat) => seat,
             Given::Connection(mut connection) => {
@@ -179,17 +200,24 @@ impl Pool {
         self.open(seat).await
     }
 
-    /// A fresh connection, whoever waits.
+    /// A fresh connection for one request, whoever waits.
     async fn open_anew(self: &Rc<Self>, origin: &Origin) -> Result<Box<Connection>, Error> {
         let seat = self.lane(origin).seat();
         self.open(seat).await
     }
 
     async fn open(self: &Rc<Self>, seat: Seat) -> Result<Box<Connection>, Error> {
-        let stream = self.dialer.dial(seat.lane().origin()).await;
+        let stream = self.dialer.dial_http1(seat.lane().origin()).await;
         let stream = stream.inspect_err(|_| self.metrics.pool_failed.inc())?;
         self.metrics.pool_opened.inc();
         Ok(Connection::new(stream, seat, self))
+    }
+
+    /// Takes what is idle at `place`.
+    fn wake(&self, place: Place) -> Option<Resting> {
+        let kept = self.idle.borrow_mut().take(place);
+        self.metrics.pool_idle.dec();
+        kept
     }
 
     fn lane(self: &Rc<Self>, origin: &Origin) -> Rc<Lane> {
@@ -216,11 +244,25 @@ impl Pool {
         }
         connection.rest();
         let mut idle = self.idle.borrow_mut();
-        lane.put_idle(idle.put(connection));
+        lane.put_idle(idle.put(Resting::Own(connection)));
+        self.count_idle(&mut idle);
+    }
+
+    /// One more is idle: beyond the cap, the one that is for longest goes.
+    fn count_idle(&self, idle: &mut Idle<Resting>) {
         if idle.len() <= self.limits.connections {
             self.metrics.pool_idle.inc();
-        } else if let Some(oldest) = idle.take_oldest() {
-            oldest.lane().forget_oldest();
+            return;
+        }
+        match idle.take_oldest() {
+            Some(Resting::Own(oldest)) => oldest.lane().forget_oldest(),
+            Some(Resting::Shared(oldest)) => {
+                let _place = oldest.take_place();
+                if let Some(lane) = oldest.lane() {
+                    lane.retain_shared(|shared| !Rc::ptr_eq(shared, &oldest));
+                }
+            }
+            None => {}
         }
     }
 
@@ -228,13 +270,24 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         self.lanes.borrow_mut().retain(|_, lane| {
             lane.retain_idle(|place| {
-                let stays = idle.get_mut(*place).is_some_and(|connection| {
-                    let stays = connection.is_quiet() && connection.idle_for() < self.limits.idle;
-                    connection.shrink();
-                    stays
-                });
+                let stays = match idle.get_mut(*place) {
+                    Some(Resting::Own(connection)) => {
+                        let quiet = connection.is_quiet();
+                        connection.shrink();
+                        quiet && connection.idle_for() < self.limits.idle
+                    }
+                    Some(Resting::Shared(_)) | None => false,
+                };
                 if !stays {
                     let _closed = idle.take(*place);
+                    self.metrics.pool_idle.dec();
+                }
+                stays
+            });
+            lane.retain_shared(|shared| {
+                let stays = shared.is_open() && !shared.is_idle_for(self.limits.idle);
+                if !stays && let Some(place) = shared.take_place() {
+                    let _closed = idle.take(place);
                     self.metrics.pool_idle.dec();
                 }
                 stays

@@ -11,10 +11,22 @@ use crate::wire::Scheme;
 #[derive(Clone)]
 pub struct Origin {
     scheme: Scheme,
+    spoken: Spoken,
     host: Box<str>,
     port: u16,
     reach: Reach,
     authority: HeaderValue,
+}
+
+/// Which version of HTTP is spoken at an origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Spoken {
+    /// HTTP/1.1: the scheme is `http`.
+    Http1,
+    /// HTTP/2 without a question (RFC 9113, 3.3): the scheme is `h2c`.
+    Http2,
+    /// What the server picks when TLS begins: the scheme is `https`.
+    Agreed,
 }
 
 /// Who named an origin, and so which addresses it may lead to.
@@ -35,6 +47,9 @@ pub enum BadOrigin {
     /// Neither `http` nor `https`.
     #[error("the scheme is neither http nor https")]
     Scheme,
+    /// None of `http`, `https` and `h2c`.
+    #[error("the scheme is none of http, https and h2c")]
+    BackendScheme,
     /// No host.
     #[error("the URL has no host")]
     Host,
@@ -44,15 +59,30 @@ pub enum BadOrigin {
 }
 
 impl Origin {
-    /// The origin of an absolute URL that `reach` named.
+    /// The origin of an absolute URL that `reach` named. A workload may be at an `h2c` URL: that is what
+    /// `http` would be, and HTTP/2 is spoken there.
     ///
     /// # Errors
     /// When it has another scheme, no host, or user information.
     pub fn of(url: &url::Url, reach: Reach) -> Result<Self, BadOrigin> {
-        let scheme = match url.scheme() {
-            "http" => Scheme::Http,
-            "https" => Scheme::Https,
-            _ => return Err(BadOrigin::Scheme),
+        let (scheme, spoken) = match (url.scheme(), reach) {
+            ("http", _) => (Scheme::Http, Spoken::Http1),
+            ("https", _) => (Scheme::Https, Spoken::Agreed),
+            ("h2c", Reach::Workload) => {
+                // Only of web URLs is the host read as one, so it is read as that of such.
+                if !url.has_host() {
+                    return Err(BadOrigin::Host);
+                }
+                let web = format!("http{}", &url.as_str()["h2c".len()..]);
+                let web = url::Url::parse(&web).map_err(|_| BadOrigin::Host)?;
+                let spoken = Spoken::Http2;
+                return Ok(Self {
+                    spoken,
+                    ..Self::of(&web, reach)?
+                });
+            }
+            (_, Reach::Workload) => return Err(BadOrigin::BackendScheme),
+            (_, Reach::Operator) => return Err(BadOrigin::Scheme),
         };
         if !url.username().is_empty() || url.password().is_some() {
             return Err(BadOrigin::UserInfo);
@@ -67,6 +97,7 @@ impl Origin {
         };
         Ok(Self {
             scheme,
+            spoken,
             host: host.into(),
             port: url.port().unwrap_or_else(|| scheme.default_port()),
             reach,
@@ -74,10 +105,15 @@ impl Origin {
         })
     }
 
-    /// What is spoken there.
+    /// Plain or over TLS.
     #[must_use]
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// The version of HTTP that is spoken there.
+    pub(super) fn spoken(&self) -> Spoken {
+        self.spoken
     }
 
     /// Name or address; an IPv6 address in brackets.
@@ -109,6 +145,7 @@ impl PartialEq for Origin {
     fn eq(&self, other: &Self) -> bool {
         self.port == other.port
             && self.scheme == other.scheme
+            && self.spoken == other.spoken
             && self.reach == other.reach
             && self.host == other.host
     }
@@ -132,12 +169,44 @@ impl fmt::Debug for Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            out,
-            "{}://{}:{}",
-            self.scheme.as_str(),
-            self.host,
-            self.port
-        )
+        let scheme = match self.spoken {
+            Spoken::Http2 => "h2c",
+            Spoken::Http1 | Spoken::Agreed => self.scheme.as_str(),
+        };
+        write!(out, "{scheme}://{}:{}", self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(url: &str, reach: Reach) -> Result<Origin, BadOrigin> {
+        Origin::of(&url::Url::parse(url).unwrap(), reach)
+    }
+
+    #[test]
+    fn h2c_is_http_where_http2_is_spoken_and_another_origin() {
+        let plain = of("http://Backend.example:8080/x", Reach::Workload).unwrap();
+        let h2c = of("h2c://Backend.example:8080/x", Reach::Workload).unwrap();
+        assert_eq!(h2c.scheme(), Scheme::Http);
+        assert_eq!(h2c.host(), plain.host());
+        assert_eq!(h2c.authority(), plain.authority());
+        assert_ne!(h2c, plain);
+        assert_eq!(h2c.to_string(), "h2c://backend.example:8080");
+        let usual = of("h2c://b:80", Reach::Workload).unwrap();
+        assert_eq!(
+            (usual.port(), usual.authority().as_bytes()),
+            (80, &b"b"[..])
+        );
+    }
+
+    #[test]
+    fn only_workloads_are_at_h2c_urls() {
+        assert_eq!(of("h2c://b", Reach::Operator), Err(BadOrigin::Scheme));
+        assert_eq!(
+            of("ftp://b", Reach::Workload),
+            Err(BadOrigin::BackendScheme)
+        );
     }
 }

@@ -36,6 +36,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secure<S> {
         Ok(Self { tls, failure: None })
     }
 
+    /// What was agreed on speaking.
+    pub(super) fn agreed(&self) -> Option<&[u8]> {
+        self.tls.get_ref().1.alpn_protocol()
+    }
+
     /// Writes `length` bytes as `write` does. A failure after some of them were sent is kept for the
     /// next time: this time they count as written.
     fn poll_write_counted(

@@ -6,6 +6,7 @@ use http_body::Body as _;
 
 use super::connection::Connection;
 use super::origin::Origin;
+use super::share::Obtained;
 use super::{Error, Pool};
 use crate::telemetry::metrics::Retry;
 use crate::wire::{Request, Response, client};
@@ -28,7 +29,12 @@ impl Pool {
             Some(kept) => kept,
             // Boxed, because that is seldom and the future of every request has room
             // for it.
-            None => Box::pin(self.obtain(origin)).await?,
+            None => match Box::pin(self.obtain(origin, &request)).await? {
+                Obtained::Own(connection) => connection,
+                Obtained::Shared(carried) => {
+                    return Box::pin(self.send_shared(carried, origin, request)).await;
+                }
+            },
         };
         connection.begin(&mut request);
         let error = match connection.response(&mut request).await {

@@ -16,6 +16,16 @@ pub(super) enum Stream {
     Tls(Box<Secure<TcpStream>>),
 }
 
+impl Stream {
+    /// What TLS agreed on speaking (RFC 7301).
+    pub(super) fn agreed(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => tls.agreed(),
+        }
+    }
+}
+
 macro_rules! delegate {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {

@@ -395,6 +395,11 @@ fn backend_error(error: &pool::Error) -> Told {
             "http_request_error",
             "the body of the request is malformed or was cut off",
         ),
+        pool::Error::Upgrade { .. } => (
+            StatusCode::BAD_GATEWAY,
+            "http_upgrade_failed",
+            "the app speaks HTTP/2 and cannot switch to another protocol",
+        ),
         pool::Error::Broken { .. } | pool::Error::Malformed { .. } => (
             StatusCode::BAD_GATEWAY,
             "http_protocol_error",
@@ -428,9 +433,9 @@ pub(super) fn of_upstream(error: upstream::Error) -> Error {
     };
     match error {
         pool::Error::RequestBody(error) => of_body(error),
-        error @ (pool::Error::Broken { .. } | pool::Error::Malformed { .. }) => {
-            Error::UpstreamBroken(error)
-        }
+        error @ (pool::Error::Broken { .. }
+        | pool::Error::Malformed { .. }
+        | pool::Error::Upgrade { .. }) => Error::UpstreamBroken(error),
         pool::Error::Dial(DialError::TimedOut { .. }) => Error::UpstreamTimedOut,
         error @ pool::Error::Dial(_) => Error::Upstream(upstream::Error::Unreachable(error)),
     }

@@ -27,7 +27,7 @@ pub enum BadBackend {
 }
 
 impl Backend {
-    /// Takes an absolute http(s) URL without user information. A fragment is dropped.
+    /// Takes an absolute http(s) or h2c URL without user information. A fragment is dropped.
     ///
     /// # Errors
     /// For every other text.
@@ -129,11 +129,19 @@ mod tests {
         check("http://b/p#fragment", "/x", "/p/x");
         check("http://b", "*", "*");
         check("http://b/p", "*", "/p/");
+        check("h2c://b", "/x?y", "/x?y");
+        check("h2c://b:81/base/?k=v", "/x", "/base/x?k=v");
     }
 
     #[test]
     fn only_absolute_web_urls_are_backends() {
-        for url in ["https://b:8443/x", "http://127.0.0.1:80", "http://[::1]:1/"] {
+        for url in [
+            "https://b:8443/x",
+            "http://127.0.0.1:80",
+            "http://[::1]:1/",
+            "h2c://b:50051",
+            "h2c://[::1]:1/x",
+        ] {
             assert!(Backend::parse(url).is_ok(), "{url}");
         }
         for url in [
@@ -149,6 +157,11 @@ mod tests {
             "unix:/x",
             "javascript:x",
             "http://b:99999",
+            "h2c:b",
+            "h2c:/b",
+            "h2c://",
+            "h2c://u@b",
+            "h2://b",
         ] {
             assert!(Backend::parse(url).is_err(), "{url}");
         }

@@ -101,7 +101,7 @@ impl CacheResult {
 /// Why a request was sent once more, over a fresh connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// Not a byte of it had left.
+    /// Not a byte of it had left, or the server says that it has not looked at it.
     Unsent,
     /// The kept connection broke off, and the request may arrive twice.
     BrokenOff,

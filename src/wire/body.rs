@@ -58,6 +58,29 @@ impl Body {
         }
     }
 
+    /// The body with `data`, which was read of it, before what is still to come; `None` where that
+    /// cannot be put back.
+    #[must_use]
+    pub fn unread(self, data: Bytes) -> Option<Self> {
+        if data.is_empty() {
+            return Some(self);
+        }
+        match self {
+            Self::Empty => Some(Self::Full(data)),
+            Self::Full(rest) if rest.is_empty() => Some(Self::Full(data)),
+            Self::Received(mut received) if received.ahead.is_none() => {
+                received.left = received.left.saturating_add(data.len() as u64);
+                received.ahead = Some(data);
+                Some(Self::Received(received))
+            }
+            Self::Full(_)
+            | Self::Received(_)
+            | Self::Sent(_)
+            | Self::Chunks(_)
+            | Self::Tunnel(_) => None,
+        }
+    }
+
     /// Reads the body whole.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 mod api;
 mod architecture;
 mod backend_framing;
+mod backend_http2;
 mod bodies;
 mod custom_domains;
 mod drain;

@@ -37,6 +37,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "trailers_of_a_request_reach_the_backend",
             "trailers_of_a_response_reach_the_client",
             "trailers_that_frame_route_or_vouch_go_no_further",
+            "a_call_of_grpc_passes_with_its_trailers",
             "faulty_trailers_are_refused",
         ],
     ),
@@ -76,6 +77,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "an_early_answer_reaches_a_client_that_is_still_sending",
             "an_early_answer_to_a_small_upload_keeps_the_connection_in_step",
             "a_body_that_is_declared_too_large_is_a_413_before_the_backend_is_asked",
+            "an_answer_comes_through_before_the_end_of_the_upload",
         ],
     ),
     (
@@ -110,6 +112,9 @@ const PROMISES: &[(&str, &[&str])] = &[
             "an_upgrade_passes_only_if_it_is_asked_for_in_full",
             "a_switch_that_nobody_asked_for_is_a_502",
             "a_switch_to_something_else_than_asked_for_is_a_502",
+            "a_websocket_to_a_server_that_speaks_both_goes_over_http1",
+            "a_websocket_to_an_h2c_backend_that_takes_some_goes_over_a_stream",
+            "a_websocket_to_an_h2c_backend_that_takes_none_is_a_502_that_says_why",
         ],
     ),
     (
@@ -156,6 +161,7 @@ const PROMISES: &[(&str, &[&str])] = &[
         &[
             "a_client_that_reads_slowly_holds_the_backend_back",
             "a_backend_that_reads_slowly_holds_the_client_back",
+            "a_client_that_reads_slowly_holds_its_stream_back_and_no_other",
         ],
     ),
     (
@@ -275,6 +281,10 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_head_that_breaks_off_is_a_502",
             "a_backend_that_fails_during_an_upload_is_told_at_once",
             "a_backend_that_hangs_at_any_stage_is_let_go_in_time",
+            "a_server_that_speaks_no_http2_is_a_502_and_a_silent_one_a_504",
+            "a_response_that_is_none_of_http2_is_a_502",
+            "a_flood_of_frames_ends_the_connection_alone",
+            "a_server_that_does_not_answer_any_more_is_noticed_while_a_request_waits",
         ],
     ),
     (
@@ -284,6 +294,8 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_response_that_stops_moving_is_cut",
             "a_response_that_breaks_off_has_no_clean_end_for_any_client",
             "a_response_that_stops_has_no_clean_end_for_an_old_client",
+            "an_answer_that_is_reset_is_a_cut",
+            "a_body_of_another_length_than_said_is_a_cut",
         ],
     ),
     (
@@ -299,6 +311,9 @@ const PROMISES: &[(&str, &[&str])] = &[
             "what_must_not_arrive_twice_is_a_502_after_one_attempt",
             "many_dead_connections_cost_one_retry",
             "a_body_is_never_there_twice_in_part",
+            "what_the_server_refuses_is_sent_once_more_and_not_twice",
+            "what_may_have_arrived_is_not_sent_twice",
+            "what_a_goaway_leaves_out_goes_over_another_connection_and_the_rest_is_finished",
         ],
     ),
     (
@@ -312,6 +327,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_client_that_resets_an_upload_is_noticed_though_the_backend_does_not_read",
             "a_client_that_closed_its_half_and_waits_for_long_has_left",
             "an_upload_that_is_cut_short_by_closing_a_half_never_looks_whole",
+            "a_client_that_leaves_resets_its_stream_within_a_second",
         ],
     ),
     (

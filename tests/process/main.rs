@@ -11,6 +11,7 @@ mod balancer;
 mod caller;
 mod dev;
 mod durability;
+mod grpc;
 mod javascript;
 mod mail;
 mod memory;

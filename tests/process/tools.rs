@@ -38,7 +38,10 @@ pub(crate) fn python() -> Command {
             .parent()
             .unwrap()
             .join("test-python");
-        if !packages.join("aiosmtpd").exists() {
+        if ["aiosmtpd", "grpc"]
+            .iter()
+            .any(|name| !packages.join(name).exists())
+        {
             succeed(
                 Command::new("python3")
                     .args(["-m", "pip", "install", "--quiet", "--target"])

@@ -25,7 +25,10 @@ async fn a_name_leads_to_whichever_of_its_addresses_answers() {
     let server = NameServer::new(Says::At(&["::1", "127.0.0.2", "127.0.0.1"], 60));
     let dialer = dialer(true, &server);
     let a = origin(&format!("http://backend.example:{port}"));
-    assert!(matches!(dialer.dial(&a).await, Ok(Stream::Plain(_))));
+    assert!(matches!(
+        dialer.dial(&a).await,
+        Ok(Dialled::Own(Stream::Plain(_)))
+    ));
     assert!(listener.accept().is_ok());
 }
 

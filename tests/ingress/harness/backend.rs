@@ -306,7 +306,7 @@ impl Shared {
     }
 }
 
-fn certified(ca: &Path) -> Arc<rustls::ServerConfig> {
+pub(super) fn certified(ca: &Path) -> Arc<rustls::ServerConfig> {
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
