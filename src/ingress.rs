@@ -29,13 +29,20 @@ use crate::server::listener::{self, Listeners};
 use crate::server::permits::Permits;
 use crate::server::pressure::Pressure;
 use crate::server::shutdown::{Stage, Stop, Stopper, stop_signal};
-use crate::server::worker::Worker;
+use crate::server::worker::{Entrance, Worker};
 use crate::telemetry::exchange::Telemetry;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::serving::Serving;
+use crate::tls::challenges::Challenges;
+use crate::tls::terms::Terms;
 use crate::upstream::{self, Remote, Upstream, Via};
 use crate::wire::Handler;
+
+mod certificates;
+
+pub use certificates::BadCertificates;
+use certificates::Certificates;
 
 /// What the configuration names but does not hold.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +60,8 @@ pub struct Secrets {
 pub struct Addresses {
     /// Plain HTTP.
     pub http: Vec<SocketAddr>,
+    /// HTTP over TLS.
+    pub https: Vec<SocketAddr>,
     /// Health and metrics.
     pub admin: Option<SocketAddr>,
 }
@@ -73,6 +82,9 @@ pub enum Error {
     /// A file that the configuration names is no good.
     #[error(transparent)]
     Authorities(#[from] pool::BadAuthorities),
+    /// HTTPS cannot be served.
+    #[error(transparent)]
+    Certificates(#[from] BadCertificates),
     /// Neither a remote API nor the embedded platform is configured.
     #[error("neither [api] nor [platform] is configured")]
     NoApi,
@@ -90,6 +102,8 @@ pub struct Ingress {
     config: Config,
     workers: usize,
     listeners: Vec<Listeners>,
+    secure: Vec<Listeners>,
+    certificates: Certificates,
     admin: Option<Listeners>,
     demo: Option<Demo>,
     api: Api,
@@ -118,12 +132,14 @@ impl Ingress {
     /// When a port is taken, the store cannot be opened, or a secret is missing.
     pub fn bind(mut config: Config, secrets: Secrets, log: Log) -> Result<Self, Error> {
         let workers = worker_count(config.listen.workers);
-        let listeners = config
-            .listen
-            .http
-            .iter()
-            .map(|address| listener::bind(*address, workers))
-            .collect::<Result<Vec<_>, _>>()?;
+        let bind = |addresses: &[SocketAddr]| {
+            let bound = addresses
+                .iter()
+                .map(|address| listener::bind(*address, workers));
+            bound.collect::<Result<Vec<_>, _>>()
+        };
+        let listeners = bind(&config.listen.http)?;
+        let secure = bind(&config.listen.https)?;
         let admin = config
             .listen
             .admin
@@ -143,8 +159,10 @@ impl Ingress {
         }
         Ok(Self {
             api: Api::open(&config, secrets, mailbox.clone())?,
+            certificates: Certificates::open(&config)?,
             workers,
             listeners,
+            secure,
             admin,
             demo,
             metrics: log.metrics(),
@@ -157,8 +175,10 @@ impl Ingress {
     /// The addresses really bound, also where the configuration said port 0.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
+        let all = |bound: &[Listeners]| bound.iter().map(|bound| bound.address).collect();
         Addresses {
-            http: self.listeners.iter().map(|bound| bound.address).collect(),
+            http: all(&self.listeners),
+            https: all(&self.secure),
             admin: self.admin.as_ref().map(|bound| bound.address),
         }
     }
@@ -195,6 +215,7 @@ impl Ingress {
         readiness.set(true);
         Serving {
             addresses: addresses.http,
+            https: addresses.https,
             admin: addresses.admin,
             api: self.config.api_name(),
             workers: workers.len(),
@@ -259,8 +280,11 @@ impl Ingress {
         stop: &Stop,
     ) -> Result<Vec<JoinHandle<io::Result<()>>>, Error> {
         let mut bound = std::mem::take(&mut self.listeners);
+        let mut secure = std::mem::take(&mut self.secure);
+        let terms = self.certificates.terms()?;
         let own = bound
             .iter()
+            .chain(&secure)
             .chain(&self.admin)
             .map(|bound| bound.address)
             .collect();
@@ -283,6 +307,7 @@ impl Ingress {
                 access: config.log.access,
             }),
             cache: Cache::new(config.cache.clone(), Arc::clone(&self.metrics)),
+            challenges: Arc::clone(&self.certificates.challenges),
             dialer,
             pool: PoolLimits {
                 connections: config
@@ -300,9 +325,8 @@ impl Ingress {
                 let worker = Worker {
                     name: format!("worker-{index}"),
                     // Moved, not shared: a worker that stops accepting closes its sockets.
-                    listeners: bound
-                        .iter_mut()
-                        .filter_map(|bound| bound.sockets.pop())
+                    entrances: entrances(&mut bound, None)
+                        .chain(entrances(&mut secure, Some(&terms)))
                         .collect(),
                     guests: Guests::Strangers,
                     settings: ConnectionSettings::new(&config.timeouts, &config.limits),
@@ -331,6 +355,7 @@ impl Ingress {
                 Arc::clone(&self.metrics),
                 Arc::clone(permits),
                 Arc::clone(readiness),
+                Arc::clone(&self.certificates.keyring),
                 self.mailbox.clone(),
             );
             self.serve_beside(side, "admin", Guests::Operator, listeners, admin, stop);
@@ -340,6 +365,17 @@ impl Ingress {
             self.serve_beside(side, "demo app", guests, demo.app, DemoApp, stop);
             let listeners = demo.function;
             self.serve_beside(side, "demo function", guests, listeners, DemoFunction, stop);
+        }
+        if let Some(sources) = self.certificates.sources.take() {
+            let keyring = Arc::clone(&self.certificates.keyring);
+            let keeping = sources.keep_fresh(keyring, Arc::clone(&self.metrics));
+            let mut stop = stop.clone();
+            side.spawn_local(async move {
+                tokio::select! {
+                    () = keeping => {}
+                    () = stop.reached(Stage::Draining) => {}
+                }
+            });
         }
         if let Api::Local(platform) = &self.api {
             let platform = Arc::clone(platform);
@@ -373,7 +409,7 @@ impl Ingress {
         side.spawn_local(async move {
             let worker = Worker {
                 name: name.to_owned(),
-                listeners: listeners.sockets,
+                entrances: entrances(&mut [listeners], None).collect(),
                 guests,
                 settings,
                 metrics,
@@ -386,6 +422,18 @@ impl Ingress {
             }
         });
     }
+}
+
+/// One socket of each address, for one worker.
+fn entrances<'a>(
+    bound: &'a mut [Listeners],
+    tls: Option<&'a Arc<Terms>>,
+) -> impl Iterator<Item = Entrance> + 'a {
+    let sockets = bound.iter_mut().filter_map(|bound| bound.sockets.pop());
+    sockets.map(move |socket| Entrance {
+        socket,
+        tls: tls.map(Arc::clone),
+    })
 }
 
 /// Connections to the admin address, and to each demo backend.
@@ -403,6 +451,7 @@ struct Parts {
     settings: Arc<Settings>,
     telemetry: Arc<Telemetry>,
     cache: Arc<Cache>,
+    challenges: Arc<Challenges>,
     dialer: Dialer,
     pool: PoolLimits,
     api: Api,
@@ -427,6 +476,7 @@ impl Parts {
             tasks.clone(),
             Rc::clone(pressure),
         )
+        .proving(self.challenges)
     }
 }
 

@@ -16,12 +16,14 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::{self, ConnectionSettings};
 use super::descriptors::{self, Reserve, TheLast};
-use super::drain::Drain;
+use super::drain::{Drain, Drained};
+use super::handshake::{self, Agreed, Failed};
 use super::permits::{Permit, Permits, Refused};
 use super::refusal::{self, Form, Refusal};
 use super::shutdown::{Stage, Stop};
 use crate::id::RequestId;
 use crate::telemetry::metrics::{Metrics, Shed};
+use crate::tls::terms::Terms;
 use crate::wire::timer::Timer;
 use crate::wire::{Handler, Peer, Scheme};
 
@@ -107,14 +109,20 @@ impl<H: Handler + 'static> Door<H> {
 
     /// Accepts until the drain begins, and then whatever is already in the queue: closing a listener
     /// resets the connections that wait in it.
-    pub(super) async fn keep(self: Rc<Self>, listener: TcpListener, mut stop: Stop) {
+    pub(super) async fn keep(
+        self: Rc<Self>,
+        listener: TcpListener,
+        tls: Option<Arc<Terms>>,
+        mut stop: Stop,
+    ) {
+        let tls = tls.as_ref();
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = stop.reached(Stage::Draining) => break,
                 accepted = listener.accept() => accepted,
             };
-            if self.let_in(&listener, accepted).is_break() {
+            if self.let_in(&listener, tls, accepted).is_break() {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -128,7 +136,7 @@ impl<H: Handler + 'static> Door<H> {
                 Ok((TcpStream::from_std(stream)?, address))
             });
             match accepted {
-                Ok((stream, address)) => self.connect(stream, address),
+                Ok((stream, address)) => self.connect(stream, address, tls),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(_) => return,
             }
@@ -139,15 +147,16 @@ impl<H: Handler + 'static> Door<H> {
     fn let_in(
         self: &Rc<Self>,
         listener: &TcpListener,
+        tls: Option<&Arc<Terms>>,
         accepted: io::Result<(TcpStream, SocketAddr)>,
     ) -> ControlFlow<()> {
         match accepted {
-            Ok((stream, address)) => self.connect(stream, address),
+            Ok((stream, address)) => self.connect(stream, address, tls),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 self.warn(&error);
                 if descriptors::are_used_up(&error) {
-                    self.accept_from_reserve(listener);
+                    self.accept_from_reserve(listener, tls);
                 }
                 return ControlFlow::Break(());
             }
@@ -155,13 +164,13 @@ impl<H: Handler + 'static> Door<H> {
         ControlFlow::Continue(())
     }
 
-    fn connect(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
+    fn connect(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, tls: Option<&Arc<Terms>>) {
         let is_last = self.guests == Guests::Strangers && self.the_last().include(&stream);
         match self.permits.take(address.ip()) {
-            _ if is_last => self.turn_away(stream, address, Shed::Descriptors),
-            Ok(permit) => self.welcome(stream, address, permit),
-            Err(Refused::Full) => self.turn_away(stream, address, Shed::Connections),
-            Err(Refused::PeerFull) => self.turn_away(stream, address, Shed::Peer),
+            _ if is_last => self.turn_away(stream, address, tls, Shed::Descriptors),
+            Ok(permit) => self.welcome(stream, address, tls, permit),
+            Err(Refused::Full) => self.turn_away(stream, address, tls, Shed::Connections),
+            Err(Refused::PeerFull) => self.turn_away(stream, address, tls, Shed::Peer),
         }
     }
 
@@ -175,14 +184,70 @@ impl<H: Handler + 'static> Door<H> {
         self.the_last.get()
     }
 
-    fn welcome(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, permit: Permit) {
-        let peer = Peer::new(address, Scheme::Http, Timer::new());
-        let door = Rc::clone(self);
+    fn welcome(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        tls: Option<&Arc<Terms>>,
+        permit: Permit,
+    ) {
         let drained = self.drain.join();
-        let serving = async move {
-            let handler = Rc::clone(&door.handler);
-            connection::serve(stream, permit, peer, handler, &door.settings, drained).await;
+        let door = Rc::clone(self);
+        // Two tasks of their own size: one without TLS is much smaller.
+        match tls.map(Arc::clone) {
+            None => self.spawn(async move {
+                let peer = Peer::new(address, Scheme::Http, Timer::new());
+                let handler = Rc::clone(&door.handler);
+                connection::serve(stream, permit, peer, handler, &door.settings, drained).await;
+            }),
+            Some(terms) => self.spawn(async move {
+                let peer = Peer::new(address, Scheme::Https, Timer::new());
+                door.serve_secured(stream, permit, peer, &terms, drained)
+                    .await;
+            }),
+        }
+    }
+
+    async fn serve_secured(
+        &self,
+        stream: TcpStream,
+        permit: Permit,
+        mut peer: Peer,
+        terms: &Terms,
+        mut drained: Drained,
+    ) {
+        let limit = self.settings.handshake();
+        // Boxed: nothing of it is left once the connection carries requests.
+        let shaking = handshake::shake(stream, peer.address.ip(), terms, limit, &mut drained);
+        let stream = match Box::pin(shaking).await {
+            Ok(agreed) => {
+                self.metrics.handshake(agreed.outcome());
+                let Agreed { stream, secured } = agreed;
+                peer.secured = Some(secured);
+                stream
+            }
+            Err(failed) => {
+                self.metrics.handshake(failed.outcome());
+                if let Failed::Plain(stream) = failed {
+                    Box::pin(self.see_off_plain(stream, &peer)).await;
+                }
+                return;
+            }
         };
+        let handler = Rc::clone(&self.handler);
+        connection::serve(stream, permit, peer, handler, &self.settings, drained).await;
+    }
+
+    /// Tells whoever speaks plain HTTP to a listener of TLS what is wrong.
+    async fn see_off_plain(&self, mut stream: TcpStream, peer: &Peer) {
+        let id = RequestId::new();
+        refusal::write(&mut stream, Refusal::Plain, Form::Whole, &id).await;
+        self.handler.refused(peer, Refusal::Plain.status(), id);
+        connection::linger(stream).await;
+    }
+
+    /// Runs one connection.
+    fn spawn(self: &Rc<Self>, serving: impl Future<Output = ()> + 'static) {
         let door = Rc::clone(self);
         // A panic is one connection's misfortune: its client sees the cut.
         let serving = AssertUnwindSafe(serving)
@@ -197,16 +262,28 @@ impl<H: Handler + 'static> Door<H> {
     }
 
     /// Tells a connection that there is no room for it.
-    fn turn_away(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, reason: Shed) {
+    ///
+    /// Over TLS it is told so by an alert: for more there would have to be a handshake first.
+    fn turn_away(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        tls: Option<&Arc<Terms>>,
+        reason: Shed,
+    ) {
         self.metrics.shed(reason);
         let id = RequestId::new();
         let in_a_hurry = reason == Shed::Descriptors || self.leaving.get() >= MOST_LEAVING;
-        if !in_a_hurry {
+        let scheme = tls.map_or(Scheme::Http, |_| Scheme::Https);
+        if scheme == Scheme::Http && !in_a_hurry {
             self.see_off(stream, id.clone());
         } else if let Ok(stream) = stream.into_std() {
-            refusal::write_at_once(stream, Refusal::Full, &id);
+            match scheme {
+                Scheme::Http => refusal::write_at_once(stream, Refusal::Full, &id),
+                Scheme::Https => refusal::send_at_once(stream, &handshake::INTERNAL_ERROR),
+            }
         }
-        let peer = Peer::new(address, Scheme::Http, Timer::new());
+        let peer = Peer::new(address, scheme, Timer::new());
         self.handler.refused(&peer, Refusal::Full.status(), id);
     }
 
@@ -222,7 +299,7 @@ impl<H: Handler + 'static> Door<H> {
     }
 
     /// There is no descriptor for whoever waits in the queue but those in reserve.
-    fn accept_from_reserve(self: &Rc<Self>, listener: &TcpListener) {
+    fn accept_from_reserve(self: &Rc<Self>, listener: &TcpListener, tls: Option<&Arc<Terms>>) {
         for _ in 0..AT_ONE_GO {
             if !self.reserve.borrow_mut().release() {
                 return;
@@ -230,9 +307,11 @@ impl<H: Handler + 'static> Door<H> {
             let accepted = listener.accept().now_or_never();
             match (accepted, self.guests) {
                 (Some(Ok((stream, address))), Guests::Strangers) => {
-                    self.turn_away(stream, address, Shed::Descriptors);
+                    self.turn_away(stream, address, tls, Shed::Descriptors);
                 }
-                (Some(Ok((stream, address))), Guests::Operator) => self.connect(stream, address),
+                (Some(Ok((stream, address))), Guests::Operator) => {
+                    self.connect(stream, address, tls);
+                }
                 // Nobody waits any more, or somebody was quicker to take what was given up.
                 (Some(Err(_)) | None, _) => {
                     self.reserve.borrow_mut().refill();

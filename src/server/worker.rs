@@ -18,7 +18,17 @@ use super::permits::Permits;
 use super::pressure::Pressure;
 use super::shutdown::{Stage, Stop};
 use crate::telemetry::metrics::Metrics;
+use crate::tls::terms::Terms;
 use crate::wire::Handler;
+
+/// A socket that connections come in by.
+#[derive(Debug)]
+pub struct Entrance {
+    /// The socket.
+    pub socket: StdListener,
+    /// What its clients have to agree to; `None`: plain HTTP.
+    pub tls: Option<Arc<Terms>>,
+}
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -26,7 +36,7 @@ pub struct Worker {
     /// Names the thread.
     pub name: String,
     /// One socket for each address.
-    pub listeners: Vec<StdListener>,
+    pub entrances: Vec<Entrance>,
     /// Who connects to them.
     pub guests: Guests,
     /// What its connections are held to.
@@ -93,9 +103,9 @@ impl Worker {
             tasks.clone(),
         );
         let accepting = TaskTracker::new();
-        for listener in self.listeners {
-            let listener = TcpListener::from_std(listener)?;
-            accepting.spawn_local(Rc::clone(&door).keep(listener, stop.clone()));
+        for Entrance { socket, tls } in self.entrances {
+            let listener = TcpListener::from_std(socket)?;
+            accepting.spawn_local(Rc::clone(&door).keep(listener, tls, stop.clone()));
         }
         accepting.close();
         accepting.wait().await;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use aws_lc_rs::digest::{Context, SHA256};
 use jiff::Timestamp;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -10,12 +11,16 @@ use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::wire::Covers;
+
 /// A certificate with its chain and key.
 #[derive(Debug)]
 pub struct Certificate {
     label: Box<str>,
     names: Vec<Box<str>>,
     not_after: Timestamp,
+    /// The digest of the whole chain.
+    fingerprint: [u8; 32],
     /// What `key` is made from; taken when it is.
     pair: Mutex<Option<Pair>>,
     key: OnceLock<Result<Arc<CertifiedKey>, BadPair>>,
@@ -91,9 +96,16 @@ impl Certificate {
             label: label.into(),
             names,
             not_after,
+            fingerprint: fingerprint(&chain),
             pair: Mutex::new(Some(Pair { chain, key })),
             key: OnceLock::new(),
         })
+    }
+
+    /// Whether it is the very same certificate as `other`; each key has its own.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
     }
 
     /// What logs and the admin address call it.
@@ -129,10 +141,11 @@ impl Certificate {
         };
         self.key.get_or_init(read).as_ref()
     }
+}
 
-    /// Whether it speaks for `host`, a name or an address without a port (RFC 9525, 6.3 and 6.4).
-    #[must_use]
-    pub fn covers(&self, host: &str) -> bool {
+/// RFC 9525, 6.3 and 6.4.
+impl Covers for Certificate {
+    fn covers(&self, host: &str) -> bool {
         let literal = host
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'));
@@ -165,6 +178,15 @@ impl Pair {
             Err(error) => Err(BadPair::UnusableKey(error.to_string())),
         }
     }
+}
+
+fn fingerprint(chain: &[CertificateDer<'_>]) -> [u8; 32] {
+    let mut digest = Context::new(&SHA256);
+    for certificate in chain {
+        digest.update(certificate);
+    }
+    let digest = digest.finish();
+    digest.as_ref().try_into().expect("SHA-256 has 32 octets")
 }
 
 /// The names and the end of a certificate.

@@ -30,6 +30,8 @@ impl Source {
 #[derive(Debug, Default)]
 pub struct Keyring {
     table: ArcSwap<Table>,
+    /// What the file is called that is shown where no name leads to a certificate.
+    fallback: Option<Box<str>>,
     /// What each source has put in.
     sets: Mutex<[Vec<Arc<Certificate>>; Source::ALL.len()]>,
 }
@@ -40,6 +42,7 @@ struct Table {
     exact: HashMap<Box<str>, Arc<Certificate>>,
     /// By what follows the wildcard.
     wildcards: HashMap<Box<str>, Arc<Certificate>>,
+    fallback: Option<Arc<Certificate>>,
 }
 
 impl Keyring {
@@ -47,6 +50,15 @@ impl Keyring {
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// A keyring whose fallback is the file that is called `label`, once it is put in.
+    #[must_use]
+    pub fn with_fallback(label: &str) -> Arc<Self> {
+        Arc::new(Self {
+            fallback: Some(label.into()).filter(|label: &Box<str>| !label.is_empty()),
+            ..Self::default()
+        })
     }
 
     /// Sets what `source` has, in place of what it had.
@@ -57,6 +69,9 @@ impl Keyring {
         for set in &*sets {
             table.add(set);
         }
+        let mut files = sets[Source::Files as usize].iter();
+        let is_fallback = |file: &&Arc<Certificate>| Some(file.label()) == self.fallback.as_deref();
+        table.fallback = files.find(is_fallback).map(Arc::clone);
         self.table.store(Arc::new(table));
     }
 
@@ -79,14 +94,10 @@ impl Keyring {
         found.map(Arc::clone)
     }
 
-    /// The certificate that `source` calls `label`.
+    /// The certificate for clients that name no host, or one that no certificate is for.
     #[must_use]
-    pub fn labelled(&self, source: Source, label: &str) -> Option<Arc<Certificate>> {
-        let sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut certificates = sets[source as usize].iter();
-        certificates
-            .find(|certificate| certificate.label() == label)
-            .map(Arc::clone)
+    pub fn fallback(&self) -> Option<Arc<Certificate>> {
+        self.table.load().fallback.clone()
     }
 
     /// All certificates, also those that no name leads to.
@@ -119,6 +130,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Covers as _;
 
     fn certificate(label: &str, names: &[&str], until: i32) -> Arc<Certificate> {
         let key = rcgen::KeyPair::generate().unwrap();
@@ -173,8 +185,18 @@ mod tests {
         check(&keyring, "b.test", Some("local"));
         keyring.put(Source::Files, Vec::new());
         check(&keyring, "a.test", Some("acme"));
-        assert!(keyring.labelled(Source::Acme, "acme").is_some());
-        assert!(keyring.labelled(Source::Files, "acme").is_none());
+        assert!(keyring.fallback().is_none());
         assert_eq!(keyring.certificates().len(), 2);
+    }
+
+    #[test]
+    fn the_fallback_is_a_file_and_comes_and_goes_with_it() {
+        let keyring = Keyring::with_fallback("main");
+        keyring.put(Source::Local, vec![certificate("main", &["a.test"], 2100)]);
+        assert!(keyring.fallback().is_none());
+        keyring.put(Source::Files, vec![certificate("main", &["b.test"], 2100)]);
+        assert!(keyring.fallback().unwrap().covers("b.test"));
+        keyring.put(Source::Files, Vec::new());
+        assert!(keyring.fallback().is_none());
     }
 }

@@ -1,6 +1,8 @@
 //! Who sent a request, and over what.
 
+use std::fmt::Debug;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::HeaderValue;
 
@@ -35,6 +37,21 @@ impl Scheme {
     }
 }
 
+/// What a client and we agreed on in a handshake.
+#[derive(Debug, Clone)]
+pub struct Secured {
+    /// The host that the client wanted to speak with, in lower case.
+    pub sni: Option<Box<str>>,
+    /// What it was shown.
+    pub certificate: Arc<dyn Covers>,
+}
+
+/// A certificate, as far as requests are concerned.
+pub trait Covers: Debug + Send + Sync {
+    /// Whether it speaks for `host`, a name or an address without a port.
+    fn covers(&self, host: &str) -> bool;
+}
+
 /// One connection of a client, as handlers see it.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -44,6 +61,8 @@ pub struct Peer {
     pub scheme: Scheme,
     /// The timer of its connection.
     pub timer: Timer,
+    /// What was agreed on in the handshake; `None` without TLS.
+    pub secured: Option<Secured>,
     /// Made once a connection, so that no request has to.
     address_value: HeaderValue,
 }
@@ -58,7 +77,24 @@ impl Peer {
             address: SocketAddr::new(address.ip().to_canonical(), address.port()),
             scheme,
             timer,
+            secured: None,
             address_value: HeaderValue::try_from(ip).expect("an address is visible ASCII"),
+        }
+    }
+
+    /// Whether this connection may carry requests for `host`, a name or an address without a port.
+    ///
+    /// RFC 9110, 7.4: a request whose authority the certificate does not speak for came to the wrong
+    /// connection. A client that named no host in its handshake cannot have been shown the right
+    /// certificate, and may ask for any.
+    #[must_use]
+    pub fn may_ask_for(&self, host: &str) -> bool {
+        match &self.secured {
+            Some(Secured {
+                sni: Some(_),
+                certificate,
+            }) => certificate.covers(host),
+            Some(Secured { sni: None, .. }) | None => true,
         }
     }
 

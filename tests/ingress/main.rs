@@ -30,5 +30,6 @@ mod promises;
 mod resolving;
 mod retries;
 mod secrets;
+mod tls;
 mod tunnels;
 mod verify;

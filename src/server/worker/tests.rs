@@ -82,7 +82,11 @@ async fn a_panic_outside_the_proxy_costs_its_connection_and_is_counted() {
     let (stopper, stop) = stop_signal();
     let worker = Worker {
         name: "test".to_owned(),
-        listeners: bound.sockets,
+        entrances: bound
+            .sockets
+            .into_iter()
+            .map(|socket| Entrance { socket, tls: None })
+            .collect(),
         guests: Guests::Strangers,
         settings: ConnectionSettings::new(&Timeouts::default(), &Limits::default()),
         permits: Arc::clone(&permits),

@@ -20,6 +20,7 @@ use super::message::Reply;
 pub(crate) struct TestIngress {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
+    https: Option<SocketAddr>,
     stopper: Stopper,
     running: Option<JoinHandle<Result<(), Error>>>,
     lines: Capture,
@@ -91,11 +92,18 @@ impl TestIngress {
         Self {
             address: addresses.http[0],
             admin: addresses.admin.unwrap(),
+            https: addresses.https.first().copied(),
             stopper,
             running: Some(running),
             lines,
             writer: Some(writer),
         }
+    }
+
+    /// Where it serves HTTPS, for which a test adjusts `listen.https` and `tls.certs`.
+    #[track_caller]
+    pub(crate) fn secure(&self) -> SocketAddr {
+        self.https.unwrap()
     }
 
     /// A new connection.

@@ -11,6 +11,7 @@ pub(crate) mod caller;
 pub(crate) mod front;
 pub(crate) mod ingress;
 pub(crate) mod message;
+pub(crate) mod secure;
 
 pub(crate) use api::TestApi;
 pub(crate) use backend::{Answering, TestBackend};
