@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::runtime::{Handle, LocalOptions};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, Readiness};
@@ -28,21 +28,24 @@ use crate::server::door::Guests;
 use crate::server::listener::{self, Listeners};
 use crate::server::permits::Permits;
 use crate::server::pressure::Pressure;
-use crate::server::shutdown::{Stage, Stop, Stopper, stop_signal};
+use crate::server::shutdown::{Stage, Stop, stop_signal};
 use crate::server::worker::{Entrance, Worker};
 use crate::telemetry::exchange::Telemetry;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::serving::Serving;
 use crate::tls::challenges::Challenges;
-use crate::tls::terms::Terms;
 use crate::upstream::{self, Remote, Upstream, Via};
 use crate::wire::Handler;
 
 mod certificates;
+mod demo;
+mod ending;
 
 pub use certificates::BadCertificates;
 use certificates::Certificates;
+use demo::Demo;
+use ending::{drained, flatten, join};
 
 /// What the configuration names but does not hold.
 #[derive(Debug, Clone, Default)]
@@ -110,13 +113,6 @@ pub struct Ingress {
     metrics: Arc<Metrics>,
     log: Log,
     mailbox: Option<Mailbox>,
-}
-
-/// The backends of `dev`, served by this process.
-#[derive(Debug)]
-struct Demo {
-    app: Listeners,
-    function: Listeners,
 }
 
 #[derive(Debug, Clone)]
@@ -209,7 +205,9 @@ impl Ingress {
         let mut side = JoinSet::new();
         let (drain_delay, drain) = (self.config.timeouts.drain_delay, self.config.timeouts.drain);
         let addresses = self.addresses();
-        self.register_demo().await?;
+        if let (Some(demo), Api::Local(platform)) = (&self.demo, &self.api) {
+            demo.register(platform).await?;
+        }
         let workers = self.start_workers(&permits, &worker_stop)?;
         self.start_side(&mut side, &permits, &readiness, &side_stop);
         readiness.set(true);
@@ -263,17 +261,6 @@ impl Ingress {
         outcome
     }
 
-    /// In `dev`, the store names the demo backends wherever they listen this time.
-    async fn register_demo(&self) -> Result<(), Error> {
-        if let (Some(demo), Api::Local(platform)) = (&self.demo, &self.api) {
-            let url = |bound: &Listeners| format!("http://{}", bound.address);
-            platform
-                .register_demo(&url(&demo.app), &url(&demo.function))
-                .await?;
-        }
-        Ok(())
-    }
-
     fn start_workers(
         &mut self,
         permits: &Arc<Permits>,
@@ -324,9 +311,8 @@ impl Ingress {
             .map(|index| {
                 let worker = Worker {
                     name: format!("worker-{index}"),
-                    // Moved, not shared: a worker that stops accepting closes its sockets.
-                    entrances: entrances(&mut bound, None)
-                        .chain(entrances(&mut secure, Some(&terms)))
+                    entrances: Entrance::of_each(&mut bound, None)
+                        .chain(Entrance::of_each(&mut secure, Some(&terms)))
                         .collect(),
                     guests: Guests::Strangers,
                     settings: ConnectionSettings::new(&config.timeouts, &config.limits),
@@ -409,7 +395,7 @@ impl Ingress {
         side.spawn_local(async move {
             let worker = Worker {
                 name: name.to_owned(),
-                entrances: entrances(&mut [listeners], None).collect(),
+                entrances: Entrance::of_each(&mut [listeners], None).collect(),
                 guests,
                 settings,
                 metrics,
@@ -422,18 +408,6 @@ impl Ingress {
             }
         });
     }
-}
-
-/// One socket of each address, for one worker.
-fn entrances<'a>(
-    bound: &'a mut [Listeners],
-    tls: Option<&'a Arc<Terms>>,
-) -> impl Iterator<Item = Entrance> + 'a {
-    let sockets = bound.iter_mut().filter_map(|bound| bound.sockets.pop());
-    sockets.map(move |socket| Entrance {
-        socket,
-        tls: tls.map(Arc::clone),
-    })
 }
 
 /// Connections to the admin address, and to each demo backend.
@@ -480,16 +454,6 @@ impl Parts {
     }
 }
 
-impl Demo {
-    fn bind() -> Result<Self, Error> {
-        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        Ok(Self {
-            app: listener::bind(loopback, 1)?,
-            function: listener::bind(loopback, 1)?,
-        })
-    }
-}
-
 impl Api {
     fn open(config: &Config, secrets: Secrets, mailbox: Option<Mailbox>) -> Result<Self, Error> {
         if let Some(api) = &config.api {
@@ -513,48 +477,10 @@ impl Api {
     }
 }
 
-/// Follows the signal: not ready at once, draining after `delay`, or at once when told to hurry.
-async fn drained(stop: &mut Stop, workers: &Stopper, readiness: &Readiness, delay: Duration) {
-    stop.reached(Stage::Draining).await;
-    readiness.set(false);
-    tokio::select! {
-        () = tokio::time::sleep(delay) => workers.advance(Stage::Draining),
-        () = stop.reached(Stage::Stopping) => workers.advance(Stage::Stopping),
-    }
-}
-
-fn join(worker: JoinHandle<io::Result<()>>) -> Result<(), Error> {
-    let name = worker.thread().name().unwrap_or("worker").to_owned();
-    match worker.join() {
-        Ok(ended) => Ok(ended?),
-        Err(_) => Err(Error::Worker(format!("{name} panicked"))),
-    }
-}
-
-fn flatten(ended: Result<Result<(), Error>, JoinError>) -> Result<(), Error> {
-    // Its own words would repeat what it panicked with, which may be anything.
-    ended.unwrap_or_else(|_| Err(Error::Worker("a task panicked".to_owned())))
-}
-
 /// As many as configured, else one a core that this process may run on.
 fn worker_count(configured: usize) -> usize {
     match configured {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         count => count,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_a_task_panicked_with_is_not_repeated() {
-        let ended: Result<(), _> = tokio::spawn(async { panic!("canary") }).await;
-        let error = flatten(ended.map(Ok)).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "a worker ended on its own: a task panicked"
-        );
     }
 }

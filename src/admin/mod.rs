@@ -124,7 +124,7 @@ impl Admin {
         let ends = ends
             .iter()
             .map(|expiry| (&*expiry.label, expiry.not_after.as_second()));
-        self.metrics.show_certificates(ends);
+        self.metrics.tls.show(ends);
         let open = i64::try_from(self.permits.open()).unwrap_or(i64::MAX);
         self.metrics.connections.set(open);
         typed(

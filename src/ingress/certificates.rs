@@ -17,7 +17,7 @@ use crate::tls::files::{Depth, Folder};
 use crate::tls::identities::Identities;
 use crate::tls::keyring::{Keyring, Source};
 use crate::tls::local::{self, Authority, BadAuthority};
-use crate::tls::terms::Terms;
+use crate::tls::terms::{NoTerms, Terms};
 
 /// The certificates of an ingress, and their sources.
 #[derive(Debug)]
@@ -74,9 +74,9 @@ pub enum BadCertificates {
     /// The local authority of `dev` cannot be used.
     #[error(transparent)]
     Authority(#[from] BadAuthority),
-    /// There is no randomness, or no cryptography.
-    #[error("TLS cannot be served: {0}")]
-    Tls(#[from] rustls::Error),
+    /// There is nothing that clients could agree to.
+    #[error(transparent)]
+    Terms(#[from] NoTerms),
 }
 
 impl BadCertificates {
@@ -85,7 +85,7 @@ impl BadCertificates {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::None { .. } | Self::Default { .. } => true,
-            Self::Authority(_) | Self::Tls(_) => false,
+            Self::Authority(_) | Self::Terms(_) => false,
         }
     }
 }
@@ -203,11 +203,12 @@ async fn keep_watching(
         folder = looked_at;
         let bad = folder.problems().count();
         metrics
+            .tls
             .bad_pairs
             .set(i64::try_from(bad).unwrap_or(i64::MAX));
         if changed {
             keyring.put(Source::Files, folder.certificates());
-            metrics.certificates_swapped.inc();
+            metrics.tls.swapped.inc();
         }
     }
 }

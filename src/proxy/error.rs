@@ -160,10 +160,7 @@ impl Error {
             Self::Authority(error) => bad(&error.to_string()),
             Self::Target => bad("the target of the request cannot be used"),
             Self::Malformed(what) => bad(what),
-            Self::Misdirected => wrong(
-                StatusCode::MISDIRECTED_REQUEST,
-                "this connection is for another host: ask over one of its own",
-            ),
+            Self::Misdirected => misdirected(),
             Self::Unknown => not_found("there is nothing here"),
             Self::NoSuchLink => not_found("there is no such short link"),
             Self::NoSuchEndpoint => not_found("there is no such endpoint"),
@@ -252,6 +249,14 @@ impl Error {
                 "something went wrong here, and was noted",
             ),
         }
+    }
+}
+
+fn misdirected() -> Told {
+    Told {
+        status: StatusCode::MISDIRECTED_REQUEST,
+        kind: "http_request_error",
+        text: "this connection is for another host: ask over one of its own".to_owned(),
     }
 }
 

@@ -221,13 +221,13 @@ impl<H: Handler + 'static> Door<H> {
         let shaking = handshake::shake(stream, peer.address.ip(), terms, limit, &mut drained);
         let stream = match Box::pin(shaking).await {
             Ok(agreed) => {
-                self.metrics.handshake(agreed.outcome());
+                self.metrics.tls.ended(agreed.outcome());
                 let Agreed { stream, secured } = agreed;
                 peer.secured = Some(secured);
                 stream
             }
             Err(failed) => {
-                self.metrics.handshake(failed.outcome());
+                self.metrics.tls.ended(failed.outcome());
                 if let Failed::Plain(stream) = failed {
                     Box::pin(self.see_off_plain(stream, &peer)).await;
                 }

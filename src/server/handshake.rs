@@ -16,7 +16,7 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::connection;
 use super::drain::Drained;
-use crate::telemetry::metrics::Handshake;
+use crate::telemetry::tls::Handshake;
 use crate::tls::identities::Identity;
 use crate::tls::terms::{CHALLENGE, Terms};
 use crate::wire::link::Transport;
@@ -195,3 +195,6 @@ impl Transport for TlsStream<TcpStream> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::connection::ConnectionSettings;
 use super::door::{Door, Guests};
 use super::drain::Drain;
+use super::listener::Listeners;
 use super::permits::Permits;
 use super::pressure::Pressure;
 use super::shutdown::{Stage, Stop};
@@ -28,6 +29,21 @@ pub struct Entrance {
     pub socket: StdListener,
     /// What its clients have to agree to; `None`: plain HTTP.
     pub tls: Option<Arc<Terms>>,
+}
+
+impl Entrance {
+    /// One socket of each of these addresses.
+    pub fn of_each<'a>(
+        bound: &'a mut [Listeners],
+        tls: Option<&'a Arc<Terms>>,
+    ) -> impl Iterator<Item = Self> + 'a {
+        // Moved, not shared: a worker that stops accepting closes its sockets.
+        let sockets = bound.iter_mut().filter_map(|bound| bound.sockets.pop());
+        sockets.map(move |socket| Self {
+            socket,
+            tls: tls.map(Arc::clone),
+        })
+    }
 }
 
 /// What a worker is made of.

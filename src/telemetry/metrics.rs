@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
+
+use super::tls::Tls;
 
 /// The kinds of route, as the label `http_route` and the log name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,63 +158,6 @@ impl Shed {
     }
 }
 
-/// How a TLS handshake of a client ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handshake {
-    /// Both sides agreed, from the beginning.
-    Full,
-    /// Both sides agreed, on a session of before.
-    Resumed,
-    /// An authority saw the certificate that it looked for.
-    Challenge,
-    /// There is no certificate for the name that the client wants.
-    UnknownName,
-    /// There is no protocol that both speak.
-    NoProtocol,
-    /// The client spoke plain HTTP.
-    NotTls,
-    /// The sides do not agree, or the client does not speak TLS.
-    Failed,
-    /// The client left.
-    Left,
-    /// It took too long.
-    TimedOut,
-    /// It had not begun when the drain did.
-    Drained,
-}
-
-impl Handshake {
-    const ALL: [Self; 10] = [
-        Self::Full,
-        Self::Resumed,
-        Self::Challenge,
-        Self::UnknownName,
-        Self::NoProtocol,
-        Self::NotTls,
-        Self::Failed,
-        Self::Left,
-        Self::TimedOut,
-        Self::Drained,
-    ];
-
-    /// The label.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Resumed => "resumed",
-            Self::Challenge => "challenge",
-            Self::UnknownName => "unknown_name",
-            Self::NoProtocol => "no_protocol",
-            Self::NotTls => "not_tls",
-            Self::Failed => "failed",
-            Self::Left => "left",
-            Self::TimedOut => "timed_out",
-            Self::Drained => "drained",
-        }
-    }
-}
-
 /// The series, each ready to be counted without a lookup.
 #[derive(Debug)]
 pub struct Metrics {
@@ -221,8 +166,6 @@ pub struct Metrics {
     resolve_cache: Vec<IntCounter>,
     retries: Vec<IntCounter>,
     shed: Vec<IntCounter>,
-    handshakes: Vec<IntCounter>,
-    certificates: IntGaugeVec,
     /// Requests being answered right now.
     pub active_requests: IntGauge,
     /// Connections of clients.
@@ -237,10 +180,8 @@ pub struct Metrics {
     pub pool_idle: IntGauge,
     /// Workers that have more to do than they can.
     pub overloaded: IntGauge,
-    /// Times that other certificates were taken from the folder.
-    pub certificates_swapped: IntCounter,
-    /// Pairs of files that cannot be served as they are now.
-    pub bad_pairs: IntGauge,
+    /// Handshakes and certificates.
+    pub tls: Tls,
     /// Panics, each of which cost a request or a task.
     pub panics: IntCounter,
     /// Log lines that found the queue full.
@@ -289,20 +230,7 @@ impl Metrics {
             "Requests and connections turned away for want of room",
             "reason",
         );
-        let handshakes = counters(
-            "m3o_ingress_tls_handshakes_total",
-            "TLS handshakes of clients, by how they ended",
-            "result",
-        );
-        let certificates = IntGaugeVec::new(
-            Opts::new(
-                "m3o_ingress_tls_certificate_not_after_timestamp_seconds",
-                "When a certificate ends; those that end first, and the first of all others",
-            ),
-            &["certificate"],
-        )
-        .expect("static name and labels");
-        let build = IntGaugeVec::new(
+        let build = prometheus::IntGaugeVec::new(
             Opts::new(
                 "m3o_ingress_build_info",
                 "Always 1; the version is the label",
@@ -336,19 +264,7 @@ impl Metrics {
                 .iter()
                 .map(|reason| shed.with_label_values(&[reason.as_str()]))
                 .collect(),
-            handshakes: Handshake::ALL
-                .iter()
-                .map(|result| handshakes.with_label_values(&[result.as_str()]))
-                .collect(),
-            certificates,
-            certificates_swapped: counter(
-                "m3o_ingress_tls_certificates_swapped_total",
-                "Times that other certificates were taken from the folder",
-            ),
-            bad_pairs: gauge(
-                "m3o_ingress_tls_bad_pairs",
-                "Pairs of certificate and key that cannot be served as they are",
-            ),
+            tls: Tls::new(&registry),
             overloaded: gauge(
                 "m3o_ingress_overloaded_workers",
                 "Workers that have more to do than they can",
@@ -363,16 +279,12 @@ impl Metrics {
             ),
             registry,
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 17] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 13] = [
             Box::new(durations),
             Box::new(cache),
             Box::new(pool),
             Box::new(retries),
             Box::new(shed),
-            Box::new(handshakes),
-            Box::new(metrics.certificates.clone()),
-            Box::new(metrics.certificates_swapped.clone()),
-            Box::new(metrics.bad_pairs.clone()),
             Box::new(build),
             Box::new(metrics.active_requests.clone()),
             Box::new(metrics.connections.clone()),
@@ -413,21 +325,6 @@ impl Metrics {
         self.shed[reason as usize].inc();
     }
 
-    /// Counts one handshake that has ended.
-    pub fn handshake(&self, result: Handshake) {
-        self.handshakes[result as usize].inc();
-    }
-
-    /// Shows these certificates alone, each with the second in which it ends.
-    ///
-    /// The caller bounds their number: each is a series of its own.
-    pub fn show_certificates<'a>(&self, certificates: impl IntoIterator<Item = (&'a str, i64)>) {
-        self.certificates.reset();
-        for (label, ends) in certificates {
-            self.certificates.with_label_values(&[label]).set(ends);
-        }
-    }
-
     /// Everything in the text format of Prometheus.
     #[must_use]
     pub fn to_text(&self) -> Vec<u8> {
@@ -442,15 +339,15 @@ impl Metrics {
 /// The type of [`Metrics::to_text`].
 pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-fn gauge(name: &str, help: &str) -> IntGauge {
+pub(super) fn gauge(name: &str, help: &str) -> IntGauge {
     IntGauge::new(name, help).expect("static name")
 }
 
-fn counters(name: &str, help: &str, label: &str) -> IntCounterVec {
+pub(super) fn counters(name: &str, help: &str, label: &str) -> IntCounterVec {
     IntCounterVec::new(Opts::new(name, help), &[label]).expect("static name and label")
 }
 
-fn counter(name: &str, help: &str) -> IntCounter {
+pub(super) fn counter(name: &str, help: &str) -> IntCounter {
     IntCounter::new(name, help).expect("static name")
 }
 
@@ -465,9 +362,6 @@ mod tests {
         metrics.resolved(CacheResult::Negative);
         metrics.retried(Retry::BrokenOff);
         metrics.shed(Shed::Descriptors);
-        metrics.handshake(Handshake::UnknownName);
-        metrics.show_certificates([("old", 1), ("other", 2)]);
-        metrics.show_certificates([("site", 1_800_000_000)]);
         let text = String::from_utf8(metrics.to_text()).unwrap();
         for line in [
             r#"http_server_request_duration_seconds_count{http_response_status_class="3xx",http_route="verify"} 1"#,
@@ -477,13 +371,9 @@ mod tests {
             r#"m3o_ingress_backend_retries_total{reason="unsent"} 0"#,
             r#"m3o_ingress_shed_total{reason="descriptors"} 1"#,
             r#"m3o_ingress_shed_total{reason="connections"} 0"#,
-            r#"m3o_ingress_tls_handshakes_total{result="unknown_name"} 1"#,
-            r#"m3o_ingress_tls_handshakes_total{result="drained"} 0"#,
-            r#"m3o_ingress_tls_certificate_not_after_timestamp_seconds{certificate="site"} 1800000000"#,
             "http_server_active_requests 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
-        assert!(!text.contains(r#"certificate="old""#), "{text}");
     }
 }

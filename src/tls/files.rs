@@ -205,10 +205,10 @@ impl Pair {
         if self.bad.as_ref() != Some(&bad) {
             match &self.good {
                 Some(_) => {
-                    tracing::error!(certificate = label, error = %bad, "a certificate cannot be read; the one before is served on")
+                    tracing::error!(certificate = label, error = %bad, "a certificate cannot be read; the one before is served on");
                 }
                 None => {
-                    tracing::error!(certificate = label, error = %bad, "a certificate cannot be read, so it is not served")
+                    tracing::error!(certificate = label, error = %bad, "a certificate cannot be read, so it is not served");
                 }
             }
         }

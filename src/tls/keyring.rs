@@ -56,7 +56,9 @@ impl Keyring {
     #[must_use]
     pub fn with_fallback(label: &str) -> Arc<Self> {
         Arc::new(Self {
-            fallback: Some(label.into()).filter(|label: &Box<str>| !label.is_empty()),
+            fallback: Some(label)
+                .filter(|label| !label.is_empty())
+                .map(Into::into),
             ..Self::default()
         })
     }

@@ -32,7 +32,7 @@ impl Terms {
     ///
     /// # Errors
     /// When there is no randomness for the keys of tickets.
-    pub fn new(identities: Identities) -> Result<Arc<Self>, rustls::Error> {
+    pub fn new(identities: Identities) -> Result<Arc<Self>, NoTerms> {
         let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_no_client_auth()
@@ -70,6 +70,11 @@ impl Terms {
         Arc::new(config)
     }
 }
+
+/// There is no randomness for the keys of tickets, or no cryptography at all.
+#[derive(Debug, thiserror::Error)]
+#[error("TLS cannot be served: {0}")]
+pub struct NoTerms(#[from] rustls::Error);
 
 /// Shows one certificate, which was chosen before.
 #[derive(Debug)]
@@ -132,10 +137,7 @@ mod tests {
         // Two periods of the keys: those of this one and of the one before open tickets.
         assert_eq!(terms.config.ticketer.lifetime(), 12 * 60 * 60);
         assert_eq!(terms.config.max_early_data_size, 0);
-        let names = provider().kx_groups.iter().map(|group| group.name());
-        assert_eq!(
-            names.collect::<Vec<_>>()[0],
-            rustls::NamedGroup::X25519MLKEM768
-        );
+        let first = provider().kx_groups[0].name();
+        assert_eq!(first, rustls::NamedGroup::X25519MLKEM768);
     }
 }

@@ -89,7 +89,8 @@ fn the_name_picks_the_certificate_an_exact_one_before_a_wildcard() {
     let exact = site.authority.put("exact", &["shop.m3o.app"]);
     let clients = site.authority.clients();
     eventually("both are served", || {
-        let caller = clients.connect(site.ingress.secure(), "shop.m3o.app");
+        let stranger = site.authority.clients();
+        let caller = stranger.connect(site.ingress.secure(), "shop.m3o.app");
         caller.unwrap().shown() == exact
     });
     for name in [BLOG, "BLOG.m3o.app", "m3o.app"] {
@@ -126,7 +127,7 @@ fn a_name_without_a_certificate_ends_with_the_alert_that_says_so() {
         );
     }
     assert_eq!(u8::from(AlertDescription::UnrecognisedName), 112);
-    assert_eq!(site.handshakes("unknown_name"), 8.0);
+    eventually("all are counted", || site.handshakes("unknown_name") == 8.0);
     assert_eq!(site.backend.seen().len(), 0);
 }
 
@@ -226,7 +227,7 @@ fn a_protocol_that_we_do_not_speak_ends_the_handshake() {
             AlertDescription::NoApplicationProtocol
         );
     }
-    assert_eq!(site.handshakes("no_protocol"), 2.0);
+    eventually("both are counted", || site.handshakes("no_protocol") == 2.0);
 }
 
 #[test]
@@ -297,7 +298,7 @@ fn what_speaks_plain_http_is_told_to_use_https() {
     assert!(reply.text().contains("https://"), "{}", reply.text());
     assert_eq!(reply.field("Connection"), Some("close"));
     assert!(caller.rest().is_empty());
-    assert_eq!(site.handshakes("not_tls"), 1.0);
+    eventually("it is counted", || site.handshakes("not_tls") == 1.0);
     // What is neither gets no page.
     let mut caller = Caller::connect(site.ingress.secure());
     caller.send([0; 64]);
@@ -397,7 +398,8 @@ fn a_hundred_reloads_under_load_fail_nothing() {
     });
     // The connection of before lives on, and so do new ones, with another certificate.
     assert_eq!(kept.get(BLOG, "/").status(), 200);
-    let last = clients.connect(site.ingress.secure(), BLOG).unwrap();
+    let stranger = site.authority.clients();
+    let last = stranger.connect(site.ingress.secure(), BLOG).unwrap();
     assert_ne!(last.shown(), first);
 }
 
@@ -413,14 +415,11 @@ fn a_broken_pair_keeps_the_last_good_one_and_says_so() {
     let (other, _) = site.authority.sign(&["*.m3o.app"]);
     site.authority.write("wild.crt", &other);
     eventually("it is noticed", || bad() == 1.0);
-    eventually("it is logged", || {
-        site.ingress.log().contains("is served on")
-    });
+    // Whoever goes on with a session is shown nothing new.
     let shown = || {
-        clients
-            .connect(site.ingress.secure(), BLOG)
-            .unwrap()
-            .shown()
+        let stranger = site.authority.clients();
+        let caller = stranger.connect(site.ingress.secure(), BLOG);
+        caller.unwrap().shown()
     };
     assert_eq!(shown(), first);
     let whole = site.authority.put("wild", WILD.1);

@@ -147,7 +147,10 @@ fn https_works_for_whoever_trusts_the_local_authority() {
         assert_eq!(said, r#"{"message":"Hello A"}"#);
     }
     // Two hosts of one certificate over one connection, and one that it does not speak for.
-    check_status(&ask("localhost", "-H 'Host: helloworld.app.localhost'"), "200");
+    check_status(
+        &ask("localhost", "-H 'Host: helloworld.app.localhost'"),
+        "200",
+    );
     check_status(&ask("localhost", "-H 'Host: other.example'"), "421");
     // Nobody else believes it.
     let stranger = format!("curl -s --max-time 20 'https://localhost:{port}/' || echo refused");

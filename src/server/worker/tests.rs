@@ -82,11 +82,7 @@ async fn a_panic_outside_the_proxy_costs_its_connection_and_is_counted() {
     let (stopper, stop) = stop_signal();
     let worker = Worker {
         name: "test".to_owned(),
-        entrances: bound
-            .sockets
-            .into_iter()
-            .map(|socket| Entrance { socket, tls: None })
-            .collect(),
+        entrances: Entrance::of_each(&mut [bound], None).collect(),
         guests: Guests::Strangers,
         settings: ConnectionSettings::new(&Timeouts::default(), &Limits::default()),
         permits: Arc::clone(&permits),

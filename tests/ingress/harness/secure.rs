@@ -72,7 +72,8 @@ impl Authority {
     ) -> Clients {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        // As browsers do, they offer the same exchanges of keys.
+        let provider = Arc::clone(m3o_ingress::tls::provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .unwrap()
