@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::runtime::{Handle, LocalOptions};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, Readiness};
@@ -29,17 +29,25 @@ use crate::server::door::Guests;
 use crate::server::listener::{self, Listeners};
 use crate::server::permits::Permits;
 use crate::server::pressure::Pressure;
-use crate::server::shutdown::{Stage, Stop, Stopper, stop_signal};
+use crate::server::shutdown::{Stage, Stop, stop_signal};
 use crate::server::worker::Worker;
 use crate::telemetry::exchange::Telemetry;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::serving::Serving;
+use crate::tls::challenges::Challenges;
 use crate::upstream::{self, Upstream};
 use crate::wire::Handler;
 use api::Api;
+pub use certificates::BadCertificates;
+use certificates::Certificates;
+use demo::Demo;
+use ending::{drained, flatten, join};
 
 mod api;
+mod certificates;
+mod demo;
+mod ending;
 
 /// What the configuration names but does not hold.
 #[derive(Debug, Clone, Default)]
@@ -57,6 +65,8 @@ pub struct Secrets {
 pub struct Addresses {
     /// Plain HTTP.
     pub http: Vec<SocketAddr>,
+    /// HTTPS.
+    pub https: Vec<SocketAddr>,
     /// Health and metrics.
     pub admin: Option<SocketAddr>,
 }
@@ -77,6 +87,9 @@ pub enum Error {
     /// A file that the configuration names is no good.
     #[error(transparent)]
     Authorities(#[from] pool::BadAuthorities),
+    /// HTTPS cannot be served.
+    #[error(transparent)]
+    Certificates(#[from] BadCertificates),
     /// Neither a remote API nor the embedded platform is configured.
     #[error("neither [api] nor [platform] is configured")]
     NoApi,
@@ -93,20 +106,15 @@ pub enum Error {
 pub struct Ingress {
     config: Config,
     workers: usize,
+    /// Those of plain HTTP, then those of HTTPS.
     listeners: Vec<Listeners>,
+    certificates: Certificates,
     admin: Option<Listeners>,
     demo: Option<Demo>,
     api: Api,
     metrics: Arc<Metrics>,
     log: Log,
     mailbox: Option<Mailbox>,
-}
-
-/// The backends of `dev`, served by this process.
-#[derive(Debug)]
-struct Demo {
-    app: Listeners,
-    function: Listeners,
 }
 
 impl Ingress {
@@ -137,6 +145,7 @@ impl Ingress {
         }
         Ok(Self {
             api: Api::open(&config, secrets, mailbox.clone())?,
+            certificates: Certificates::open(&config)?,
             workers,
             listeners,
             admin,
@@ -151,8 +160,11 @@ impl Ingress {
     /// The addresses really bound, also where the configuration said port 0.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
+        let all = |bound: &[Listeners]| bound.iter().map(|bound| bound.address).collect();
+        let (http, https) = self.listeners.split_at(self.config.listen.http.len());
         Addresses {
-            http: self.listeners.iter().map(|bound| bound.address).collect(),
+            http: all(http),
+            https: all(https),
             admin: self.admin.as_ref().map(|bound| bound.address),
         }
     }
@@ -184,13 +196,16 @@ impl Ingress {
         let mut side = JoinSet::new();
         let (drain_delay, drain) = (self.config.timeouts.drain_delay, self.config.timeouts.drain);
         let addresses = self.addresses();
-        self.register_demo().await?;
+        if let (Some(demo), Api::Local(platform)) = (&self.demo, &self.api) {
+            demo.register(platform).await?;
+        }
         let dialer = self.dialer()?;
         let workers = self.start_workers(&permits, &worker_stop, dialer.clone())?;
         self.start_side(&mut side, &permits, &readiness, &side_stop, dialer);
         readiness.set(true);
         Serving {
             addresses: addresses.http,
+            https: addresses.https,
             admin: addresses.admin,
             api: self.config.api_name(),
             workers: workers.len(),
@@ -238,17 +253,6 @@ impl Ingress {
         outcome
     }
 
-    /// In `dev`, the store names the demo backends wherever they listen this time.
-    async fn register_demo(&self) -> Result<(), Error> {
-        if let (Some(demo), Api::Local(platform)) = (&self.demo, &self.api) {
-            let url = |bound: &Listeners| format!("http://{}", bound.address);
-            platform
-                .register_demo(&url(&demo.app), &url(&demo.function))
-                .await?;
-        }
-        Ok(())
-    }
-
     /// What all pools dial with; names are looked up on this thread.
     fn dialer(&self) -> Result<Dialer, Error> {
         let own = self
@@ -271,6 +275,10 @@ impl Ingress {
         dialer: Dialer,
     ) -> Result<Vec<JoinHandle<io::Result<()>>>, Error> {
         let mut bound = std::mem::take(&mut self.listeners);
+        let terms = self.certificates.terms()?;
+        for secure in bound.iter_mut().skip(self.config.listen.http.len()) {
+            secure.entrance.tls = Some(Arc::clone(&terms));
+        }
         let config = &self.config;
         let parts = Parts {
             settings: Arc::new(Settings {
@@ -289,6 +297,7 @@ impl Ingress {
                 access: config.log.access,
             }),
             cache: Cache::new(config.cache.clone(), Arc::clone(&self.metrics)),
+            challenges: Arc::clone(&self.certificates.challenges),
             dialer,
             pool: PoolLimits {
                 connections: config
@@ -334,6 +343,7 @@ impl Ingress {
                 Arc::clone(&self.metrics),
                 Arc::clone(permits),
                 Arc::clone(readiness),
+                Arc::clone(&self.certificates.keyring),
                 self.mailbox.clone(),
             );
             self.serve_beside(side, "admin", Guests::Operator, listeners, admin, stop);
@@ -343,6 +353,17 @@ impl Ingress {
             self.serve_beside(side, "demo app", guests, demo.app, DemoApp, stop);
             let listeners = demo.function;
             self.serve_beside(side, "demo function", guests, listeners, DemoFunction, stop);
+        }
+        if let Some(sources) = self.certificates.sources.take() {
+            let keyring = Arc::clone(&self.certificates.keyring);
+            let keeping = sources.keep_fresh(keyring, Arc::clone(&self.metrics));
+            let mut stop = stop.clone();
+            side.spawn_local(async move {
+                tokio::select! {
+                    () = keeping => {}
+                    () = stop.reached(Stage::Draining) => {}
+                }
+            });
         }
         if let Api::Local(platform) = &self.api {
             let platform = Arc::clone(platform);
@@ -416,6 +437,7 @@ struct Parts {
     settings: Arc<Settings>,
     telemetry: Arc<Telemetry>,
     cache: Arc<Cache>,
+    challenges: Arc<Challenges>,
     dialer: Dialer,
     pool: PoolLimits,
     api: Api,
@@ -436,40 +458,8 @@ impl Parts {
             tasks.clone(),
             Rc::clone(pressure),
         )
+        .proving(self.challenges)
     }
-}
-
-impl Demo {
-    fn bind() -> Result<Self, Error> {
-        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        Ok(Self {
-            app: listener::bind(loopback, 1)?,
-            function: listener::bind(loopback, 1)?,
-        })
-    }
-}
-
-/// Follows the signal: not ready at once, draining after `delay`, or at once when told to hurry.
-async fn drained(stop: &mut Stop, workers: &Stopper, readiness: &Readiness, delay: Duration) {
-    stop.reached(Stage::Draining).await;
-    readiness.set(false);
-    tokio::select! {
-        () = tokio::time::sleep(delay) => workers.advance(Stage::Draining),
-        () = stop.reached(Stage::Stopping) => workers.advance(Stage::Stopping),
-    }
-}
-
-fn join(worker: JoinHandle<io::Result<()>>) -> Result<(), Error> {
-    let name = worker.thread().name().unwrap_or("worker").to_owned();
-    match worker.join() {
-        Ok(ended) => Ok(ended?),
-        Err(_) => Err(Error::Worker(format!("{name} panicked"))),
-    }
-}
-
-fn flatten(ended: Result<Result<(), Error>, JoinError>) -> Result<(), Error> {
-    // Its own words would repeat what it panicked with, which may be anything.
-    ended.unwrap_or_else(|_| Err(Error::Worker("a task panicked".to_owned())))
 }
 
 /// As many as configured, else one a core that this process may run on.
@@ -477,20 +467,5 @@ fn worker_count(configured: usize) -> usize {
     match configured {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         count => count,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_a_task_panicked_with_is_not_repeated() {
-        let ended: Result<(), _> = tokio::spawn(async { panic!("canary") }).await;
-        let error = flatten(ended.map(Ok)).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "a worker ended on its own: a task panicked"
-        );
     }
 }

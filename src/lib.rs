@@ -4,7 +4,7 @@
 //!
 //! - **Words**, no I/O, no clock but in new ids: [`address`], [`host`], [`id`], [`credentials`],
 //!   [`destination`], [`domains`], [`hosts`], [`units`], [`settings`].
-//! - **Parts**, each works alone: [`wire`], [`telemetry`], [`pool`], [`server`], [`mail`],
+//! - **Parts**, each works alone: [`wire`], [`telemetry`], [`tls`], [`pool`], [`server`], [`mail`],
 //!   [`upstream`], [`resolve`].
 //! - **Handlers**, which never name each other: [`proxy`], [`admin`], [`platform`].
 //! - **Assembly**: [`config`], `secrets`, [`ingress`].
@@ -28,6 +28,7 @@ pub mod pool;
 pub mod resolve;
 pub mod server;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 pub mod wire;
 

@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use askama::Template;
 use http::{HeaderValue, Method, StatusCode, header};
+use jiff::Timestamp;
 
 use crate::host::Host;
 use crate::mail::Mailbox;
 use crate::server::permits::Permits;
 use crate::telemetry::metrics::{Metrics, TEXT_FORMAT};
+use crate::tls::expiry::{self, Expiry};
+use crate::tls::keyring::Keyring;
 use crate::upstream::messages::ErrorMessage;
 use crate::wire::{Body, Handler, Peer, Request, Response};
 
@@ -34,6 +37,7 @@ pub struct Admin {
     metrics: Arc<Metrics>,
     permits: Arc<Permits>,
     readiness: Arc<Readiness>,
+    keyring: Arc<Keyring>,
     mailbox: Option<Mailbox>,
 }
 
@@ -57,18 +61,20 @@ enum Piece {
 }
 
 impl Admin {
-    /// Health and metrics, and with a `mailbox` its page.
+    /// Health and metrics with the ends of the certificates in `keyring`, and with a `mailbox` its page.
     #[must_use]
     pub fn new(
         metrics: Arc<Metrics>,
         permits: Arc<Permits>,
         readiness: Arc<Readiness>,
+        keyring: Arc<Keyring>,
         mailbox: Option<Mailbox>,
     ) -> Self {
         Self {
             metrics,
             permits,
             readiness,
+            keyring,
             mailbox,
         }
     }
@@ -87,16 +93,38 @@ impl Admin {
             );
         }
         match request.uri().path() {
-            "/livez" => text(StatusCode::OK, "ok\n"),
-            "/readyz" | "/healthz" if self.readiness.is_ready() => text(StatusCode::OK, "ok\n"),
-            "/readyz" | "/healthz" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            "/livez" => text(StatusCode::OK, "ok\n".to_owned()),
+            "/readyz" | "/healthz" => self.ready(request.uri().query()),
             "/metrics" => self.metrics(),
             "/" | "/mail" if self.mailbox.is_some() => self.mail(),
             _ => error(StatusCode::NOT_FOUND, "there is nothing here"),
         }
     }
 
+    /// Whether requests are welcome; with `verbose`, when the certificates end too.
+    fn ready(&self, query: Option<&str>) -> Response {
+        let (status, mut words) = if self.readiness.is_ready() {
+            (StatusCode::OK, "ok\n".to_owned())
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
+        };
+        let mut keys = query.unwrap_or_default().split('&');
+        if keys.any(|key| matches!(key, "verbose" | "verbose=1" | "verbose=true")) {
+            let now = Timestamp::now();
+            for Expiry { label, not_after } in expiry::soonest(&self.keyring.certificates()) {
+                let verb = if not_after < now { "ended" } else { "ends" };
+                words.push_str(&format!("certificate {label} {verb} {not_after}\n"));
+            }
+        }
+        text(status, words)
+    }
+
     fn metrics(&self) -> Response {
+        let ends = expiry::soonest(&self.keyring.certificates());
+        let ends = ends
+            .iter()
+            .map(|expiry| (&*expiry.label, expiry.not_after.as_second()));
+        self.metrics.tls.show(ends);
         let open = i64::try_from(self.permits.open()).unwrap_or(i64::MAX);
         self.metrics.connections.set(open);
         typed(
@@ -177,12 +205,8 @@ fn pieces(text: &str) -> Vec<Piece> {
     pieces
 }
 
-fn text(status: StatusCode, words: &'static str) -> Response {
-    typed(
-        status,
-        "text/plain; charset=utf-8",
-        Body::from(words.to_owned()),
-    )
+fn text(status: StatusCode, words: String) -> Response {
+    typed(status, "text/plain; charset=utf-8", Body::from(words))
 }
 
 fn error(status: StatusCode, detail: &str) -> Response {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use m3o_ingress::config::{Config, Environment, Place, Problem};
 use m3o_ingress::ingress::Secrets;
+use m3o_ingress::tls::files::{Depth, Folder};
 use rustix::process::{Resource, getrlimit};
 
 use super::{Failure, LogFlags};
@@ -14,8 +15,10 @@ pub(super) fn check(file: &Path, log: &LogFlags) -> Result<(), Failure> {
     let environment = Environment::of_this_process();
     let mut config = Config::load(file, &environment).map_err(Failure::Configuration)?;
     log.apply(&mut config);
-    if let Some(problem) = store_problem(&config, file) {
-        return Err(Failure::Configuration(vec![problem]));
+    let mut problems = certificate_problems(&config, file);
+    problems.extend(store_problem(&config, file));
+    if !problems.is_empty() {
+        return Err(Failure::Configuration(problems));
     }
     let warnings = warnings(&config, &environment, getrlimit(Resource::Nofile).maximum);
     match report(&config, file, &warnings) {
@@ -70,6 +73,48 @@ fn missing_key(config: &Config, environment: &Environment) -> Option<String> {
     (!given && platform.is_new()).then(|| platform.no_key().to_string())
 }
 
+/// Reads every pair that HTTPS would be served with.
+fn certificate_problems(config: &Config, file: &Path) -> Vec<Problem> {
+    if config.listen.https.is_empty() {
+        return Vec::new();
+    }
+    let tls = &config.tls;
+    let place = Place::File(file.display().to_string());
+    let problem = |key: &str, message: String| Problem::new(place.clone(), key, message);
+    let mut folder = Folder::new(&tls.certs);
+    let shown = tls.certs.display();
+    if let Err(error) = folder.scan(Depth::Keys) {
+        return vec![problem(
+            "tls.certs",
+            format!(
+                "`{shown}` cannot be listed: {error}; listen.https needs a folder with a pair NAME.crt and NAME.key"
+            ),
+        )];
+    }
+    let mut problems: Vec<Problem> = folder
+        .problems()
+        .map(|(label, bad)| problem("tls.certs", format!("`{label}`: {bad}")))
+        .collect();
+    let certificates = folder.certificates();
+    if certificates.is_empty() && problems.is_empty() {
+        problems.push(problem(
+            "tls.certs",
+            format!("`{shown}` holds no pair NAME.crt and NAME.key: listen.https needs one"),
+        ));
+    }
+    let is_default = |label: &str| label == tls.default;
+    let is_there = certificates.iter().any(|known| is_default(known.label()))
+        || folder.problems().any(|(label, _)| is_default(label));
+    if !tls.default.is_empty() && !is_there {
+        let message = format!(
+            "there is no pair `{0}.crt` and `{0}.key` in `{shown}`",
+            tls.default
+        );
+        problems.push(problem("tls.default", message));
+    }
+    problems
+}
+
 fn store_problem(config: &Config, file: &Path) -> Option<Problem> {
     let message = config.platform.as_ref()?.store_obstacle()?;
     let place = Place::File(file.display().to_string());
@@ -107,6 +152,50 @@ mod tests {
         );
         let none = Environment::default();
         assert_eq!(warnings(&config, &none, Some(1 << 20)).len(), 1);
+    }
+
+    #[test]
+    fn every_pair_is_read_where_https_is_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let certs = folder.path().join("certs");
+        let said = |more: &str| {
+            let listen = "listen.https = '127.0.0.1:2'";
+            let text = format!(
+                "{listen}\napi.address = 'https://a.example'\ntls.certs = '{}'\n{more}",
+                certs.display()
+            );
+            let problems = certificate_problems(&config(&text), Path::new("f"));
+            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            lines.join("\n")
+        };
+        assert!(said("").contains("tls.certs: `"), "{}", said(""));
+        assert!(said("").contains("cannot be listed"));
+        std::fs::create_dir(&certs).unwrap();
+        assert!(said("").contains("holds no pair NAME.crt and NAME.key"));
+        let write = |name: &str, text: &str| std::fs::write(certs.join(name), text).unwrap();
+        let pair = || {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let parameters = rcgen::CertificateParams::new(["a.test".to_owned()]).unwrap();
+            (
+                parameters.self_signed(&key).unwrap().pem(),
+                key.serialize_pem(),
+            )
+        };
+        let (chain, key) = pair();
+        write("a.crt", &chain);
+        assert!(said("").contains("`a`: there is no"), "{}", said(""));
+        write("a.key", &pair().1);
+        assert!(
+            said("").contains("`a`: the key is not that of"),
+            "{}",
+            said("")
+        );
+        write("a.key", &key);
+        assert_eq!(said(""), "");
+        assert_eq!(said("tls.default = 'a'\n"), "");
+        assert!(said("tls.default = 'b'\n").contains("tls.default: there is no pair `b.crt`"));
+        let plain = config("api.address = 'https://a.example'\ntls.certs = 'nowhere'\n");
+        assert!(certificate_problems(&plain, Path::new("f")).is_empty());
     }
 
     #[test]

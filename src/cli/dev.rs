@@ -2,6 +2,7 @@
 
 use std::fs::DirBuilder;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -9,6 +10,7 @@ use std::time::SystemTime;
 use m3o_ingress::config::{Config, Environment};
 use m3o_ingress::credentials::Secret;
 use m3o_ingress::ingress::Secrets;
+use m3o_ingress::tls::local::Authority;
 
 use super::{DevFlags, Failure, LogFlags, run};
 
@@ -26,24 +28,42 @@ pub(super) fn dev(flags: &DevFlags, log: &LogFlags) -> Result<(), Failure> {
         .mode(0o700)
         .create(&data)
         .map_err(|error| Failure::DataFolder(data.clone(), error))?;
-    let mut config = Config::dev(flags.http, flags.admin, &data);
+    let mut config = Config::dev(flags.http, flags.https, flags.admin, &data);
+    if flags.ca {
+        return print_authority(&config, &data);
+    }
     log.apply(&mut config);
     let secrets = Secrets {
         platform_key: Some(Secret::new(KEY)),
         ..Secrets::default()
     };
     run::serve(config, secrets, |addresses| {
-        let http = addresses.http.first().unwrap_or(&flags.http).port();
-        let admin = addresses.admin.unwrap_or(flags.admin);
+        let bound = Bound {
+            http: addresses.http.first().unwrap_or(&flags.http).port(),
+            https: addresses.https.first().unwrap_or(&flags.https).port(),
+            admin: addresses.admin.unwrap_or(flags.admin),
+        };
         // Whoever closed the output does not want to read it; the ingress serves all the same.
-        let _ = what_to_open(
-            &mut io::stdout(),
-            http,
-            &admin.to_string(),
-            &data,
-            &new_link(),
-        );
+        let _ = what_to_open(&mut io::stdout(), &bound, &data, &new_link());
     })
+}
+
+/// Says where the certificate is that clients are to trust.
+fn print_authority(config: &Config, data: &Path) -> Result<(), Failure> {
+    let authority = Authority::open(data, &config.local_names()).map_err(Failure::Authority)?;
+    let notice = authority.notice().map(str::to_owned);
+    super::warn(&Vec::from_iter(notice)).map_err(Failure::System)?;
+    match writeln!(io::stdout(), "{}", authority.file().display()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::System(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The ports really bound.
+struct Bound {
+    http: u16,
+    https: u16,
+    admin: SocketAddr,
 }
 
 /// The XDG base directory specification: a relative `XDG_DATA_HOME` is to be ignored.
@@ -66,18 +86,15 @@ fn new_link() -> String {
 }
 
 /// Links to click and commands to paste, with the ports really bound.
-fn what_to_open(
-    out: &mut impl Write,
-    http: u16,
-    admin: &str,
-    data: &Path,
-    link: &str,
-) -> io::Result<()> {
-    let data = data.display();
-    let port = match http {
-        80 => String::new(),
+fn what_to_open(out: &mut impl Write, bound: &Bound, data: &Path, link: &str) -> io::Result<()> {
+    let authority = data.join("ca.crt");
+    let (data, authority) = (data.display(), authority.display());
+    let admin = bound.admin;
+    let but = |usual: u16, port: u16| match port {
+        port if port == usual => String::new(),
         port => format!(":{port}"),
     };
+    let (port, secure) = (but(80, bound.http), but(443, bound.https));
     let here = format!("http://localhost{port}");
     let app = format!("http://helloworld.app.localhost{port}/");
     let all_apps = format!("http://app.localhost{port}/");
@@ -97,6 +114,10 @@ M3O Ingress runs on this machine alone; Ctrl-C ends it. The API key is `{KEY}`.
                  then {here}/u/{link}
   verification   curl '{here}/api/user/sendVerificationEmail' -H 'Authorization: Bearer {KEY}' -H 'Content-Type: application/json' -d '{mail}'
                  then open the link in the mailbox
+  over HTTPS     https://helloworld.app.localhost{secure}/
+                 https://helloworld.fn.localhost{secure}/?name=Alice
+                 curl --cacert '{authority}' 'https://localhost{secure}/api/helloworld/call?api_key={KEY}&name=John'
+                 browsers warn until they trust that authority: import the file, or click through
   data           {data}
   mailbox        http://{admin}/mail
   health         http://{admin}/readyz
@@ -110,40 +131,45 @@ M3O Ingress runs on this machine alone; Ctrl-C ends it. The API key is `{KEY}`.
 mod tests {
     use super::*;
 
-    fn printed(http: u16) -> String {
+    fn printed(http: u16, https: u16) -> String {
         let mut out = Vec::new();
-        what_to_open(
-            &mut out,
+        let bound = Bound {
             http,
-            "127.0.0.1:8090",
-            Path::new("/data"),
-            "hello-1",
-        )
-        .unwrap();
+            https,
+            admin: "127.0.0.1:8090".parse().unwrap(),
+        };
+        what_to_open(&mut out, &bound, Path::new("/data"), "hello-1").unwrap();
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn the_table_names_the_ports_really_bound() {
-        let table = printed(49152);
+        let table = printed(49152, 49153);
         for line in [
             "http://helloworld.app.localhost:49152/\n",
             "http://helloworld.fn.localhost:49152/?name=Alice\n",
             "curl 'http://localhost:49152/api/helloworld/call?api_key=dev&name=John'\n",
             "then http://localhost:49152/u/hello-1\n",
             "  data           /data\n",
+            "https://helloworld.app.localhost:49153/\n",
+            "curl --cacert '/data/ca.crt' 'https://localhost:49153/api/helloworld/call?api_key=dev&name=John'\n",
             "http://127.0.0.1:8090/mail\n",
             "http://127.0.0.1:8090/readyz\n",
             "http://127.0.0.1:8090/metrics\n",
         ] {
             assert!(table.contains(line), "{line} in\n{table}");
         }
-        assert!(printed(80).contains("http://localhost/u/hello-1\n"));
+        let usual = printed(80, 443);
+        assert!(usual.contains("http://localhost/u/hello-1\n"));
+        assert!(usual.contains("https://helloworld.app.localhost/\n"));
     }
 
     #[test]
     fn commands_survive_a_shell() {
-        for line in printed(8080).lines().filter(|line| line.contains("curl")) {
+        for line in printed(8080, 8443)
+            .lines()
+            .filter(|line| line.contains("curl"))
+        {
             let quoted: Vec<&str> = line.split('\'').skip(1).step_by(2).collect();
             let bare: String = line.split('\'').step_by(2).collect();
             assert!(line.matches('\'').count().is_multiple_of(2), "{line}");

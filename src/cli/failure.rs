@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use m3o_ingress::config::Problem;
 use m3o_ingress::ingress;
+use m3o_ingress::tls::local::BadAuthority;
 
 /// What ended the program.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(crate) enum Failure {
     NoDataFolder,
     /// The folder of `dev` cannot be made.
     DataFolder(PathBuf, std::io::Error),
+    /// The local authority of `dev` cannot be made or read.
+    Authority(BadAuthority),
     /// Signals cannot be heard, or a result not be printed.
     System(std::io::Error),
     /// The ingress could not start, or stopped on its own.
@@ -27,7 +30,8 @@ impl Failure {
         match self {
             Self::Configuration(_) | Self::NoDataFolder => 2,
             Self::Ingress(ingress::Error::Platform(error)) if error.is_configuration() => 2,
-            Self::DataFolder(..) | Self::System(_) | Self::Ingress(_) => 1,
+            Self::Ingress(ingress::Error::Certificates(error)) if error.is_configuration() => 2,
+            Self::DataFolder(..) | Self::Authority(_) | Self::System(_) | Self::Ingress(_) => 1,
         }
     }
 }
@@ -49,6 +53,7 @@ impl fmt::Display for Failure {
                     "m3o-ingress: the folder {folder} cannot be made: {error}"
                 )
             }
+            Self::Authority(error) => with_causes(out, error),
             Self::System(error) => with_causes(out, error),
             Self::Ingress(error) => with_causes(out, error),
         }

@@ -80,9 +80,10 @@ struct DevFlags {
     #[arg(long, value_name = "ADDRESS", env = "M3O_INGRESS_DEV_HTTP")]
     #[arg(default_value = "127.0.0.1:8080")]
     http: SocketAddr,
-    /// Where HTTPS is served: not built yet
+    /// Where HTTPS is served, with certificates of a local authority
     #[arg(long, value_name = "ADDRESS", env = "M3O_INGRESS_DEV_HTTPS")]
-    https: Option<SocketAddr>,
+    #[arg(default_value = "127.0.0.1:8443")]
+    https: SocketAddr,
     /// Where health, metrics and the mailbox are served
     #[arg(long, value_name = "ADDRESS", env = "M3O_INGRESS_DEV_ADMIN")]
     #[arg(default_value = "127.0.0.1:8090")]
@@ -90,6 +91,16 @@ struct DevFlags {
     /// The folder of the store [default: `$XDG_DATA_HOME` or ~/.local/share, in it m3o-ingress/dev]
     #[arg(long, value_name = "DIR", env = "M3O_INGRESS_DEV_DATA")]
     data: Option<PathBuf>,
+    /// Prints where the certificate of the local authority is, made if there is none, and ends
+    #[arg(long, env = "M3O_INGRESS_DEV_CA")]
+    ca: bool,
+}
+
+impl DevFlags {
+    /// All addresses that it listens on.
+    fn addresses(&self) -> [SocketAddr; 3] {
+        [self.http, self.https, self.admin]
+    }
 }
 
 impl Arguments {
@@ -113,17 +124,13 @@ impl Arguments {
                     "`dev` reads no configuration: leave --config out",
                 )),
             Some(Command::Dev(flags))
-                if !(flags.http.ip().is_loopback() && flags.admin.ip().is_loopback()) =>
+                if !flags.addresses().iter().all(|at| at.ip().is_loopback()) =>
             {
                 Err(command.error(
                     ErrorKind::ValueValidation,
-                    "dev has a key that everybody knows: --http and --admin take loopback addresses only",
+                    "dev has a key that everybody knows: --http, --https and --admin take loopback addresses only",
                 ))
             }
-            Some(Command::Dev(flags)) if flags.https.is_some() => Err(command.error(
-                ErrorKind::InvalidValue,
-                "HTTPS is not built yet: leave --https and M3O_INGRESS_DEV_HTTPS out",
-            )),
             _ => Ok(arguments),
         }
     }
@@ -250,10 +257,7 @@ mod tests {
         };
         refused("m3o-ingress --log-level loud", "debug");
         refused("m3o-ingress serve", "serve");
-        refused(
-            "m3o-ingress dev --https 127.0.0.1:8443",
-            "HTTPS is not built yet",
-        );
+        refused("m3o-ingress dev --https 192.0.2.1:8443", "loopback");
         refused("m3o-ingress -c a.toml dev", "reads no configuration");
         refused("m3o-ingress dev -c a.toml", "reads no configuration");
         refused("m3o-ingress dev --http localhost", "--http");

@@ -14,11 +14,12 @@ use crate::units::{duration, size};
 
 /// More threads than any machine has cores.
 const MOST_WORKERS: usize = 1024;
+/// Looking at a large folder takes a while.
+const SHORTEST_WATCH: Duration = Duration::from_millis(10);
 
 /// Runs them all.
 pub(super) fn all(config: &Config, report: &mut Report<'_>) {
     one_api(config, report);
-    not_built_yet(config, report);
     listeners(config, report);
     proxy_protocol(config, report);
     hosts(config, report);
@@ -41,15 +42,6 @@ fn one_api(config: &Config, report: &mut Report<'_>) {
             "neither [api] nor [platform] is there: name a remote M3O API, or a store for the embedded platform",
         ),
         _ => {}
-    }
-}
-
-fn not_built_yet(config: &Config, report: &mut Report<'_>) {
-    if !config.listen.https.is_empty() {
-        report.add("listen.https", "HTTPS is not built yet: leave it out");
-    }
-    if report.document.value(&["tls".to_owned()]).is_some() {
-        report.add("tls", "HTTPS is not built yet: leave the section out");
     }
 }
 
@@ -190,6 +182,14 @@ fn spans_of_time(config: &Config, report: &mut Report<'_>) {
             let message = format!("`{}` leaves no time at all", duration::format(span));
             report.add(&format!("timeouts.{key}"), message);
         }
+    }
+    if config.tls.watch < SHORTEST_WATCH {
+        let (watch, least) = (
+            duration::format(config.tls.watch),
+            duration::format(SHORTEST_WATCH),
+        );
+        let message = format!("`{watch}` leaves no time for anything else: it is at least {least}");
+        report.add("tls.watch", message);
     }
 }
 

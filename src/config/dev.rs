@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Config;
 use crate::hosts::{HostName, Hosts, PublicScheme};
-use crate::{platform, pool, proxy, server, telemetry};
+use crate::{platform, pool, proxy, server, telemetry, tls};
 
 impl Config {
     /// Everything on loopback: the embedded platform with its store in `data`, and names that a
@@ -13,10 +13,11 @@ impl Config {
     ///
     /// `public` gets the port of `http`; where that is 0, assembly puts in the one really bound.
     #[must_use]
-    pub fn dev(http: SocketAddr, admin: SocketAddr, data: &Path) -> Self {
+    pub fn dev(http: SocketAddr, https: SocketAddr, admin: SocketAddr, data: &Path) -> Self {
         Self {
             listen: server::Config {
                 http: with_ipv6(http),
+                https: with_ipv6(https),
                 admin: Some(admin),
                 ..server::Config::default()
             },
@@ -39,6 +40,11 @@ impl Config {
                 allow_private: true,
                 ..pool::Config::default()
             },
+            tls: tls::Config {
+                certs: data.join("certs"),
+                authority: Some(data.to_owned()),
+                ..tls::Config::default()
+            },
             index: proxy::index::Config { enabled: true },
             log: telemetry::Config {
                 format: telemetry::Format::Human,
@@ -47,6 +53,25 @@ impl Config {
             dev: true,
             ..Self::default()
         }
+    }
+
+    /// The names that the local authority of `dev` signs: of all hosts, and of one label before those
+    /// of apps and functions, and this machine's own.
+    #[must_use]
+    pub fn local_names(&self) -> Vec<String> {
+        let Hosts {
+            app,
+            function,
+            url,
+            user,
+        } = &self.hosts;
+        let below = app.iter().chain(function).map(|host| format!("*.{host}"));
+        let hosts = [app, function, url, user].into_iter().flatten();
+        let mut names: Vec<String> = below.chain(hosts.map(ToString::to_string)).collect();
+        names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 }
 
@@ -77,6 +102,7 @@ mod tests {
     fn dev_is_a_configuration_that_could_stand_in_a_file() {
         let config = Config::dev(
             "127.0.0.1:8080".parse().unwrap(),
+            "127.0.0.1:8443".parse().unwrap(),
             "127.0.0.1:8090".parse().unwrap(),
             Path::new("data"),
         );
@@ -84,6 +110,8 @@ mod tests {
         let mut read = Config::parse("dev", &text, &Environment::default()).unwrap();
         assert!(!read.dev, "no file can ask for it");
         read.dev = true;
+        assert_eq!(read.tls.authority, None, "nor for its authority");
+        read.tls.authority = config.tls.authority.clone();
         assert_eq!(read, config);
     }
 

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 const PREFIX: &str = "M3O_INGRESS_";
 
 /// The variables with that prefix that stand for a flag of the command line.
-pub const FLAGS: [&str; 7] = [
+pub const FLAGS: [&str; 8] = [
     "M3O_INGRESS_CONFIG",
     "M3O_INGRESS_DEV_ADMIN",
+    "M3O_INGRESS_DEV_CA",
     "M3O_INGRESS_DEV_DATA",
     "M3O_INGRESS_DEV_HTTP",
     "M3O_INGRESS_DEV_HTTPS",

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hosts::Hosts;
 use crate::settings::{Limits, Timeouts};
-use crate::{platform, pool, proxy, resolve, server, telemetry, upstream};
+use crate::{platform, pool, proxy, resolve, server, telemetry, tls, upstream};
 
 mod check;
 mod dev;
@@ -44,8 +44,7 @@ pub struct Config {
     /// A limit in size or number for everything else.
     pub limits: Limits,
     /// Certificates.
-    #[serde(skip_serializing_if = "Tls::is_empty")]
-    pub tls: Tls,
+    pub tls: tls::Config,
     /// Who is sent to HTTPS, and told to stay there.
     pub https: proxy::https::Config,
     /// Verification links.
@@ -139,24 +138,6 @@ impl Config {
     #[must_use]
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a configuration is tables of texts, numbers and switches")
-    }
-}
-
-/// `[tls]`: read, but refused for now: HTTPS is not built yet.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Tls {
-    /// A folder of `NAME.crt` and `NAME.key` pairs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub certs: Option<std::path::PathBuf>,
-    /// The name served where SNI matches none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub default: Option<String>,
-}
-
-impl Tls {
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
     }
 }
 

@@ -253,13 +253,9 @@ fn one_api_and_a_listener_are_needed() {
         "[platform]\nstore = 's'",
         &["f:4:1: platform: [api] and [platform] exclude each other: leave one of them out"],
     );
-    check(
-        "[tls]",
-        &["f:4:1: tls: HTTPS is not built yet: leave the section out"],
-    );
     check_whole(
         "[api]\naddress = 'https://a.example'\n[listen]\nhttps = '127.0.0.1:8443'",
-        &["f:4:9: listen.https: HTTPS is not built yet: leave it out"],
+        &[],
     );
 }
 

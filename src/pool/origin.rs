@@ -82,7 +82,7 @@ impl Origin {
                 });
             }
             (_, Reach::Workload) => return Err(BadOrigin::BackendScheme),
-            (_, Reach::Operator) => return Err(BadOrigin::Scheme),
+            (_, Reach::Proof | Reach::Operator) => return Err(BadOrigin::Scheme),
         };
         if !url.username().is_empty() || url.password().is_some() {
             return Err(BadOrigin::UserInfo);

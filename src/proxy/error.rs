@@ -27,6 +27,8 @@ pub(super) enum Error {
     Target,
     #[error("the request is malformed")]
     Malformed(&'static str),
+    #[error("the certificate of the connection does not speak for the host")]
+    Misdirected,
     #[error("no route")]
     Unknown,
     #[error("no such short link")]
@@ -158,6 +160,7 @@ impl Error {
             Self::Authority(error) => bad(&error.to_string()),
             Self::Target => bad("the target of the request cannot be used"),
             Self::Malformed(what) => bad(what),
+            Self::Misdirected => misdirected(),
             Self::Unknown => not_found("there is nothing here"),
             Self::NoSuchLink => not_found("there is no such short link"),
             Self::NoSuchEndpoint => not_found("there is no such endpoint"),
@@ -246,6 +249,14 @@ impl Error {
                 "something went wrong here, and was noted",
             ),
         }
+    }
+}
+
+fn misdirected() -> Told {
+    Told {
+        status: StatusCode::MISDIRECTED_REQUEST,
+        kind: "http_request_error",
+        text: "this connection is for another host: ask over one of its own".to_owned(),
     }
 }
 

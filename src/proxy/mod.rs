@@ -21,6 +21,7 @@ use crate::settings::{Limits, Timeouts};
 use crate::telemetry::exchange::{Exchange, Observed, Telemetry};
 use crate::telemetry::load::{InFlight, Load};
 use crate::telemetry::metrics::RouteKind;
+use crate::tls::challenges::Challenges;
 use crate::upstream::Upstream;
 use crate::wire::{Body, Handler, Peer, Request, Response, Scheme};
 use error::Error;
@@ -31,6 +32,7 @@ use route::Route;
 
 mod api;
 mod authority;
+mod challenge;
 mod error;
 mod form;
 mod forward;
@@ -72,6 +74,7 @@ pub struct Settings {
 pub struct Proxy {
     settings: Arc<Settings>,
     telemetry: Arc<Telemetry>,
+    challenges: Arc<Challenges>,
     upstream: Rc<Upstream>,
     resolver: Cached<Upstream>,
     pool: Rc<Pool>,
@@ -96,12 +99,19 @@ impl Proxy {
         Self {
             settings,
             telemetry,
+            challenges: Challenges::new(),
             resolver: Cached::new(cache, Rc::clone(&upstream), tasks),
             upstream,
             pool,
             pressure,
             loads: Default::default(),
         }
+    }
+
+    /// Answers the `challenges` of authorities too.
+    #[must_use]
+    pub fn proving(self, challenges: Arc<Challenges>) -> Self {
+        Self { challenges, ..self }
     }
 }
 
@@ -174,6 +184,12 @@ impl Proxy {
     ) -> Result<Response, Error> {
         let authority = authority::authority(request)?;
         let host = authority::host(&authority)?;
+        if !peer.may_ask_for(host.name()) {
+            return Err(Error::Misdirected);
+        }
+        if let Some(proof) = challenge::answer(&self.challenges, request, peer.scheme) {
+            return Ok(proof);
+        }
         let settings = &self.settings;
         let route = route::route(&host, uri.path(), &settings.hosts, &settings.domains);
         exchange.route = route.kind();

@@ -31,7 +31,7 @@ impl<H: Handler + 'static> Door<H> {
         }
         let permit = match self.permits.take_unnamed() {
             Ok(permit) => permit,
-            Err(refused) => return self.turn_away(stream, address, refused.into()),
+            Err(refused) => return self.turn_away(stream, address, refused.into(), entrance),
         };
         let (door, entrance) = (Rc::clone(self), entrance.clone());
         self.spawn(async move {

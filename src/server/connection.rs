@@ -43,6 +43,11 @@ impl ConnectionSettings {
             },
         }
     }
+
+    /// How long a TLS handshake may take.
+    pub(super) fn handshake(&self) -> Duration {
+        self.timeouts.header
+    }
 }
 
 /// Serves requests on `stream` until it ends, is overdue, or has drained.
@@ -129,7 +134,12 @@ impl<S: Transport + 'static> Connection<'_, S> {
                     Ended::Answered(After::Open) => {}
                     ended => break ended,
                 },
-                Ok(None) => return,
+                Ok(None) => {
+                    if let Some(mut link) = self.server.into_link() {
+                        link.farewell();
+                    }
+                    return;
+                }
                 Err(refusal) => {
                     let id = RequestId::new();
                     let form = if self.server.is_asked_by_head() {
@@ -146,12 +156,12 @@ impl<S: Transport + 'static> Connection<'_, S> {
                 }
             }
         };
-        let Some(link) = self.server.into_link() else {
+        let Some(mut link) = self.server.into_link() else {
             return;
         };
         match ended {
             // Nothing is unread, so the system ends it in order.
-            Ended::Answered(After::Open | After::Close) => {}
+            Ended::Answered(After::Open | After::Close) => link.farewell(),
             Ended::Answered(After::Linger) => linger(link).await,
             Ended::Switched(tunnel) => tunnel.join(link).await,
             Ended::Broken => {}

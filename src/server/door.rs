@@ -16,13 +16,15 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::{self, ConnectionSettings};
 use super::descriptors::{self, Reserve, TheLast};
-use super::drain::Drain;
+use super::drain::{Drain, Drained};
+use super::handshake::{self, Agreed, Failed};
 use super::listener::Entrance;
 use super::permits::{Permit, Permits, Refused};
 use super::refusal::{self, Form, Refusal};
 use super::shutdown::{Stage, Stop};
 use crate::id::RequestId;
 use crate::telemetry::metrics::{Metrics, Shed};
+use crate::tls::terms::Terms;
 use crate::wire::timer::Timer;
 use crate::wire::{Handler, Peer, Scheme};
 
@@ -183,7 +185,7 @@ impl<H: Handler + 'static> Door<H> {
     fn connect(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, entrance: &Entrance) {
         let is_last = self.guests == Guests::Strangers && self.the_last().include(&stream);
         if is_last {
-            return self.turn_away(stream, address, Shed::Descriptors);
+            return self.turn_away(stream, address, Shed::Descriptors, entrance);
         }
         match &entrance.announcers {
             None => self.admit(stream, address, self.permits.take(address.ip()), entrance),
@@ -201,7 +203,7 @@ impl<H: Handler + 'static> Door<H> {
     ) {
         match permit {
             Ok(permit) => self.welcome(stream, address, permit, entrance),
-            Err(refused) => self.turn_away(stream, address, refused.into()),
+            Err(refused) => self.turn_away(stream, address, refused.into(), entrance),
         }
     }
 
@@ -222,14 +224,60 @@ impl<H: Handler + 'static> Door<H> {
         permit: Permit,
         entrance: &Entrance,
     ) {
-        let peer = Peer::new(address, Scheme::Http, Timer::new()).by(entrance.id);
         let door = Rc::clone(self);
         let drained = self.drain.join();
-        let serving = async move {
-            let handler = Rc::clone(&door.handler);
-            connection::serve(stream, permit, peer, handler, &door.settings, drained).await;
+        let id = entrance.id;
+        // Two tasks of their own size: one without TLS is much smaller.
+        match entrance.tls.clone() {
+            None => self.spawn(async move {
+                let peer = Peer::new(address, Scheme::Http, Timer::new()).by(id);
+                let handler = Rc::clone(&door.handler);
+                connection::serve(stream, permit, peer, handler, &door.settings, drained).await;
+            }),
+            Some(terms) => self.spawn(async move {
+                let peer = Peer::new(address, Scheme::Https, Timer::new()).by(id);
+                door.serve_secured(stream, permit, peer, &terms, drained)
+                    .await;
+            }),
+        }
+    }
+
+    async fn serve_secured(
+        &self,
+        stream: TcpStream,
+        permit: Permit,
+        mut peer: Peer,
+        terms: &Terms,
+        mut drained: Drained,
+    ) {
+        let limit = self.settings.handshake();
+        // Boxed: nothing of it is left once the connection carries requests.
+        let shaking = handshake::shake(stream, peer.address.ip(), terms, limit, &mut drained);
+        let stream = match Box::pin(shaking).await {
+            Ok(agreed) => {
+                self.metrics.tls.ended(agreed.outcome());
+                let Agreed { stream, secured } = agreed;
+                peer.secured = Some(secured);
+                stream
+            }
+            Err(failed) => {
+                self.metrics.tls.ended(failed.outcome());
+                if let Failed::Plain(stream) = failed {
+                    Box::pin(self.see_off_plain(stream, &peer)).await;
+                }
+                return;
+            }
         };
-        self.spawn(serving);
+        let handler = Rc::clone(&self.handler);
+        connection::serve(stream, permit, peer, handler, &self.settings, drained).await;
+    }
+
+    /// Tells whoever speaks plain HTTP to a listener of TLS what is wrong.
+    async fn see_off_plain(&self, mut stream: TcpStream, peer: &Peer) {
+        let id = RequestId::new();
+        refusal::write(&mut stream, Refusal::Plain, Form::Whole, &id).await;
+        self.handler.refused(peer, Refusal::Plain.status(), id);
+        connection::linger(stream).await;
     }
 
     /// Runs what serves one connection, whose descriptor it gives back.
@@ -248,16 +296,28 @@ impl<H: Handler + 'static> Door<H> {
     }
 
     /// Tells a connection that there is no room for it.
-    pub(super) fn turn_away(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, reason: Shed) {
+    ///
+    /// Over TLS it is told so by an alert: for more there would have to be a handshake first.
+    pub(super) fn turn_away(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        reason: Shed,
+        entrance: &Entrance,
+    ) {
         self.metrics.shed(reason);
         let id = RequestId::new();
         let in_a_hurry = reason == Shed::Descriptors || self.leaving.get() >= MOST_LEAVING;
-        if !in_a_hurry {
+        let scheme = entrance.scheme();
+        if scheme == Scheme::Http && !in_a_hurry {
             self.see_off(stream, id.clone());
         } else if let Ok(stream) = stream.into_std() {
-            refusal::write_at_once(stream, Refusal::Full, &id);
+            match scheme {
+                Scheme::Http => refusal::write_at_once(stream, Refusal::Full, &id),
+                Scheme::Https => refusal::send_at_once(stream, &handshake::INTERNAL_ERROR),
+            }
         }
-        let peer = Peer::new(address, Scheme::Http, Timer::new());
+        let peer = Peer::new(address, scheme, Timer::new());
         self.handler.refused(&peer, Refusal::Full.status(), id);
     }
 
@@ -281,7 +341,7 @@ impl<H: Handler + 'static> Door<H> {
             let accepted = listener.accept().now_or_never();
             match (accepted, self.guests) {
                 (Some(Ok((stream, address))), Guests::Strangers) => {
-                    self.turn_away(stream, address, Shed::Descriptors);
+                    self.turn_away(stream, address, Shed::Descriptors, entrance);
                 }
                 (Some(Ok((stream, address))), Guests::Operator) => {
                     self.connect(stream, address, entrance);

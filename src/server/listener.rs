@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::Config;
+use crate::tls::terms::Terms;
+use crate::wire::Scheme;
 use crate::wire::peer::ListenerId;
 
 /// Connections that may wait to be accepted.
@@ -44,6 +46,19 @@ pub struct Entrance {
     pub id: ListenerId,
     /// Where its connections begin with a PROXY header: the peers that may send one.
     pub announcers: Option<Announcers>,
+    /// What its clients have to agree to; `None`: plain HTTP.
+    pub tls: Option<Arc<Terms>>,
+}
+
+impl Entrance {
+    /// What is spoken there.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        match &self.tls {
+            Some(_) => Scheme::Https,
+            None => Scheme::Http,
+        }
+    }
 }
 
 /// The load balancers whose word about clients is believed.
@@ -105,6 +120,7 @@ pub fn bind_public(
         let entrance = Entrance {
             id,
             announcers: is_announced.then(|| announcers.clone()),
+            tls: None,
         };
         let listeners = bind(address, workers)?;
         Ok(Listeners {

@@ -11,6 +11,7 @@ pub mod connection;
 pub mod descriptors;
 pub mod door;
 mod drain;
+mod handshake;
 pub mod listener;
 pub mod permits;
 pub mod pressure;

@@ -20,6 +20,8 @@ pub(super) enum Refusal {
     Head(BadHead),
     /// Too many connections.
     Full,
+    /// HTTP without TLS where TLS is spoken.
+    Plain,
 }
 
 /// How much of the answer is written.
@@ -52,12 +54,17 @@ pub(super) async fn write(
 
 /// Writes the answer as far as the system takes it at once, and closes: for a stream that must not
 /// last.
-pub(super) fn write_at_once(mut stream: TcpStream, refusal: Refusal, id: &RequestId) {
+pub(super) fn write_at_once(stream: TcpStream, refusal: Refusal, id: &RequestId) {
+    send_at_once(stream, refusal.to_bytes(Form::Whole, id).as_bytes());
+}
+
+/// Sends `answer` as far as the system takes it at once, and closes.
+pub(super) fn send_at_once(mut stream: TcpStream, answer: &[u8]) {
     let mut unread = [0; 4096];
     // Closing with data unread resets the connection, and the reset may overtake the answer. Whatever
     // fails here: there is nobody left who could be told.
     let _request = stream.read(&mut unread);
-    let _answer = stream.write(refusal.to_bytes(Form::Whole, id).as_bytes());
+    let _answer = stream.write(answer);
     let _end = stream.shutdown(Shutdown::Write);
     let _rest = stream.read(&mut unread);
 }
@@ -80,6 +87,11 @@ impl Refusal {
                 "too many connections; try again in a moment".to_owned(),
                 "connection_limit_reached",
                 "retry-after: 1\r\n",
+            ),
+            Self::Plain => (
+                "this port speaks HTTPS only: use https:// in place of http://".to_owned(),
+                "http_request_error",
+                "",
             ),
         };
         let body =
@@ -107,6 +119,7 @@ impl Refusal {
         match self {
             Self::HeadTimedOut => StatusCode::REQUEST_TIMEOUT,
             Self::Full => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Plain => StatusCode::BAD_REQUEST,
             Self::Head(bad) => match bad {
                 BadHead::Malformed(_) => StatusCode::BAD_REQUEST,
                 BadHead::TargetTooLong => StatusCode::URI_TOO_LONG,

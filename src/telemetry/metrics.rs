@@ -9,6 +9,8 @@ use prometheus::{
 };
 use tokio::runtime::RuntimeMetrics;
 
+use super::tls::Tls;
+
 /// The kinds of route, as the label `http_route` and the log name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteKind {
@@ -212,6 +214,8 @@ pub struct Metrics {
     pub pool_idle: IntGauge,
     /// Workers that have more to do than they can.
     pub overloaded: IntGauge,
+    /// Handshakes and certificates.
+    pub tls: Tls,
     /// Panics, each of which cost a request or a task.
     pub panics: IntCounter,
     /// Log lines that found the queue full.
@@ -293,6 +297,7 @@ impl Metrics {
             pool_idle: gauge("m3o_ingress_pool_idle", "Connections kept idle"),
             shed: each(&shed, Shed::ALL.map(Shed::as_str)),
             no_header: each(&no_header, NoHeader::ALL.map(NoHeader::as_str)),
+            tls: Tls::new(&registry),
             overloaded: gauge(
                 "m3o_ingress_overloaded_workers",
                 "Workers that have more to do than they can",
@@ -390,11 +395,11 @@ impl Metrics {
 /// The type of [`Metrics::to_text`].
 pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-fn gauge(name: &str, help: &str) -> IntGauge {
+pub(super) fn gauge(name: &str, help: &str) -> IntGauge {
     IntGauge::new(name, help).expect("static name")
 }
 
-fn counters(name: &str, help: &str, label: &str) -> IntCounterVec {
+pub(super) fn counters(name: &str, help: &str, label: &str) -> IntCounterVec {
     IntCounterVec::new(Opts::new(name, help), &[label]).expect("static name and label")
 }
 
@@ -404,7 +409,7 @@ fn each<const N: usize>(series: &IntCounterVec, labels: [&str; N]) -> Vec<IntCou
         .into()
 }
 
-fn counter(name: &str, help: &str) -> IntCounter {
+pub(super) fn counter(name: &str, help: &str) -> IntCounter {
     IntCounter::new(name, help).expect("static name")
 }
 

@@ -6,6 +6,7 @@ pub mod log;
 pub mod metrics;
 pub mod redact;
 pub mod serving;
+pub mod tls;
 
 use serde::{Deserialize, Serialize};
 

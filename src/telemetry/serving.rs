@@ -11,6 +11,9 @@ use super::log::{Log, Style};
 pub struct Serving {
     /// Plain HTTP.
     pub addresses: Vec<SocketAddr>,
+    /// HTTP over TLS.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub https: Vec<SocketAddr>,
     /// Health and metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<SocketAddr>,
@@ -35,10 +38,16 @@ impl Serving {
     pub fn tell(&self, log: &Log) {
         match log.style() {
             Style::Human => {
-                let http: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
-                let (addresses, api) = (http.join(", "), &self.api);
+                let list = |addresses: &[SocketAddr]| {
+                    let addresses: Vec<String> =
+                        addresses.iter().map(ToString::to_string).collect();
+                    addresses.join(", ")
+                };
+                let (addresses, api) = (list(&self.addresses), &self.api);
+                let https = Some(list(&self.https)).filter(|https| !https.is_empty());
+                let https = https.map(tracing::field::display);
                 let admin = self.admin.map(tracing::field::display);
-                tracing::info!(%addresses, admin, %api, workers = self.workers, "serving");
+                tracing::info!(%addresses, https, admin, %api, workers = self.workers, "serving");
             }
             // `tracing` has no lists.
             Style::Json if tracing::enabled!(tracing::Level::INFO) => {

@@ -25,6 +25,10 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin {
 
     /// Whether to be dropped is to look like a fault to the other end, and not like an end.
     fn reset_on_drop(&self, reset: bool);
+
+    /// Says that this is the end, where the protocol has words for it: without them a client takes the
+    /// end for a fault. Waits for nothing; everything else was written before.
+    fn farewell(&mut self) {}
 }
 
 impl Transport for TcpStream {
@@ -108,6 +112,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     /// The stream below.
     pub fn transport(&self) -> &S {
         &self.stream
+    }
+
+    /// Says that this is the end, as [`Transport::farewell`] does.
+    pub fn farewell(&mut self)
+    where
+        S: Transport,
+    {
+        self.stream.farewell();
     }
 
     /// Bytes that were written since the connection began.

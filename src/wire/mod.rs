@@ -23,7 +23,7 @@ pub mod tunnel;
 
 pub use body::Body;
 pub use handler::Handler;
-pub use peer::{Peer, Scheme};
+pub use peer::{Covers, Peer, Scheme, Secured};
 
 /// A request, its body still on its way.
 pub type Request = http::Request<Body>;

@@ -1,6 +1,8 @@
 //! Who sent a request, and over what.
 
+use std::fmt::Debug;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::HeaderValue;
 
@@ -38,6 +40,20 @@ impl Scheme {
 /// A public listener: its place among those of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ListenerId(pub u16);
+/// What a client and we agreed on in a handshake.
+#[derive(Debug, Clone)]
+pub struct Secured {
+    /// The host that the client wanted to speak with, in lower case.
+    pub sni: Option<Box<str>>,
+    /// What it was shown.
+    pub certificate: Arc<dyn Covers>,
+}
+
+/// A certificate, as far as requests are concerned.
+pub trait Covers: Debug + Send + Sync {
+    /// Whether it speaks for `host`, a name or an address without a port.
+    fn covers(&self, host: &str) -> bool;
+}
 
 /// One connection of a client, as handlers see it.
 #[derive(Debug, Clone)]
@@ -50,6 +66,8 @@ pub struct Peer {
     pub listener: ListenerId,
     /// The timer of its connection.
     pub timer: Timer,
+    /// What was agreed on in the handshake; `None` without TLS.
+    pub secured: Option<Secured>,
     /// Made once a connection, so that no request has to.
     address_value: HeaderValue,
 }
@@ -65,6 +83,7 @@ impl Peer {
             scheme,
             listener: ListenerId::default(),
             timer,
+            secured: None,
             address_value: HeaderValue::try_from(ip).expect("an address is visible ASCII"),
         }
     }
@@ -73,6 +92,22 @@ impl Peer {
     #[must_use]
     pub fn by(self, listener: ListenerId) -> Self {
         Self { listener, ..self }
+    }
+
+    /// Whether this connection may carry requests for `host`, a name or an address without a port.
+    ///
+    /// RFC 9110, 7.4: a request whose authority the certificate does not speak for came to the wrong
+    /// connection. A client that named no host in its handshake cannot have been shown the right
+    /// certificate, and may ask for any.
+    #[must_use]
+    pub fn may_ask_for(&self, host: &str) -> bool {
+        match &self.secured {
+            Some(Secured {
+                sni: Some(_),
+                certificate,
+            }) => certificate.covers(host),
+            Some(Secured { sni: None, .. }) | None => true,
+        }
     }
 
     /// The IP address as a field value.

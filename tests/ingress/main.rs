@@ -35,5 +35,6 @@ mod proxy_protocol;
 mod resolving;
 mod retries;
 mod secrets;
+mod tls;
 mod tunnels;
 mod verify;

@@ -134,7 +134,27 @@ const PROMISES: &[(&str, &[&str])] = &[
         ],
     ),
     ("HTTP/2", &[]),
-    ("TLS and certificates", &[]),
+    (
+        "TLS: names, hosts, tickets, versions",
+        &[
+            "the_name_picks_the_certificate_an_exact_one_before_a_wildcard",
+            "a_name_without_a_certificate_ends_with_the_alert_that_says_so",
+            "a_request_for_a_host_that_the_certificate_does_not_cover_is_misdirected",
+            "both_versions_are_spoken_and_none_below",
+            "a_session_goes_on_over_any_worker_and_never_under_another_name",
+            "no_ticket_allows_early_data",
+            "a_whole_answer_ends_in_order_and_a_cut_one_does_not",
+        ],
+    ),
+    (
+        "certificates: reloads and broken files",
+        &[
+            "a_hundred_reloads_under_load_fail_nothing",
+            "a_broken_pair_keeps_the_last_good_one_and_says_so",
+            "what_is_no_pair_leaves_the_last_good_one",
+            "a_link_that_leads_elsewhere_is_a_change",
+        ],
+    ),
     (
         "slow clients",
         &[
@@ -142,6 +162,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_body_that_stops_moving_is_a_408",
             "a_form_that_stops_moving_is_a_408",
             "an_idle_connection_is_closed_without_a_word",
+            "a_handshake_that_takes_too_long_is_cut",
         ],
     ),
     (

@@ -110,6 +110,55 @@ fn every_line_of_the_table_works_when_it_is_pasted_or_clicked() {
 }
 
 #[test]
+fn https_works_for_whoever_trusts_the_local_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let path = |what: &str| {
+        let printed = ended(&mut command(&["dev", "--ca", "--data", data]));
+        assert!(printed.status.success(), "{what}: {}", printed.text);
+        printed.text.trim().to_owned()
+    };
+    // Made before the first start, and kept.
+    let authority = path("made");
+    let made = std::fs::read(&authority).unwrap();
+    let ingress = Ingress::dev(folder.path());
+    let table = Table::of(&ingress);
+    assert_eq!(path("kept"), authority);
+    assert_eq!(std::fs::read(&authority).unwrap(), made);
+
+    let link = table.line("over HTTPS");
+    let port = link.split(':').nth(2).unwrap().trim_end_matches('/');
+    let ask = |host: &str, more: &str| {
+        shell(&format!(
+            "curl -sS --include --max-time 20 --cacert '{authority}' --resolve '{host}:{port}:127.0.0.1' {more} 'https://{host}:{port}/'"
+        ))
+    };
+    for host in ["helloworld.app.localhost", "helloworld.m3o.app"] {
+        for version in ["--tls-max 1.2", "--tlsv1.3"] {
+            let app = ask(host, version);
+            check_status(&app, "200");
+            assert!(app.contains("Hello from"), "{app}");
+        }
+    }
+    check_status(&ask("helloworld.fn.localhost", ""), "200");
+    for host in ["127.0.0.1", "localhost"] {
+        let call = format!("https://{host}:{port}/api/helloworld/call?api_key=dev&name=A");
+        let said = shell(&format!("curl -sS --cacert '{authority}' '{call}'"));
+        assert_eq!(said, r#"{"message":"Hello A"}"#);
+    }
+    // Two hosts of one certificate over one connection, and one that it does not speak for.
+    check_status(
+        &ask("localhost", "-H 'Host: helloworld.app.localhost'"),
+        "200",
+    );
+    check_status(&ask("localhost", "-H 'Host: other.example'"), "421");
+    // Nobody else believes it.
+    let stranger = format!("curl -s --max-time 20 'https://localhost:{port}/' || echo refused");
+    assert_eq!(shell(&stranger).trim(), "refused");
+    ingress.stop();
+}
+
+#[test]
 fn the_verification_mail_is_sent_opened_and_spent_once() {
     let folder = tempfile::tempdir().unwrap();
     let ingress = Ingress::dev(folder.path());
@@ -174,7 +223,9 @@ fn a_second_copy_on_the_same_ports_says_so_and_leaves_the_first_alone() {
     let first = Ingress::dev(one.path());
     let check = |http: &str, admin: &str, taken: SocketAddr| {
         let data = two.path().to_str().unwrap();
-        let line = ["dev", "--http", http, "--admin", admin, "--data", data];
+        let https = "127.0.0.1:0";
+        let ports = ["--http", http, "--https", https, "--admin", admin];
+        let line = [&["dev", "--data", data][..], &ports].concat();
         let second = ended(&mut command(&line));
         assert_eq!(second.status.code(), Some(1), "{}", second.text);
         let said = format!("cannot listen on {taken}: the port is taken");
@@ -203,7 +254,8 @@ fn a_fixed_port_answers_on_both_loopback_addresses() {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
     let http = format!("127.0.0.1:{port}");
-    let mut command = command(&["dev", "--http", &http, "--admin", "127.0.0.1:0"]);
+    let any = "127.0.0.1:0";
+    let mut command = command(&["dev", "--http", &http, "--https", any, "--admin", any]);
     // The folder by the XDG base directory specification.
     let ingress = Ingress::start(command.env("XDG_DATA_HOME", folder.path()));
     assert_eq!(ingress.http.port(), port);

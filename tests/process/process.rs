@@ -227,6 +227,8 @@ pub(crate) fn dev_command(folder: &Path) -> Command {
         "dev",
         "--http",
         "127.0.0.1:0",
+        "--https",
+        "127.0.0.1:0",
         "--admin",
         "127.0.0.1:0",
         "--data",

@@ -158,16 +158,26 @@ fn check_prints_a_configuration_that_run_takes() {
 }
 
 #[test]
-fn what_is_not_built_yet_is_refused() {
+fn https_without_a_certificate_is_a_mistake_of_the_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let config = "listen.https = '127.0.0.1:0'\nplatform.store = 'store'\n";
-    for text in [
-        check_says(2, folder.path(), config),
-        ends_with(2, &mut run_command(folder.path(), config)),
-        ends_with(2, &mut command(&["dev", "--https", "127.0.0.1:0"])),
-    ] {
-        assert!(text.contains("HTTPS is not built yet"), "{text}");
-    }
+    let text = check_says(2, folder.path(), config);
+    assert!(
+        text.contains("tls.certs: `certs` cannot be listed"),
+        "{text}"
+    );
+    let mut command = run_command(folder.path(), config);
+    let text = ends_with(2, command.env("M3O_PLATFORM_KEY", "key"));
+    assert!(
+        text.contains("put NAME.crt, with its whole chain, and NAME.key into certs"),
+        "{text}"
+    );
+    assert_eq!(
+        text.lines()
+            .filter(|line| line.contains("panicked"))
+            .count(),
+        0
+    );
 }
 
 #[test]

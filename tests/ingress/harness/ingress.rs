@@ -22,6 +22,7 @@ pub(crate) struct TestIngress {
     /// All public ones, of which that is the first.
     pub(crate) public: Vec<SocketAddr>,
     pub(crate) admin: SocketAddr,
+    https: Option<SocketAddr>,
     stopper: Stopper,
     running: Option<JoinHandle<Result<(), Error>>>,
     lines: Capture,
@@ -94,11 +95,18 @@ impl TestIngress {
             address: addresses.http[0],
             public: addresses.http,
             admin: addresses.admin.unwrap(),
+            https: addresses.https.first().copied(),
             stopper,
             running: Some(running),
             lines,
             writer: Some(writer),
         }
+    }
+
+    /// Where it serves HTTPS, for which a test adjusts `listen.https` and `tls.certs`.
+    #[track_caller]
+    pub(crate) fn secure(&self) -> SocketAddr {
+        self.https.unwrap()
     }
 
     /// A new connection.

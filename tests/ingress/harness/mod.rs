@@ -13,6 +13,7 @@ pub(crate) mod http2;
 pub(crate) mod ingress;
 pub(crate) mod message;
 pub(crate) mod names;
+pub(crate) mod secure;
 
 pub(crate) use api::TestApi;
 pub(crate) use backend::{Answering, TestBackend};

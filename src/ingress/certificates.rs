@@ -1,0 +1,246 @@
+//! Where the certificates of an ingress come from, and what keeps them fresh.
+
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::MissedTickBehavior;
+
+use crate::config::Config;
+use crate::telemetry::metrics::Metrics;
+use crate::tls::certificate::Certificate;
+use crate::tls::challenges::Challenges;
+use crate::tls::files::{Depth, Folder};
+use crate::tls::identities::Identities;
+use crate::tls::keyring::{Keyring, Source};
+use crate::tls::local::{self, Authority, BadAuthority};
+use crate::tls::terms::{NoTerms, Terms};
+
+/// The certificates of an ingress, and their sources.
+#[derive(Debug)]
+pub(super) struct Certificates {
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) challenges: Arc<Challenges>,
+    /// Where HTTPS is served: what is to be kept fresh.
+    pub(super) sources: Option<Sources>,
+}
+
+/// Where certificates come from while an ingress runs.
+#[derive(Debug)]
+pub(super) struct Sources {
+    folder: Folder,
+    local: Option<Local>,
+    /// Between two looks at the folder.
+    watch: Duration,
+}
+
+/// The authority of `dev` and what it signed.
+#[derive(Debug)]
+struct Local {
+    authority: Authority,
+    names: Vec<String>,
+    current: Arc<Certificate>,
+}
+
+/// Why HTTPS cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadCertificates {
+    /// There is no certificate at all.
+    #[error(
+        "listen.https: there is no certificate to serve: put NAME.crt, with its whole chain, and NAME.key into {folder}, which tls.certs names{reason}"
+    )]
+    None {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with what is there.
+        reason: String,
+    },
+    /// The fallback is none.
+    #[error(
+        "tls.default: there is no certificate `{label}` in {folder}: it is the NAME of a pair NAME.crt and NAME.key there{reason}"
+    )]
+    Default {
+        /// What the configuration calls it.
+        label: String,
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with what is there.
+        reason: String,
+    },
+    /// The local authority of `dev` cannot be used.
+    #[error(transparent)]
+    Authority(#[from] BadAuthority),
+    /// There is nothing that clients could agree to.
+    #[error(transparent)]
+    Terms(#[from] NoTerms),
+}
+
+impl BadCertificates {
+    /// Whether the configuration, or what it names, is to blame.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::None { .. } | Self::Default { .. } => true,
+            Self::Authority(_) | Self::Terms(_) => false,
+        }
+    }
+}
+
+/// Between two looks at how long the certificate of the local authority lasts.
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl Certificates {
+    /// Takes in the names of all certificates, if HTTPS is served; keys wait until they are needed.
+    ///
+    /// # Errors
+    /// When there would be nothing to serve.
+    pub(super) fn open(config: &Config) -> Result<Self, BadCertificates> {
+        let tls = &config.tls;
+        let mut certificates = Self {
+            keyring: Keyring::with_fallback(&tls.default),
+            challenges: Challenges::new(),
+            sources: None,
+        };
+        if config.listen.https.is_empty() {
+            return Ok(certificates);
+        }
+        let keyring = &certificates.keyring;
+        let local = tls.authority.as_ref();
+        let local = local
+            .map(|folder| Local::open(folder, config))
+            .transpose()?;
+        if let Some(local) = &local {
+            keyring.put(Source::Local, vec![Arc::clone(&local.current)]);
+        }
+        let mut folder = Folder::new(&tls.certs);
+        let unlisted = folder.scan(Depth::Names).err();
+        keyring.put(Source::Files, folder.certificates());
+        let path = tls.certs.clone();
+        let reason = || reasons(&folder, unlisted.as_ref());
+        if keyring.certificates().is_empty() {
+            return Err(BadCertificates::None {
+                folder: path,
+                reason: reason(),
+            });
+        }
+        if !tls.default.is_empty() && keyring.fallback().is_none() {
+            return Err(BadCertificates::Default {
+                label: tls.default.clone(),
+                folder: path,
+                reason: reason(),
+            });
+        }
+        certificates.sources = Some(Sources {
+            folder,
+            local,
+            watch: tls.watch,
+        });
+        Ok(certificates)
+    }
+
+    /// What clients of HTTPS have to agree to.
+    pub(super) fn terms(&self) -> Result<Arc<Terms>, BadCertificates> {
+        Ok(Terms::new(Identities {
+            keyring: Arc::clone(&self.keyring),
+            challenges: Arc::clone(&self.challenges),
+            on_demand: None,
+        })?)
+    }
+}
+
+impl Sources {
+    /// Looks at the folder again and again, and renews what the local authority signed. Never ends.
+    pub(super) async fn keep_fresh(self, keyring: Arc<Keyring>, metrics: Arc<Metrics>) {
+        let watching = keep_watching(self.folder, self.watch, &keyring, &metrics);
+        match self.local {
+            Some(local) => {
+                tokio::join!(watching, local.keep_lasting(&keyring));
+            }
+            None => watching.await,
+        }
+    }
+}
+
+/// What is wrong with a folder that has not what is needed.
+fn reasons(folder: &Folder, unlisted: Option<&io::Error>) -> String {
+    let unlisted = unlisted.map(|error| format!("; it cannot be listed: {error}"));
+    let bad = folder.problems().take(MOST_REASONS);
+    let bad = bad.map(|(label, bad)| format!("; {label}: {bad}"));
+    unlisted.into_iter().chain(bad).collect()
+}
+
+/// So many pairs are told about where nothing can be served.
+const MOST_REASONS: usize = 3;
+
+async fn keep_watching(
+    mut folder: Folder,
+    every: Duration,
+    keyring: &Keyring,
+    metrics: &Arc<Metrics>,
+) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let counted = Arc::clone(metrics);
+        let looked = tokio::task::spawn_blocking(move || {
+            // A panic leaves what was known before it.
+            let looked = std::panic::catch_unwind(AssertUnwindSafe(|| folder.watch()));
+            let changed = looked.unwrap_or_else(|_| {
+                counted.panics.inc();
+                false
+            });
+            (folder, changed)
+        });
+        let Ok((looked_at, changed)) = looked.await else {
+            // The runtime ends, or has no thread for us.
+            return;
+        };
+        folder = looked_at;
+        let bad = folder.problems().count();
+        metrics
+            .tls
+            .bad_pairs
+            .set(i64::try_from(bad).unwrap_or(i64::MAX));
+        if changed {
+            keyring.put(Source::Files, folder.certificates());
+            metrics.tls.swapped.inc();
+        }
+    }
+}
+
+impl Local {
+    fn open(folder: &Path, config: &Config) -> Result<Self, BadAuthority> {
+        let names = config.local_names();
+        let authority = Authority::open(folder, &names)?;
+        if let Some(notice) = authority.notice() {
+            tracing::warn!("{notice}");
+        }
+        let current = Arc::new(authority.issue(&names)?);
+        Ok(Self {
+            authority,
+            names,
+            current,
+        })
+    }
+
+    async fn keep_lasting(mut self, keyring: &Keyring) {
+        loop {
+            tokio::time::sleep(HOUR).await;
+            if !local::is_due(self.current.not_after(), Timestamp::now()) {
+                continue;
+            }
+            match self.authority.issue(&self.names) {
+                Ok(new) => {
+                    self.current = Arc::new(new);
+                    keyring.put(Source::Local, vec![Arc::clone(&self.current)]);
+                }
+                Err(error) => tracing::error!(%error, "no new certificate of the local authority"),
+            }
+        }
+    }
+}
