@@ -10,6 +10,7 @@ pub mod connection;
 pub mod descriptors;
 pub mod door;
 mod drain;
+mod http2;
 pub mod listener;
 pub mod permits;
 pub mod pressure;

@@ -42,7 +42,7 @@ pub struct Peer {
     pub address: SocketAddr,
     /// What it speaks.
     pub scheme: Scheme,
-    /// The timer of its connection.
+    /// The timer of the task that answers it.
     pub timer: Timer,
     /// Made once a connection, so that no request has to.
     address_value: HeaderValue,
@@ -59,6 +59,15 @@ impl Peer {
             scheme,
             timer,
             address_value: HeaderValue::try_from(ip).expect("an address is visible ASCII"),
+        }
+    }
+
+    /// The same client in a task of its own, which drives `timer`.
+    #[must_use]
+    pub fn in_task_of(&self, timer: Timer) -> Self {
+        Self {
+            timer,
+            ..self.clone()
         }
     }
 

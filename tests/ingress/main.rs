@@ -20,6 +20,7 @@ mod functions;
 mod harness;
 mod hop_by_hop;
 mod hosts;
+mod http2;
 mod index;
 mod limits;
 mod links;

@@ -9,6 +9,7 @@ pub(crate) mod api;
 pub(crate) mod backend;
 pub(crate) mod caller;
 pub(crate) mod front;
+pub(crate) mod http2;
 pub(crate) mod ingress;
 pub(crate) mod message;
 
