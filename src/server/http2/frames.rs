@@ -21,6 +21,9 @@ pub(super) struct Frames {
     in_block: bool,
     /// Frames and blocks that have begun.
     begun: u64,
+    /// The streams that the client ended last, in a circle.
+    ended: [u32; REMEMBERED],
+    next_ended: usize,
     /// Whether a frame was there.
     is_open: bool,
     verdict: Verdict,
@@ -65,6 +68,11 @@ enum Kind {
     Other,
 }
 
+/// All but the bit that is reserved.
+const STREAM: u32 = u32::MAX >> 1;
+/// As many streams that have ended are known.
+const REMEMBERED: usize = 32;
+
 const END_STREAM: u8 = 0x1;
 const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
@@ -101,6 +109,8 @@ impl Frames {
             kind: Kind::Other,
             in_block: false,
             begun: 0,
+            ended: [0; REMEMBERED],
+            next_ended: 0,
             is_open: false,
             verdict: Verdict::None,
             resets: Allowance::new(RESETS.0, RESETS.1),
@@ -205,6 +215,19 @@ impl Frames {
         };
         if !fits {
             return Err(Reason::FRAME_SIZE_ERROR);
+        }
+        // Within a block `h2` takes no other frame at all.
+        if matches!(kind, Kind::Headers | Kind::Data) && !self.in_block {
+            let [.., w, x, y, z] = self.head;
+            let stream = u32::from_be_bytes([w, x, y, z]) & STREAM;
+            // RFC 9113, 5.1: of a message that has ended nothing more comes.
+            if stream != 0 && self.ended.contains(&stream) {
+                return Err(Reason::STREAM_CLOSED);
+            }
+            if has(END_STREAM) {
+                self.ended[self.next_ended] = stream;
+                self.next_ended = (self.next_ended + 1) % REMEMBERED;
+            }
         }
         let is_allowed = match kind {
             Kind::Headers => {

@@ -356,6 +356,15 @@ pub(crate) async fn whole(answer: Response<h2::RecvStream>) -> Result<Whole, h2:
     })
 }
 
+/// Whether nothing more comes, but the end.
+pub(crate) async fn is_over(body: &mut h2::RecvStream) -> bool {
+    match body.data().await {
+        Some(Ok(data)) if data.is_empty() => body.data().await.is_none(),
+        Some(_) => false,
+        None => true,
+    }
+}
+
 /// Sends all of `body`, as the windows allow.
 pub(crate) async fn send_all(
     stream: &mut h2::SendStream<Bytes>,

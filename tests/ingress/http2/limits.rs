@@ -119,7 +119,7 @@ fn a_connection_without_requests_is_told_to_go() {
     assert_eq!(frames.end(), Some(NO_ERROR));
     let mut frames = Frames::connect(ingress.address);
     frames.get(1, "nobody.m3o.app", "/");
-    assert_eq!(frames.status(1), 502);
+    assert_eq!(frames.status(1), 404);
     assert_eq!(frames.end(), Some(NO_ERROR));
 }
 

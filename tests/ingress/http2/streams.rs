@@ -7,7 +7,7 @@ use crate::harness::backend::{ok, response};
 use crate::harness::front::{BLOG, Front};
 use crate::harness::http2::{
     self, CANCEL, DATA, END_HEADERS, Frames, GOAWAY, HEADERS, NO_ERROR, RST_STREAM, ask, block,
-    connect, get, post, request, run, send_all, whole,
+    connect, get, is_over, post, request, run, send_all, whole,
 };
 use crate::harness::{Gate, eventually};
 
@@ -112,7 +112,7 @@ fn an_upload_goes_on_beside_its_answer() {
         assert_eq!(answer.data().await.unwrap().unwrap(), "one ");
         body.send_data(Bytes::from_static(b"two"), true).unwrap();
         assert_eq!(answer.data().await.unwrap().unwrap(), "two");
-        assert!(answer.data().await.is_none());
+        assert!(is_over(&mut answer).await);
     });
 }
 

@@ -2,16 +2,16 @@
 
 use bytes::Bytes;
 use h2::ext::Protocol;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
-use tokio_tungstenite::WebSocketStream;
 
 use crate::harness::backend::ok;
 use crate::harness::front::{BLOG, Front};
 use crate::harness::http2::{
     self, CANCEL, DATA, END_HEADERS, Frames, HEADERS, RST_STREAM, SETTINGS, block, connect,
-    request, run, send_all, whole,
+    is_over, request, run, send_all, whole,
 };
 use crate::harness::{Answering, TestIngress, eventually};
 
@@ -88,7 +88,7 @@ fn a_websocket_over_http2_reaches_a_backend_that_speaks_http1() {
         }
         assert!(got == sent);
         stream.send_data(Bytes::new(), true).unwrap();
-        assert!(incoming.data().await.is_none());
+        assert!(is_over(&mut incoming).await);
     });
     let seen = front.backend.only();
     assert_eq!(seen.head.first, "GET /ws?a=b HTTP/1.1");

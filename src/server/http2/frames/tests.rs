@@ -4,12 +4,13 @@ use super::*;
 
 const SETTINGS_FRAME: (u8, u8, usize) = (4, 0, 0);
 
-/// The bytes of a connection that sends these frames: kind, flags, length.
+/// The bytes of a connection that sends these frames, each on its own stream: kind, flags, length.
 fn bytes(frames: &[(u8, u8, usize)]) -> Vec<u8> {
     let mut bytes = PREFACE.to_vec();
-    for &(kind, flags, length) in frames {
+    for (stream, &(kind, flags, length)) in (1_u16..).zip(frames) {
         let [.., a, b, c] = (length as u64).to_be_bytes();
-        bytes.extend([a, b, c, kind, flags, 0, 0, 0, 1]);
+        let [y, z] = stream.to_be_bytes();
+        bytes.extend([a, b, c, kind, flags, 0, 0, y, z]);
         bytes.resize(bytes.len() + length, 0);
     }
     bytes
@@ -99,6 +100,23 @@ async fn each_kind_of_flood_is_too_much_and_what_carries_messages_is_not() {
     for _ in 0..2000 {
         frames.written(16 << 10);
         frames.read(update).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn of_a_message_that_has_ended_nothing_more_comes() {
+    let on = |kind, flags, stream| [0, 0, 0, kind, flags, 0x80, 0, 0, stream];
+    for (kind, verdict) in [
+        (0, Some(Reason::STREAM_CLOSED)),
+        (1, Some(Reason::STREAM_CLOSED)),
+        (99, None),
+    ] {
+        let mut frames = read(&[SETTINGS_FRAME]).0;
+        frames.read(&on(1, 4, 1)).unwrap();
+        frames.read(&on(0, 1, 1)).unwrap();
+        frames.read(&on(1, 5, 3)).unwrap();
+        let _verdict = frames.read(&on(kind, 0, 1));
+        assert_eq!(frames.verdict(), verdict, "{kind}");
     }
 }
 
