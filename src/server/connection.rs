@@ -79,6 +79,10 @@ struct Connection<'a, S> {
 }
 
 /// What comes of a connection that waits.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart at once, and a box would cost each request an allocation"
+)]
 enum Came {
     /// The head of a request.
     Request(http::Request<()>),

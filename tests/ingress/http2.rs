@@ -7,6 +7,7 @@ use crate::harness::front::{BLOG, Front, check_error};
 use crate::harness::http2::{self, Frames, Whole, ask, connect, get, post, run, send_all, whole};
 use crate::harness::{Caller, TestApi, TestBackend, TestIngress, eventually};
 
+mod faults;
 mod floods;
 mod limits;
 mod malformed;

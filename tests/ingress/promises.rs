@@ -158,6 +158,9 @@ const PROMISES: &[(&str, &[&str])] = &[
         &[
             "a_frame_of_the_wrong_size_ends_the_connection",
             "a_fault_of_the_connection_ends_it_with_its_code",
+            "a_window_that_grows_too_large_is_an_error_of_whose_it_is",
+            "of_a_message_that_has_ended_no_more_is_taken",
+            "a_block_that_cannot_be_read_ends_the_connection",
             "the_first_frame_is_settings",
             "what_is_unusual_and_to_the_letter_is_taken",
             "more_requests_at_once_than_allowed_are_refused_and_can_be_sent_again",

@@ -25,7 +25,7 @@ fn client(program: &str, arguments: &[&str], ingress: &Ingress) -> String {
 fn nghttp_reads_an_app_frame_by_frame() {
     let folder = tempfile::tempdir().unwrap();
     let ingress = Ingress::dev(folder.path());
-    let said = client("nghttp", &["-v", "--no-color"], &ingress);
+    let said = client("nghttp", &["-v"], &ingress);
     for line in [
         "[SETTINGS_ENABLE_CONNECT_PROTOCOL(0x08):1]",
         "[SETTINGS_MAX_CONCURRENT_STREAMS(0x03):128]",

@@ -17,6 +17,9 @@ use crate::wire::Peer;
 use crate::wire::timer::Deadline;
 use crate::wire::tunnel::Duplex;
 
+/// A request, and where its answer goes.
+pub(super) type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);
+
 /// What a connection that ends may take to be told so, and to answer.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -85,7 +88,7 @@ impl<'a, S: Duplex> Driver<'a, S> {
     pub(super) fn poll_accept(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<(http::Request<RecvStream>, SendResponse<Bytes>), h2::Error>>> {
+    ) -> Poll<Option<Result<Accepted, h2::Error>>> {
         self.connection.poll_accept(context)
     }
 
@@ -95,7 +98,7 @@ impl<'a, S: Duplex> Driver<'a, S> {
     }
 
     /// What comes next after everything was polled. `is_free` says that no request is here.
-    pub(super) fn look_after(&mut self, is_free: bool, context: &mut Context<'_>) -> Next {
+    pub(super) fn look_after(&mut self, is_free: bool, context: &Context<'_>) -> Next {
         let timer = &self.peer.timer;
         if let Stage::Ending(deadline) = self.stage {
             return match timer.passed(deadline) {

@@ -11,13 +11,12 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, Stream};
-use h2::RecvStream;
-use h2::server::{Builder, SendResponse};
+use h2::server::Builder;
 
-use self::driver::{Driver, Next};
+use self::driver::{Accepted, Driver, Next};
 use self::meter::{Metered, Wire};
 use super::connection::{self, ConnectionSettings};
 use super::drain::Drained;
@@ -90,7 +89,7 @@ pub(super) async fn run<S: Duplex>(
     };
     let mut driver = Driver::new(connection, &wire, peer, settings, drained);
     let mut streams = FuturesUnordered::new();
-    poll_until_end(&mut driver, &mut streams, |request, respond| {
+    poll_until_end(&mut driver, &mut streams, |(request, respond)| {
         let answered = stream::serve(request, respond, handler, peer, settings);
         // A panic is one request's misfortune: its client sees a reset.
         AssertUnwindSafe(answered).catch_unwind().map(|outcome| {
@@ -129,7 +128,7 @@ fn builder(settings: &ConnectionSettings) -> Builder {
 async fn poll_until_end<S: Duplex, F: Future<Output = ()>>(
     driver: &mut Driver<'_, S>,
     streams: &mut FuturesUnordered<F>,
-    answer: impl Fn(http::Request<RecvStream>, SendResponse<Bytes>) -> F,
+    answer: impl Fn(Accepted) -> F,
 ) {
     std::future::poll_fn(|context| {
         loop {
@@ -140,8 +139,8 @@ async fn poll_until_end<S: Duplex, F: Future<Output = ()>>(
             let mut came = false;
             loop {
                 match driver.poll_accept(context) {
-                    Poll::Ready(Some(Ok((request, respond)))) => {
-                        streams.push(answer(request, respond));
+                    Poll::Ready(Some(Ok(accepted))) => {
+                        streams.push(answer(accepted));
                         came = true;
                     }
                     Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::Context;
 use std::time::Duration;
 
+use bytes::Bytes;
 use h2::client::SendRequest;
 use http_body::{Body as HttpBody, Frame};
 use tokio::io::DuplexStream;
