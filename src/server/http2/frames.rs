@@ -1,9 +1,10 @@
-//! Reads the heads of the frames that a client sends, and nothing else of them: to count what `h2`
-//! does not count, to check what it does not check, and to know what is still to come.
+//! Reads the heads of the frames that a client sends, and of the rest only trailers: to count what
+//! `h2` does not count, to check what it does not check, and to know what is still to come.
 
 use h2::Reason;
 
 use super::allowance::Allowance;
+use super::trailers::Trailers;
 use crate::wire::server::PREFACE;
 
 /// The frames of a client, as far as they have arrived.
@@ -24,6 +25,10 @@ pub(super) struct Frames {
     /// The streams that the client ended last, in a circle.
     ended: [u32; REMEMBERED],
     next_ended: usize,
+    /// The last stream that was opened.
+    last: u32,
+    /// The trailers that have begun.
+    trailers: Option<Trailers>,
     /// Whether a frame was there.
     is_open: bool,
     verdict: Verdict,
@@ -111,6 +116,8 @@ impl Frames {
             begun: 0,
             ended: [0; REMEMBERED],
             next_ended: 0,
+            last: 0,
+            trailers: None,
             is_open: false,
             verdict: Verdict::None,
             resets: Allowance::new(RESETS.0, RESETS.1),
@@ -165,9 +172,16 @@ impl Frames {
         self.preface -= preface;
         rest = &rest[preface..];
         while !rest.is_empty() {
-            let skipped = self.left.min(rest.len());
-            self.left -= skipped;
-            rest = &rest[skipped..];
+            let (payload, after) = rest.split_at(self.left.min(rest.len()));
+            if let Some(trailers) = &mut self.trailers
+                && trailers.has_pseudo(payload, self.left)
+            {
+                self.verdict = Verdict::Given(Reason::PROTOCOL_ERROR);
+                let before = bytes.len() - rest.len();
+                return Err(Stop { before });
+            }
+            self.left -= payload.len();
+            rest = after;
             let more = (HEAD - self.have).min(rest.len());
             if more == 0 {
                 continue;
@@ -224,6 +238,11 @@ impl Frames {
             if stream != 0 && self.ended.contains(&stream) {
                 return Err(Reason::STREAM_CLOSED);
             }
+            self.trailers = None;
+            if kind == Kind::Headers && stream <= self.last {
+                self.trailers = Some(Trailers::new(has(PADDED), has(PRIORITY)));
+            }
+            self.last = self.last.max(stream);
             if has(END_STREAM) {
                 self.ended[self.next_ended] = stream;
                 self.next_ended = (self.next_ended + 1) % REMEMBERED;
@@ -249,6 +268,13 @@ impl Frames {
         };
         if !is_allowed {
             return Err(Reason::ENHANCE_YOUR_CALM);
+        }
+        if let Some(trailers) = &mut self.trailers {
+            match (kind, self.in_block) {
+                (Kind::Headers, _) => {}
+                (Kind::Continuation, true) => trailers.go_on(),
+                _ => self.trailers = None,
+            }
         }
         self.kind = kind;
         self.left = length;
