@@ -65,6 +65,8 @@ pub struct Limits {
     pub header: u64,
     /// Fields in a head.
     pub headers: usize,
+    /// Requests at once on one connection of HTTP/2.
+    pub streams: usize,
     /// The request target, in bytes.
     #[serde(with = "units::size")]
     pub uri: u64,
@@ -87,6 +89,7 @@ impl Default for Limits {
         Self {
             header: 32 << 10,
             headers: 128,
+            streams: 128,
             uri: 16 << 10,
             body: 1 << 30,
             form: 1 << 20,

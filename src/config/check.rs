@@ -197,6 +197,7 @@ fn numbers(config: &Config, report: &mut Report<'_>) {
     let limits = &config.limits;
     let counts = [
         ("limits.headers", limits.headers),
+        ("limits.streams", limits.streams),
         ("limits.connections", limits.connections),
         ("limits.per_peer", limits.per_peer),
         ("limits.per_workload", limits.per_workload),

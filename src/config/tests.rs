@@ -345,7 +345,7 @@ fn mail_needs_a_sender_that_can_be_answered() {
 #[test]
 fn a_limit_that_lets_nothing_through_is_refused() {
     check(
-        "[limits]\nheader = 1023\nheaders = 0\nuri = 63\nform = 0\nbody = 0\nconnections = 0\nper_peer = 0\nper_workload = 0\n[cache]\ncapacity = 0\nlookups = 0\nfresh = '0s'\n[backends]\nconnections = 0\nper_backend = 0",
+        "[limits]\nheader = 1023\nheaders = 0\nuri = 63\nform = 0\nbody = 0\nconnections = 0\nper_peer = 0\nper_workload = 0\nstreams = 0\n[cache]\ncapacity = 0\nlookups = 0\nfresh = '0s'\n[backends]\nconnections = 0\nper_backend = 0",
         &[
             "f:5:10: limits.header: `1023B` is too small: it is at least 1KiB",
             "f:6:11: limits.headers: `0` lets nothing through: it is at least 1",
@@ -354,10 +354,11 @@ fn a_limit_that_lets_nothing_through_is_refused() {
             "f:10:15: limits.connections: `0` lets nothing through: it is at least 1",
             "f:11:12: limits.per_peer: `0` lets nothing through: it is at least 1",
             "f:12:16: limits.per_workload: `0` lets nothing through: it is at least 1",
-            "f:14:12: cache.capacity: `0` is no number of entries: it is at least 1",
-            "f:15:11: cache.lookups: `0` lets nothing through: it is at least 1",
-            "f:18:15: backends.connections: `0` lets nothing through: it is at least 1",
-            "f:19:15: backends.per_backend: `0` lets nothing through: it is at least 1",
+            "f:13:11: limits.streams: `0` lets nothing through: it is at least 1",
+            "f:15:12: cache.capacity: `0` is no number of entries: it is at least 1",
+            "f:16:11: cache.lookups: `0` lets nothing through: it is at least 1",
+            "f:19:15: backends.connections: `0` lets nothing through: it is at least 1",
+            "f:20:15: backends.per_backend: `0` lets nothing through: it is at least 1",
         ],
     );
     check(

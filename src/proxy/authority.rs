@@ -8,6 +8,7 @@ use crate::wire::Request;
 /// The authority as the client wrote it.
 ///
 /// RFC 9112, 3.2: an absolute target wins over `Host`; a missing, double or invalid `Host` is a 400.
+/// RFC 9113, 8.3.1: over HTTP/2 the two must name the same.
 ///
 /// # Errors
 /// When there is no authority, or two.
@@ -19,7 +20,13 @@ pub(super) fn authority(request: &Request) -> Result<HeaderValue, BadAuthority> 
     }
     if let Some(authority) = request.uri().authority() {
         match host {
-            Some(value) => drop(self::host(value)?),
+            Some(value) if value == authority.as_str() => {}
+            Some(value) => {
+                let other = self::host(value)?;
+                if request.version() == Version::HTTP_2 && !names(&other, authority.as_str()) {
+                    return Err(BadAuthority::Differs);
+                }
+            }
             None if request.version() == Version::HTTP_11 => return Err(BadAuthority::Missing),
             None => {}
         }
@@ -27,6 +34,11 @@ pub(super) fn authority(request: &Request) -> Result<HeaderValue, BadAuthority> 
             .map_err(|_| BadAuthority::Invalid(BadHost::Character));
     }
     host.cloned().ok_or(BadAuthority::Missing)
+}
+
+/// Whether `host` is the one in `authority`.
+fn names(host: &Host<'_>, authority: &str) -> bool {
+    Host::parse(authority).is_ok_and(|other| other == *host)
 }
 
 /// The host in an authority.
@@ -47,6 +59,8 @@ pub(super) enum BadAuthority {
     Missing,
     #[error("the request has more than one Host field")]
     Double,
+    #[error("the request names two hosts")]
+    Differs,
     #[error("the request's host is not valid: {0}")]
     Invalid(BadHost),
 }

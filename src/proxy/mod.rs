@@ -140,6 +140,7 @@ impl Handler for Proxy {
             None => Demand::Nothing,
             Some(https) => demand(https, &request, peer, trust),
         };
+        let tunnel = upgrade::is_by_connect(&request);
 
         // A panic is one request's misfortune: nothing it held is used again.
         let answered = {
@@ -150,6 +151,11 @@ impl Handler for Proxy {
             self.telemetry.metrics.panics.inc();
             Err(Error::Panicked)
         });
+        let answered =
+            answered.and_then(|response| match upgrade::is_no_tunnel(tunnel, &response) {
+                true => Err(Error::BackendUpgrade),
+                false => Ok(response),
+            });
         let mut response = answered.unwrap_or_else(|error| {
             let form = accepted.on(exchange.route, uri.path());
             tell(&error, form, &mut exchange)
@@ -169,6 +175,10 @@ impl Handler for Proxy {
 
     fn refused(&self, peer: &Peer, status: StatusCode, id: RequestId) {
         Exchange::refused(&self.telemetry, peer, id, status);
+    }
+
+    fn panicked(&self) {
+        self.telemetry.metrics.panics.inc();
     }
 }
 

@@ -3,12 +3,15 @@
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use http_body::Body as _;
 
+use crate::wire::tunnel::Connect;
 use crate::wire::{Request, Response};
 
 /// A client's wish for another protocol.
 #[derive(Debug)]
 pub(super) struct Upgrade {
     protocol: HeaderValue,
+    /// Where it came over HTTP/2.
+    connect: Option<Connect>,
 }
 
 impl Upgrade {
@@ -22,12 +25,13 @@ impl Upgrade {
         let single = protocols.next().is_none() && !protocol.as_bytes().contains(&b',');
         let asked = single
             && request.method() == Method::GET
-            && request.version() == Version::HTTP_11
+            && (request.version() == Version::HTTP_11 || is_by_connect(request))
             && names_upgrade(headers)
             && request.body().is_end_stream()
             && is_passed_on(protocol);
         asked.then(|| Self {
             protocol: protocol.clone(),
+            connect: request.extensions().get().cloned(),
         })
     }
 
@@ -54,7 +58,28 @@ impl Upgrade {
             && response.version() == Version::HTTP_11
             && granted.next().is_some_and(agrees)
             && granted.next().is_none()
+            && self.is_keyed(response.headers())
     }
+
+    /// Whether an answer to our own key is one to that key (RFC 6455, 4.1).
+    fn is_keyed(&self, headers: &HeaderMap) -> bool {
+        let Some(Connect { accept }) = &self.connect else {
+            return true;
+        };
+        let mut given = headers.get_all(header::SEC_WEBSOCKET_ACCEPT).iter();
+        given.next() == Some(accept) && given.next().is_none()
+    }
+}
+
+/// Whether a WebSocket is asked for over HTTP/2 (RFC 8441), by a request without `Upgrade` of its own.
+pub(super) fn is_by_connect(request: &Request) -> bool {
+    request.version() == Version::HTTP_2 && request.extensions().get::<Connect>().is_some()
+}
+
+/// Whether `response` would be taken for a tunnel over HTTP/2 and is none: there any success is one
+/// (RFC 9110, 9.3.6).
+pub(super) fn is_no_tunnel(asked: bool, response: &Response) -> bool {
+    asked && response.status().is_success()
 }
 
 fn names_upgrade(headers: &HeaderMap) -> bool {

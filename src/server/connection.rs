@@ -3,31 +3,33 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::drain::Drained;
+use super::http2;
 use super::refusal::{self, Form, Refusal};
 use crate::id::RequestId;
 use crate::settings::{Limits, Timeouts};
 use crate::telemetry::exchange;
 use crate::wire::body::{Answer, Cut, Received};
-use crate::wire::head::HeadLimits;
+use crate::wire::head::{BadHead, HeadLimits};
 use crate::wire::link::Transport;
 use crate::wire::server::{After, Next, Presence, Server};
-use crate::wire::timer::{Alarm, Deadline};
+use crate::wire::timer::{self, Deadline};
 use crate::wire::tunnel::Tunnel;
-use crate::wire::{Body, Handler, Peer, Request};
+use crate::wire::{Body, Handler, Peer, Request, Scheme};
 
 /// What every connection of a listener is held to.
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings {
     pub(super) timeouts: Timeouts,
-    body_limit: u64,
-    head: HeadLimits,
+    pub(super) body_limit: u64,
+    pub(super) head: HeadLimits,
+    pub(super) streams: usize,
 }
 
 impl ConnectionSettings {
@@ -41,6 +43,7 @@ impl ConnectionSettings {
                 bytes: usize::try_from(limits.header).unwrap_or(usize::MAX),
                 fields: limits.headers,
             },
+            streams: limits.streams,
         }
     }
 
@@ -63,23 +66,14 @@ pub(super) async fn serve<S, P, H>(
     H: Handler + 'static,
 {
     let _held = permit;
-    let mut alarm = Alarm::new(peer.timer.clone());
     let connection = Connection {
         server: Server::new(stream, settings.head),
         peer: &peer,
         settings,
         drained,
     };
-    let mut running = pin!(connection.run(&*handler));
-    poll_fn(|context| {
-        loop {
-            if running.as_mut().poll(context).is_ready() {
-                return Poll::Ready(());
-            }
-            ready!(alarm.poll(context));
-        }
-    })
-    .await;
+    let running = pin!(connection.run(&*handler));
+    timer::drive(&peer.timer, running).await;
 }
 
 struct Connection<'a, S> {
@@ -87,6 +81,20 @@ struct Connection<'a, S> {
     peer: &'a Peer,
     settings: &'a ConnectionSettings,
     drained: Drained,
+}
+
+/// What comes of a connection that waits.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart at once, and a box would cost each request an allocation"
+)]
+enum Came {
+    /// The head of a request.
+    Request(http::Request<()>),
+    /// The preface of HTTP/2.
+    Http2,
+    /// Nothing more.
+    End,
 }
 
 /// What became of one request.
@@ -130,11 +138,21 @@ impl<S: Transport + 'static> Connection<'_, S> {
     async fn run(mut self, handler: &impl Handler) {
         let ended = loop {
             match self.next().await {
-                Ok(Some(request)) => match self.answer(request, handler).await {
+                Ok(Came::Request(request)) => match self.answer(request, handler).await {
                     Ended::Answered(After::Open) => {}
                     ended => break ended,
                 },
-                Ok(None) => {
+                Ok(Came::Http2) => {
+                    if let Some(link) = self.server.into_link() {
+                        let (stream, ahead) = link.into_parts();
+                        let (peer, settings) = (self.peer, self.settings);
+                        let drained = self.drained;
+                        // Boxed, so that a connection of HTTP/1.1 keeps no room for it.
+                        Box::pin(http2::run(stream, ahead, peer, handler, settings, drained)).await;
+                    }
+                    return;
+                }
+                Ok(Came::End) => {
                     if let Some(mut link) = self.server.into_link() {
                         link.farewell();
                     }
@@ -168,20 +186,27 @@ impl<S: Transport + 'static> Connection<'_, S> {
         }
     }
 
-    /// The next request; `None` when the connection ends without one.
-    async fn next(&mut self) -> Result<Option<http::Request<()>>, Refusal> {
+    /// The next request, or what else comes in its place.
+    async fn next(&mut self) -> Result<Came, Refusal> {
         let mut waiting: Option<(Wait, Deadline)> = None;
         poll_fn(|context| {
             match self.server.poll_next(context) {
-                Poll::Ready(Next::Request(request)) => return Poll::Ready(Ok(Some(request))),
-                Poll::Ready(Next::Closed) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Next::Request(request)) => {
+                    return Poll::Ready(Ok(Came::Request(request)));
+                }
+                // RFC 9113, 3.3: over TLS both sides have agreed on a protocol before.
+                Poll::Ready(Next::Http2) if self.peer.scheme == Scheme::Https => {
+                    return Poll::Ready(Err(Refusal::Head(BadHead::Version)));
+                }
+                Poll::Ready(Next::Http2) => return Poll::Ready(Ok(Came::Http2)),
+                Poll::Ready(Next::Closed) => return Poll::Ready(Ok(Came::End)),
                 Poll::Ready(Next::Refused(bad)) => return Poll::Ready(Err(Refusal::Head(bad))),
                 Poll::Pending => {}
             }
             let idle = self.server.is_idle();
             // A request that is here is answered, also one that nobody was told of yet.
             if idle && self.drained.began(context) && !self.server.has_unread() {
-                return Poll::Ready(Ok(None));
+                return Poll::Ready(Ok(Came::End));
             }
             let (mut wait, mut deadline) = match waiting {
                 Some((wait, deadline)) if idle == (wait != Wait::Head) => (wait, deadline),
@@ -195,7 +220,7 @@ impl<S: Transport + 'static> Connection<'_, S> {
             match wait {
                 _ if !self.peer.timer.passed(deadline) => Poll::Pending,
                 Wait::Head => Poll::Ready(Err(Refusal::HeadTimedOut)),
-                Wait::Next | Wait::Idle => Poll::Ready(Ok(None)),
+                Wait::Next | Wait::Idle => Poll::Ready(Ok(Came::End)),
             }
         })
         .await

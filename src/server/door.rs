@@ -18,13 +18,14 @@ use super::connection::{self, ConnectionSettings};
 use super::descriptors::{self, Reserve, TheLast};
 use super::drain::{Drain, Drained};
 use super::handshake::{self, Agreed, Failed};
+use super::http2;
 use super::listener::Entrance;
 use super::permits::{Permit, Permits, Refused};
 use super::refusal::{self, Form, Refusal};
 use super::shutdown::{Stage, Stop};
 use crate::id::RequestId;
 use crate::telemetry::metrics::{Metrics, Shed};
-use crate::tls::terms::Terms;
+use crate::tls::terms::{HTTP2, Terms};
 use crate::wire::timer::Timer;
 use crate::wire::{Handler, Peer, Scheme};
 
@@ -268,8 +269,14 @@ impl<H: Handler + 'static> Door<H> {
                 return;
             }
         };
-        let handler = Rc::clone(&self.handler);
-        connection::serve(stream, permit, peer, handler, &self.settings, drained).await;
+        let (handler, settings) = (Rc::clone(&self.handler), &self.settings);
+        if stream.get_ref().1.alpn_protocol() == Some(HTTP2) {
+            let serving = http2::serve(stream, permit, peer, handler, settings, drained);
+            // Boxed, so that a connection of HTTP/1.1 keeps no room for it.
+            Box::pin(serving).await;
+        } else {
+            connection::serve(stream, permit, peer, handler, settings, drained).await;
+        }
     }
 
     /// Tells whoever speaks plain HTTP to a listener of TLS what is wrong.

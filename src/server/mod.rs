@@ -12,6 +12,7 @@ pub mod descriptors;
 pub mod door;
 mod drain;
 mod handshake;
+mod http2;
 pub mod listener;
 pub mod permits;
 pub mod pressure;

@@ -4,12 +4,13 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::id::RequestId;
 use crate::wire::clock::http_date;
 use crate::wire::head::BadHead;
+use crate::wire::{Body, Response};
 
 /// Why a connection ends without a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,26 +77,11 @@ impl Refusal {
             status.as_u16(),
             status.canonical_reason().unwrap_or_default(),
         );
-        let (detail, error, extra) = match self {
-            Self::HeadTimedOut => (
-                "the request did not arrive in time".to_owned(),
-                "http_request_error",
-                "",
-            ),
-            Self::Head(bad) => (bad.to_string(), "http_request_error", ""),
-            Self::Full => (
-                "too many connections; try again in a moment".to_owned(),
-                "connection_limit_reached",
-                "retry-after: 1\r\n",
-            ),
-            Self::Plain => (
-                "this port speaks HTTPS only: use https:// in place of http://".to_owned(),
-                "http_request_error",
-                "",
-            ),
+        let (error, extra) = match self {
+            Self::HeadTimedOut | Self::Head(_) | Self::Plain => ("http_request_error", ""),
+            Self::Full => ("connection_limit_reached", "retry-after: 1\r\n"),
         };
-        let body =
-            format!(r#"{{"id":"ingress","code":{code},"detail":"{detail}","status":"{reason}"}}"#);
+        let body = self.to_json();
         let shown = match form {
             Form::Whole => &body,
             Form::HeadAlone => "",
@@ -112,6 +98,36 @@ impl Refusal {
             length = body.len(),
             id = id.as_str(),
         )
+    }
+
+    /// The same as an answer over a connection that goes on.
+    pub(super) fn to_response(self, id: &RequestId) -> Response {
+        let mut response = Response::new(Body::from(self.to_json()));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, json);
+        headers.insert("x-request-id", id.to_header());
+        let error = HeaderValue::from_static("m3o-ingress; error=http_request_error");
+        headers.insert("proxy-status", error);
+        response
+    }
+
+    fn to_json(self) -> String {
+        let status = self.status();
+        let (code, reason) = (
+            status.as_u16(),
+            status.canonical_reason().unwrap_or_default(),
+        );
+        let detail = match self {
+            Self::HeadTimedOut => "the request did not arrive in time".to_owned(),
+            Self::Head(bad) => bad.to_string(),
+            Self::Full => "too many connections; try again in a moment".to_owned(),
+            Self::Plain => {
+                "this port speaks HTTPS only: use https:// in place of http://".to_owned()
+            }
+        };
+        format!(r#"{{"id":"ingress","code":{code},"detail":"{detail}","status":"{reason}"}}"#)
     }
 
     /// The status of the answer.

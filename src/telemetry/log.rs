@@ -180,11 +180,12 @@ impl Level {
     fn filter(self) -> &'static str {
         match self {
             Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
+            // `h2` warns of what a client does wrong, as often as it does.
+            Self::Warn => "warn,h2=error",
+            Self::Info => "info,h2=error",
             // Libraries at this level speak of bytes on the wire: only our own events.
-            Self::Debug => "info,m3o_ingress=debug",
-            Self::Trace => "info,m3o_ingress=trace",
+            Self::Debug => "info,h2=error,m3o_ingress=debug",
+            Self::Trace => "info,h2=error,m3o_ingress=trace",
         }
     }
 }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
-    Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use tokio::runtime::RuntimeMetrics;
 
@@ -269,16 +269,6 @@ impl Metrics {
             "Connections closed for their PROXY header",
             "reason",
         );
-        let build = prometheus::IntGaugeVec::new(
-            Opts::new(
-                "m3o_ingress_build_info",
-                "Always 1; the version is the label",
-            ),
-            &["version"],
-        )
-        .expect("static name and labels");
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-
         let metrics = Self {
             durations: RouteKind::ALL
                 .iter()
@@ -319,7 +309,7 @@ impl Metrics {
             Box::new(retries),
             Box::new(shed),
             Box::new(no_header),
-            Box::new(build),
+            Box::new(build_info()),
             Box::new(metrics.tasks.clone()),
             Box::new(metrics.active_requests.clone()),
             Box::new(metrics.connections.clone()),
@@ -407,6 +397,19 @@ fn each<const N: usize>(series: &IntCounterVec, labels: [&str; N]) -> Vec<IntCou
     labels
         .map(|label| series.with_label_values(&[label]))
         .into()
+}
+
+fn build_info() -> IntGaugeVec {
+    let build = IntGaugeVec::new(
+        Opts::new(
+            "m3o_ingress_build_info",
+            "Always 1; the version is the label",
+        ),
+        &["version"],
+    )
+    .expect("static name and labels");
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    build
 }
 
 pub(super) fn counter(name: &str, help: &str) -> IntCounter {

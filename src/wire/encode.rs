@@ -108,6 +108,36 @@ pub enum SaidLength {
     OfAnother,
 }
 
+impl SaidLength {
+    /// What the head of an answer with `headers` says of a body that is framed as `framed`, and whose
+    /// length is `whole` where it is known.
+    ///
+    /// RFC 9110, 8.6: no interim answer and no 204 has the field; those to HEAD and 304 say what
+    /// another would have had.
+    #[must_use]
+    pub fn of_answer(
+        status: StatusCode,
+        headers: &HeaderMap,
+        by_head: bool,
+        whole: Option<u64>,
+        framed: Length,
+    ) -> Self {
+        if status.is_informational() || status == StatusCode::NO_CONTENT {
+            return Self::Nothing;
+        }
+        let of_another = by_head && headers.contains_key(header::CONTENT_LENGTH);
+        if of_another || status == StatusCode::NOT_MODIFIED {
+            return Self::OfAnother;
+        }
+        match whole {
+            // What a backend sends to HEAD has no body, and says nothing of the one to GET.
+            None | Some(0) if by_head => Self::Nothing,
+            Some(length) if by_head => Self::Framed(Length::Exact(length)),
+            _ => Self::Framed(framed),
+        }
+    }
+}
+
 /// Writes the head of a request in origin form.
 pub fn request(out: &mut BytesMut, method: &Method, uri: &Uri, headers: &HeaderMap, said: Said) {
     out.reserve(ROOM);

@@ -20,4 +20,7 @@ pub trait Handler {
 
     /// Hears of what was no request, or not whole in time, and was answered with `status` under `id`.
     fn refused(&self, _peer: &Peer, _status: StatusCode, _id: RequestId) {}
+
+    /// Hears of a panic that cost an answer, where the connection it was for goes on.
+    fn panicked(&self) {}
 }

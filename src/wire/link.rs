@@ -122,6 +122,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         self.stream.farewell();
     }
 
+    /// The stream, and what was read ahead of it. Only when nothing is left to be written.
+    pub fn into_parts(self) -> (S, BytesMut) {
+        (self.stream, self.input)
+    }
+
     /// Bytes that were written since the connection began.
     pub fn written(&self) -> u64 {
         self.written

@@ -64,7 +64,7 @@ pub struct Peer {
     pub scheme: Scheme,
     /// Where it came in.
     pub listener: ListenerId,
-    /// The timer of its connection.
+    /// The timer of the task that answers it.
     pub timer: Timer,
     /// What was agreed on in the handshake; `None` without TLS.
     pub secured: Option<Secured>,
@@ -107,6 +107,15 @@ impl Peer {
                 certificate,
             }) => certificate.covers(host),
             Some(Secured { sni: None, .. }) | None => true,
+        }
+    }
+
+    /// The same client in a task of its own, which drives `timer`.
+    #[must_use]
+    pub fn in_task_of(&self, timer: Timer) -> Self {
+        Self {
+            timer,
+            ..self.clone()
         }
     }
 

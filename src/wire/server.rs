@@ -25,6 +25,8 @@ pub struct Server<S> {
     half: Rc<RefCell<Half<S>>>,
     limits: HeadLimits,
     scan: Scan,
+    /// Whether nothing was read that is HTTP/1.1.
+    is_fresh: bool,
     /// An empty map for the fields of the next request.
     spare: HeaderMap,
     /// What the request that is answered now says of its answer.
@@ -60,6 +62,8 @@ struct Asked {
 pub enum Next {
     /// Its head.
     Request(http::Request<()>),
+    /// The preface of HTTP/2 (RFC 9113, 3.4): no byte of this connection is HTTP/1.1.
+    Http2,
     /// Nothing will come any more.
     Closed,
     /// No request, and none after it: the bytes cannot be told apart.
@@ -87,6 +91,8 @@ pub enum Presence {
     /// It has left.
     Gone,
 }
+/// How a connection begins that speaks HTTP/2 from the start (RFC 9113, 3.4).
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Bytes that are read ahead while a request is answered.
 const AHEAD: usize = 16 << 10;
@@ -105,6 +111,7 @@ impl<S: Transport + 'static> Server<S> {
             })),
             limits,
             scan: Scan::default(),
+            is_fresh: true,
             spare: HeaderMap::new(),
             asked: Asked {
                 version: Version::HTTP_11,
@@ -118,6 +125,20 @@ impl<S: Transport + 'static> Server<S> {
     /// The head of the next request.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         let mut half = self.half.borrow_mut();
+        while self.is_fresh {
+            let input = &half.link.input;
+            if input.starts_with(PREFACE) {
+                return Poll::Ready(Next::Http2);
+            }
+            if !PREFACE.starts_with(input) {
+                self.is_fresh = false;
+                break;
+            }
+            match ready!(half.link.poll_fill(context, Some(0))) {
+                Ok(0) | Err(_) => return Poll::Ready(Next::Closed),
+                Ok(_) => {}
+            }
+        }
         loop {
             let had_line = self.scan.first_line(&half.link.input).is_some();
             let scanned = self.scan.advance(&half.link.input, &self.limits);
@@ -240,22 +261,9 @@ impl<S: Transport + 'static> Server<S> {
             (true, Version::HTTP_10) => Some("keep-alive"),
             (true, _) => None,
         };
-        // RFC 9110, 8.6: no answer of these kinds has the field; those to HEAD and 304 say what
-        // another would have had.
-        let says_nothing = status.is_informational() || status == StatusCode::NO_CONTENT;
+        let by_head = self.asked.by_head;
         let headers = response.headers_mut();
-        let of_another = self.asked.by_head && headers.contains_key(header::CONTENT_LENGTH);
-        let length_said = match length {
-            _ if says_nothing => SaidLength::Nothing,
-            _ if of_another || status == StatusCode::NOT_MODIFIED => SaidLength::OfAnother,
-            // What a backend sends to HEAD has no body, and says nothing of the one to GET.
-            _ if self.asked.by_head => match whole {
-                None | Some(0) => SaidLength::Nothing,
-                Some(length) => SaidLength::Framed(Length::Exact(length)),
-            },
-            length => SaidLength::Framed(length),
-        };
-        let headers = response.headers_mut();
+        let length_said = SaidLength::of_answer(status, headers, by_head, whole, length);
         if !headers.contains_key(header::DATE) && !status.is_informational() {
             headers.insert(header::DATE, clock::http_date());
         }

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
@@ -118,7 +118,7 @@ impl Default for Timer {
 
 /// The one sleep behind a [`Timer`], held by the task of its connection.
 #[derive(Debug)]
-pub struct Alarm {
+struct Alarm {
     timer: Timer,
     sleep: Pin<Box<Sleep>>,
     armed: u64,
@@ -126,8 +126,7 @@ pub struct Alarm {
 
 impl Alarm {
     /// An alarm that no deadline has armed yet.
-    #[must_use]
-    pub fn new(timer: Timer) -> Self {
+    fn new(timer: Timer) -> Self {
         Self {
             timer,
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -137,7 +136,7 @@ impl Alarm {
 
     /// To be called after the connection was polled: ready when a deadline has passed, and then the
     /// connection is to be polled again.
-    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let shared = &self.timer.0;
         let wanted = shared.wanted.get();
         if wanted < self.armed {
@@ -156,6 +155,22 @@ impl Alarm {
     }
 }
 
+/// Runs `future` in a task of its own, which holds the sleep behind `timer`.
+///
+/// It is pinned by the caller: held here, it would be in memory twice, and copied.
+pub async fn drive<T>(timer: &Timer, mut future: Pin<&mut impl Future<Output = T>>) -> T {
+    let mut alarm = Alarm::new(timer.clone());
+    poll_fn(|context| {
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Poll::Ready(output);
+            }
+            ready!(alarm.poll(context));
+        }
+    })
+    .await
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
 }
@@ -166,27 +181,13 @@ mod tests {
 
     use super::*;
 
-    /// Polls `future` beside an alarm, as the task of a connection does.
-    async fn drive<T>(timer: &Timer, future: impl Future<Output = T>) -> T {
-        let mut alarm = Alarm::new(timer.clone());
-        let mut future = std::pin::pin!(future);
-        poll_fn(|context| {
-            loop {
-                if let Poll::Ready(output) = future.as_mut().poll(context) {
-                    return Poll::Ready(output);
-                }
-                std::task::ready!(alarm.poll(context));
-            }
-        })
-        .await
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_deadline_ends_what_takes_longer() {
         let timer = Timer::new();
         let start = Instant::now();
         let never = pin!(std::future::pending::<()>());
-        let outcome = drive(&timer, timer.while_moving(Duration::from_secs(10), never)).await;
+        let waiting = pin!(timer.while_moving(Duration::from_secs(10), never));
+        let outcome = drive(&timer, waiting).await;
         assert_eq!(outcome, None);
         let took = start.elapsed().as_millis();
         assert!((10_000..10_010).contains(&took), "{took}");
@@ -203,10 +204,9 @@ mod tests {
             assert!(start.elapsed() < 2 * second);
             std::future::pending::<()>().await;
         };
-        assert_eq!(
-            drive(&timer, timer.while_moving(60 * second, pin!(both))).await,
-            None
-        );
+        let both = pin!(both);
+        let waiting = pin!(timer.while_moving(60 * second, both));
+        assert_eq!(drive(&timer, waiting).await, None);
         assert!(start.elapsed() >= 60 * second);
     }
 
@@ -222,7 +222,9 @@ mod tests {
             std::future::pending::<()>().await;
         };
         let limit = Duration::from_secs(10);
-        let outcome = drive(&timer, timer.while_moving(limit, pin!(upload))).await;
+        let upload = pin!(upload);
+        let waiting = pin!(timer.while_moving(limit, upload));
+        let outcome = drive(&timer, waiting).await;
         assert_eq!(outcome, None);
         let took = start.elapsed().as_secs();
         assert_eq!(took, 70);

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::time::Instant;
 
@@ -64,6 +65,14 @@ impl Tunnel {
             () = quiet_for(self.idle, &moved) => {}
         }
     }
+}
+
+/// An extension of a request that asks for a WebSocket over HTTP/2 (RFC 8441), and looks like the
+/// upgrade of HTTP/1.1 that it becomes. The key in it is ours, so the answer is ours to check.
+#[derive(Debug, Clone)]
+pub struct Connect {
+    /// What `Sec-WebSocket-Accept` must be (RFC 6455, 4.1).
+    pub accept: HeaderValue,
 }
 
 impl std::fmt::Debug for Tunnel {

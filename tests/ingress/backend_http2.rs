@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Response};
 use m3o_ingress::config::Config;
 use tokio::time::Instant;
 
-use crate::harness::http2::{
+use crate::harness::http2_backend::{
     Asked, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, Http2Backend, Offers, PING,
     RST_STREAM, frame, greet, head, next_request,
 };

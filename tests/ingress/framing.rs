@@ -625,7 +625,7 @@ fn other_versions_are_refused() {
         "GET /attack\r\n",
         "GET /attack \r\n",
         "GET\r\n",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n",
     ] {
         check(&front, request.as_bytes(), &[400, 505]);
     }

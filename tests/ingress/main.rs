@@ -23,6 +23,7 @@ mod half_closed;
 mod harness;
 mod hop_by_hop;
 mod hosts;
+mod http2;
 mod https_only;
 mod index;
 mod limits;

@@ -74,6 +74,7 @@ const PROMISES: &[(&str, &[&str])] = &[
         "early answers",
         &[
             "an_answer_before_the_end_of_the_upload_reaches_the_client",
+            "an_answer_over_http2_before_the_end_of_the_upload_arrives_whole",
             "an_early_answer_reaches_a_client_that_is_still_sending",
             "an_early_answer_to_a_small_upload_keeps_the_connection_in_step",
             "a_body_that_is_declared_too_large_is_a_413_before_the_backend_is_asked",
@@ -133,7 +134,6 @@ const PROMISES: &[(&str, &[&str])] = &[
             "more_than_one_label_before_our_hosts_leads_nowhere",
         ],
     ),
-    ("HTTP/2", &[]),
     (
         "TLS: names, hosts, tickets, versions",
         &[
@@ -153,6 +153,76 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_broken_pair_keeps_the_last_good_one_and_says_so",
             "what_is_no_pair_leaves_the_last_good_one",
             "a_link_that_leads_elsewhere_is_a_change",
+        ],
+    ),
+    (
+        "HTTP/2 is the same house",
+        &[
+            "http2_with_prior_knowledge_is_served_beside_http1_on_one_port",
+            "what_we_answer_ourselves_is_the_same_over_http2",
+            "limits_of_requests_over_http2_are_those_over_http1",
+            "bodies_and_trailers_pass_both_ways",
+            "a_hundred_requests_at_once_get_their_own_answers",
+            "one_connection_of_http2_carries_requests_of_many_apps_at_their_own_pace",
+            "a_websocket_over_http2_reaches_a_backend_that_speaks_http1",
+            "a_handshake_over_http2_that_is_not_granted_is_no_success",
+        ],
+    ),
+    (
+        "from HTTP/2 to HTTP/1.1",
+        &[
+            "a_malformed_request_over_http2_is_reset_and_goes_no_further",
+            "a_body_that_is_not_as_long_as_it_says_never_arrives_whole",
+            "a_name_or_value_that_no_field_has_ends_the_connection_and_goes_no_further",
+            "pseudo_fields_in_trailers_go_no_further",
+            "two_hosts_or_a_bad_one_are_a_400",
+            "cookies_that_came_in_crumbs_are_one_field",
+        ],
+    ),
+    (
+        "frames to the letter",
+        &[
+            "a_frame_of_the_wrong_size_ends_the_connection",
+            "a_fault_of_the_connection_ends_it_with_its_code",
+            "a_window_that_grows_too_large_is_an_error_of_whose_it_is",
+            "of_a_message_that_has_ended_no_more_is_taken",
+            "a_block_that_cannot_be_read_ends_the_connection",
+            "the_first_frame_is_settings",
+            "what_is_unusual_and_to_the_letter_is_taken",
+            "more_requests_at_once_than_allowed_are_refused_and_can_be_sent_again",
+        ],
+    ),
+    (
+        "resets over budget",
+        &[
+            "resets_over_budget_end_the_connection_and_leave_no_request_behind",
+            "resets_that_we_are_led_to_end_the_connection_too",
+        ],
+    ),
+    (
+        "floods of frames",
+        &[
+            "floods_of_frames_that_carry_nothing_are_ended",
+            "each_kind_of_flood_is_too_much_and_what_carries_messages_is_not",
+            "a_block_of_fields_without_end_is_ended",
+        ],
+    ),
+    (
+        "blocks of fields that grow",
+        &[
+            "a_small_block_that_grows_is_a_431_or_the_end",
+            "crumbs_of_cookies_are_fields_like_others",
+        ],
+    ),
+    (
+        "slow clients over HTTP/2",
+        &[
+            "a_slow_or_partial_preface_is_a_head_that_does_not_come",
+            "a_frame_or_block_that_stays_half_sent_ends_the_connection",
+            "a_request_body_over_http2_that_stops_is_a_408_and_costs_no_other_request",
+            "a_connection_without_requests_is_told_to_go",
+            "an_answer_whose_window_stays_closed_is_reset",
+            "a_slow_reader_over_http2_stops_its_backend",
         ],
     ),
     (
@@ -314,6 +384,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_response_that_is_cut_is_visibly_cut",
             "a_response_that_stops_moving_is_cut",
             "a_response_that_breaks_off_has_no_clean_end_for_any_client",
+            "a_backend_that_breaks_off_resets_its_stream_alone",
             "a_response_that_stops_has_no_clean_end_for_an_old_client",
             "an_answer_that_is_reset_is_a_cut",
             "a_body_of_another_length_than_said_is_a_cut",
@@ -343,6 +414,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "when_the_client_leaves_the_backend_is_let_go_within_a_second",
             "when_the_client_leaves_the_api_is_let_go",
             "a_client_that_leaves_takes_its_request_along_at_every_stage",
+            "a_reset_cancels_the_backend_at_every_stage",
             "a_client_that_leaves_a_stream_takes_the_backend_along",
             "a_client_that_leaves_a_flood_unread_takes_the_backend_along",
             "a_client_that_resets_an_upload_is_noticed_though_the_backend_does_not_read",
@@ -355,6 +427,8 @@ const PROMISES: &[(&str, &[&str])] = &[
         "the drain",
         &[
             "what_is_in_flight_is_answered_and_then_it_ends",
+            "what_is_in_flight_over_http2_is_answered_in_the_drain",
+            "the_drain_lets_go_of_clients_that_answer_and_of_those_that_do_not",
             "sigterm_lets_a_request_in_flight_finish",
             "what_takes_longer_than_the_drain_is_cut",
         ],
@@ -401,6 +475,7 @@ const PROMISES: &[(&str, &[&str])] = &[
         "panics",
         &[
             "a_panic_costs_one_request_and_a_counter",
+            "a_panic_in_one_stream_costs_that_stream_and_is_counted",
             "a_panic_outside_the_proxy_costs_its_connection_and_is_counted",
             "a_call_that_crashes_fails_those_who_wait_and_no_one_after_them",
         ],

@@ -1,5 +1,5 @@
 //! The program as its user has it: the built binary, its command line, its signals, its files, and
-//! judges that were not written here: curl, the official JavaScript client, a mail server.
+//! judges that were not written here: curl, nghttp, the official JavaScript client, a mail server.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,6 +12,7 @@ mod caller;
 mod dev;
 mod durability;
 mod grpc;
+mod http2;
 mod javascript;
 mod mail;
 mod memory;

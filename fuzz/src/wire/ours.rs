@@ -44,6 +44,7 @@ async fn serve(stream: DuplexStream, bodies: Bodies, seen: &RefCell<Vec<Message>
     loop {
         let mut message = match poll_fn(|context| server.poll_next(context)).await {
             Next::Request(request) => Message::of_request(&request),
+            Next::Http2 => return End::Refused("it is HTTP/2".to_owned()),
             Next::Closed => return End::Bytes,
             Next::Refused(bad) => return End::Refused(bad.to_string()),
         };

@@ -1,391 +1,388 @@
-//! A backend that speaks HTTP/2, and one whose frames are written by hand.
+//! A client that speaks HTTP/2: one by `h2`, and one that writes its frames by hand.
 
-use std::future::poll_fn;
 use std::io::{Read, Write};
-use std::net::SocketAddr;
-use std::path::Path;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::net::{SocketAddr, TcpStream};
 
 use bytes::Bytes;
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
+use h2::client::SendRequest;
 use http::{HeaderMap, Request, Response};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, oneshot};
 
 use super::PATIENCE;
-use super::backend::certified;
+use super::caller::timed_out;
 
-/// A server of HTTP/2 on loopback, with a script that answers each request.
-pub(crate) struct Http2Backend {
-    pub(crate) address: SocketAddr,
-    scheme: &'static str,
-    shared: Arc<Shared>,
-    stop: Option<oneshot::Sender<()>>,
-    running: Option<JoinHandle<()>>,
-}
-
-/// What differs between such servers.
-#[derive(Default)]
-pub(crate) struct Offers<'a> {
-    /// Where the authority of its certificate is written; none: no TLS.
-    pub(crate) ca: Option<&'a Path>,
-    /// What it speaks over TLS.
-    pub(crate) alpn: &'a [&'a str],
-    /// Requests that it takes at once on one connection; 0: any number.
-    pub(crate) streams: u32,
-    /// Whether it takes WebSockets.
-    pub(crate) websockets: bool,
-}
-
-struct Shared {
-    script: Box<Script>,
-    opened: AtomicUsize,
-    closed: AtomicUsize,
-    streams: u32,
-    websockets: bool,
-    seen: Mutex<Vec<Request<()>>>,
-    tls: Option<tokio_rustls::TlsAcceptor>,
-    leaving: Notify,
-    cut: Notify,
-}
-
-type Answered = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Script = dyn Fn(Asked) -> Answered + Send + Sync;
-
-/// One request, to be answered.
-pub(crate) struct Asked {
-    pub(crate) request: Request<RecvStream>,
-    pub(crate) respond: SendResponse<Bytes>,
-    /// Which of all requests this is, from 1.
-    pub(crate) number: usize,
-}
-
-impl Http2Backend {
-    pub(crate) fn scripted<F>(script: impl Fn(Asked) -> F + Send + Sync + 'static) -> Self
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        Self::offering(&Offers::default(), script)
-    }
-
-    pub(crate) fn offering<F>(
-        offers: &Offers<'_>,
-        script: impl Fn(Asked) -> F + Send + Sync + 'static,
-    ) -> Self
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let tls = offers.ca.map(|ca| {
-            let mut config = (*certified(ca)).clone();
-            let protocols = offers.alpn.iter();
-            config.alpn_protocols = protocols.map(|name| name.as_bytes().to_vec()).collect();
-            tokio_rustls::TlsAcceptor::from(Arc::new(config))
-        });
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        let scheme = if tls.is_some() { "https" } else { "h2c" };
-        let shared = Arc::new(Shared {
-            script: Box::new(move |asked| Box::pin(script(asked))),
-            opened: AtomicUsize::new(0),
-            closed: AtomicUsize::new(0),
-            streams: offers.streams,
-            websockets: offers.websockets,
-            seen: Mutex::default(),
-            tls,
-            leaving: Notify::new(),
-            cut: Notify::new(),
-        });
-        let (stop, stopped) = oneshot::channel();
-        let serving = Arc::clone(&shared);
-        let running = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            // What is still being answered ends with the runtime.
-            runtime.block_on(async {
-                let listener = TcpListener::from_std(listener).unwrap();
-                tokio::select! {
-                    () = accept(&listener, &serving) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        Self {
-            address,
-            scheme,
-            shared,
-            stop: Some(stop),
-            running: Some(running),
-        }
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("{}://{}", self.scheme, self.address)
-    }
-
-    /// Connections accepted so far.
-    pub(crate) fn opened(&self) -> usize {
-        self.shared.opened.load(Ordering::SeqCst)
-    }
-
-    /// Connections that have ended.
-    pub(crate) fn closed(&self) -> usize {
-        self.shared.closed.load(Ordering::SeqCst)
-    }
-
-    /// The heads of all requests so far.
-    pub(crate) fn seen(&self) -> Vec<Request<()>> {
-        self.shared.seen.lock().unwrap().clone()
-    }
-
-    /// Says on every connection that it takes no more requests there.
-    pub(crate) fn leave(&self) {
-        self.shared.leaving.notify_waiters();
-    }
-
-    /// Ends every connection without a word.
-    pub(crate) fn cut(&self) {
-        self.shared.cut.notify_waiters();
-    }
-}
-
-impl Drop for Http2Backend {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(running) = self.running.take() {
-            let _panicked = running.join();
-        }
-    }
-}
-
-async fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    loop {
-        let (tcp, _) = listener.accept().await.unwrap();
-        shared.opened.fetch_add(1, Ordering::SeqCst);
-        let shared = Arc::clone(shared);
-        tokio::spawn(async move {
-            begin(tcp, &shared).await;
-            shared.closed.fetch_add(1, Ordering::SeqCst);
-        });
-    }
-}
-
-async fn begin(tcp: TcpStream, shared: &Arc<Shared>) {
-    let Some(tls) = &shared.tls else {
-        return serve(tcp, shared).await;
-    };
-    let Ok(stream) = tls.accept(tcp).await else {
-        return;
-    };
-    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        serve(stream, shared).await;
-    } else {
-        echo_over_http1(stream).await;
-    }
-}
-
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Arc<Shared>) {
-    let mut builder = h2::server::Builder::new();
-    if shared.streams > 0 {
-        builder.max_concurrent_streams(shared.streams);
-    }
-    if shared.websockets {
-        builder.enable_connect_protocol();
-    }
-    let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else {
-        return;
-    };
-    let mut cut = std::pin::pin!(shared.cut.notified());
-    let mut leaving = std::pin::pin!(shared.leaving.notified());
-    loop {
-        tokio::select! {
-            accepted = connection.accept() => {
-                let Some(Ok((request, respond))) = accepted else { return };
-                let mut head = Request::new(());
-                *head.method_mut() = request.method().clone();
-                *head.uri_mut() = request.uri().clone();
-                *head.headers_mut() = request.headers().clone();
-                let number = {
-                    let mut seen = shared.seen.lock().unwrap();
-                    seen.push(head);
-                    seen.len()
-                };
-                tokio::spawn((shared.script)(Asked { request, respond, number }));
-            }
-            () = &mut leaving => {
-                connection.graceful_shutdown();
-                leaving.set(shared.leaving.notified());
-            }
-            () = &mut cut => return,
-        }
-    }
-}
-
-/// Agrees to a WebSocket and echoes, or answers that it was asked over HTTP/1.1.
-async fn echo_over_http1(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let mut head = Vec::new();
-    while let Ok(byte) = stream.read_u8().await {
-        head.push(byte);
-        if !head.ends_with(b"\r\n\r\n") {
-            continue;
-        }
-        let asked = String::from_utf8_lossy(&head).to_lowercase();
-        if asked.contains("upgrade: websocket") {
-            let agreed = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-            stream.write_all(agreed).await.unwrap();
-            let (mut from, mut to) = tokio::io::split(stream);
-            let _gone = tokio::io::copy(&mut from, &mut to).await;
-            return;
-        }
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nHTTP/1.1";
-        stream.write_all(answer).await.unwrap();
-        stream.flush().await.unwrap();
-        head.clear();
-    }
-}
-
-impl Asked {
-    pub(crate) fn target(&self) -> String {
-        self.request.uri().path().to_owned()
-    }
-
-    /// The next piece of the body; `None` at its end, and where it broke off.
-    pub(crate) async fn piece(&mut self) -> Option<Bytes> {
-        let body = self.request.body_mut();
-        let data = body.data().await?.ok()?;
-        let _closed = body.flow_control().release_capacity(data.len());
-        Some(data)
-    }
-
-    /// All of the body, and its trailers.
-    pub(crate) async fn body(&mut self) -> (Vec<u8>, Option<HeaderMap>) {
-        let mut whole = Vec::new();
-        while let Some(piece) = self.piece().await {
-            whole.extend_from_slice(&piece);
-        }
-        let trailers = self.request.body_mut().trailers().await;
-        (whole, trailers.unwrap_or_default())
-    }
-
-    /// `200`, with a body to come.
-    pub(crate) fn begin(&mut self) -> SendStream<Bytes> {
-        self.respond
-            .send_response(Response::new(()), false)
-            .unwrap()
-    }
-
-    /// `200` with a whole body.
-    pub(crate) fn answer(mut self, body: impl Into<Bytes>) {
-        self.begin().send_data(body.into(), true).unwrap();
-    }
-
-    /// Waits until the other side resets the stream.
-    pub(crate) async fn reset(&mut self) -> Reason {
-        poll_fn(|context| self.respond.poll_reset(context))
-            .await
-            .unwrap()
-    }
-}
-
-/// A server whose bytes are written by hand, after each connection's settings of HTTP/2 where `polite`.
-pub(crate) struct Frames {
-    pub(crate) address: SocketAddr,
-    opened: Arc<AtomicUsize>,
-}
-
-impl Frames {
-    /// `script` is given each connection and its number, from 1.
-    pub(crate) fn scripted(
-        script: impl Fn(&mut std::net::TcpStream, usize) + Send + Sync + 'static,
-    ) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let opened = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&opened);
-        let script = Arc::new(script);
-        // Ends with the process: it waits for a connection until then.
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                let number = counted.fetch_add(1, Ordering::SeqCst) + 1;
-                let script = Arc::clone(&script);
-                std::thread::spawn(move || script(&mut stream, number));
-            }
-        });
-        Self { address, opened }
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("h2c://{}", self.address)
-    }
-
-    pub(crate) fn opened(&self) -> usize {
-        self.opened.load(Ordering::SeqCst)
-    }
-}
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PUSH_PROMISE: u8 = 5;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
 
-pub(crate) const END_STREAM: u8 = 1;
-pub(crate) const END_HEADERS: u8 = 4;
+pub(crate) const END_STREAM: u8 = 0x1;
+pub(crate) const ACK: u8 = 0x1;
+pub(crate) const END_HEADERS: u8 = 0x4;
+pub(crate) const PADDED: u8 = 0x8;
+/// A whole request without a body.
+pub(crate) const WHOLE: u8 = END_STREAM | END_HEADERS;
 
-/// One frame.
-pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
+pub(crate) const NO_ERROR: u32 = 0;
+pub(crate) const PROTOCOL_ERROR: u32 = 1;
+pub(crate) const INTERNAL_ERROR: u32 = 2;
+pub(crate) const FLOW_CONTROL_ERROR: u32 = 3;
+pub(crate) const STREAM_CLOSED: u32 = 5;
+pub(crate) const FRAME_SIZE_ERROR: u32 = 6;
+pub(crate) const REFUSED_STREAM: u32 = 7;
+pub(crate) const CANCEL: u32 = 8;
+pub(crate) const COMPRESSION_ERROR: u32 = 9;
+pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// A connection whose frames are written by hand.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    pub(crate) stream: TcpStream,
 }
 
-/// `:status: 200` and these fields.
-pub(crate) fn head(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = vec![0x88];
+/// A frame of the ingress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Frames {
+    /// A connection on which both sides have said how they are set.
+    #[track_caller]
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let mut frames = Self::silent(address);
+        frames.send_bytes(PREFACE);
+        frames.send(SETTINGS, 0, 0, &[]);
+        frames.send(SETTINGS, ACK, 0, &[]);
+        frames
+    }
+
+    /// A connection on which nothing was said.
+    #[track_caller]
+    pub(crate) fn silent(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream }
+    }
+
+    #[track_caller]
+    pub(crate) fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        self.send_bytes(&frame(kind, flags, stream, payload));
+    }
+
+    /// Whatever is sent; whether the other side still takes it.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    #[track_caller]
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// A GET of `path` on `host`.
+    #[track_caller]
+    pub(crate) fn get(&mut self, stream: u32, host: &str, path: &str) {
+        self.send(HEADERS, WHOLE, stream, &block(&request("GET", host, path)));
+    }
+
+    /// The next frame; `None` at the end of the connection.
+    #[track_caller]
+    pub(crate) fn next(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        self.read(&mut head)?;
+        let [a, b, c, kind, flags, stream @ ..] = head;
+        let length = u32::from_be_bytes([0, a, b, c]);
+        let mut payload = vec![0; length as usize];
+        self.read(&mut payload)?;
+        Some(Frame {
+            kind,
+            flags,
+            stream: u32::from_be_bytes(stream),
+            payload,
+        })
+    }
+
+    #[track_caller]
+    fn read(&mut self, buffer: &mut [u8]) -> Option<()> {
+        match self.stream.read_exact(buffer) {
+            Ok(()) => Some(()),
+            Err(error) if timed_out(&error) => panic!("the connection stays open and silent"),
+            Err(_) => None,
+        }
+    }
+
+    /// The next frame of this kind on this stream, which must come before the connection ends.
+    #[track_caller]
+    pub(crate) fn until(&mut self, kind: u8, stream: u32) -> Frame {
+        loop {
+            let Some(frame) = self.next() else {
+                panic!("the connection ended before a frame {kind} on stream {stream}");
+            };
+            if frame.kind == kind && frame.stream == stream {
+                return frame;
+            }
+            assert_ne!(frame.kind, GOAWAY, "{frame:?}");
+        }
+    }
+
+    /// The status of the answer on a stream.
+    #[track_caller]
+    pub(crate) fn status(&mut self, stream: u32) -> u16 {
+        status(&self.until(HEADERS, stream).payload)
+    }
+
+    /// With what code a stream is reset.
+    #[track_caller]
+    pub(crate) fn reset(&mut self, stream: u32) -> u32 {
+        code(&self.until(RST_STREAM, stream).payload)
+    }
+
+    /// With what code the connection ends.
+    #[track_caller]
+    pub(crate) fn end(&mut self) -> Option<u32> {
+        let mut last = None;
+        while let Some(frame) = self.next() {
+            if frame.kind == GOAWAY {
+                last = Some(code(&frame.payload[4..]));
+            }
+        }
+        last
+    }
+
+    /// Asserts that the connection goes on.
+    #[track_caller]
+    pub(crate) fn is_alive(&mut self) {
+        self.send(PING, 0, 0, b"alive?!?");
+        while self.until(PING, 0).payload != b"alive?!?" {}
+    }
+}
+
+impl Frame {
+    pub(crate) fn ends(&self) -> bool {
+        self.flags & END_STREAM != 0
+    }
+}
+
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let head = [a, b, c, kind, flags];
+    [&head[..], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The fields of a request.
+pub(crate) fn request<'a>(
+    method: &'a str,
+    host: &'a str,
+    path: &'a str,
+) -> Vec<(&'a str, &'a str)> {
+    vec![
+        (":method", method),
+        (":scheme", "http"),
+        (":authority", host),
+        (":path", path),
+    ]
+}
+
+/// Fields as literals that are never indexed (RFC 7541, 6.2.3).
+pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
     for (name, value) in fields {
-        block.extend([0, u8::try_from(name.len()).unwrap()]);
-        block.extend(name.bytes());
-        block.push(u8::try_from(value.len()).unwrap());
-        block.extend(value.bytes());
+        block.push(0x10);
+        for text in [name, value] {
+            let length = text.len();
+            match length {
+                0..127 => block.push(length as u8),
+                _ => {
+                    block.push(127);
+                    let mut rest = length - 127;
+                    while rest >= 128 {
+                        block.push((rest % 128) as u8 | 0x80);
+                        rest /= 128;
+                    }
+                    block.push(rest as u8);
+                }
+            }
+            block.extend_from_slice(text.as_bytes());
+        }
     }
     block
 }
 
-/// Says hello, and waits for the first request, whose stream it gives.
-pub(crate) fn greet(stream: &mut std::net::TcpStream) -> Option<u32> {
-    stream.write_all(&frame(SETTINGS, 0, 0, &[])).ok()?;
-    let mut preface = [0; 24];
-    stream.read_exact(&mut preface).ok()?;
-    next_request(stream)
+fn code(payload: &[u8]) -> u32 {
+    u32::from_be_bytes(payload[..4].try_into().unwrap())
 }
 
-/// Waits for the next request, and gives its stream.
-pub(crate) fn next_request(stream: &mut std::net::TcpStream) -> Option<u32> {
-    loop {
-        let mut header = [0; 9];
-        stream.read_exact(&mut header).ok()?;
-        let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
-        let mut payload = vec![0; usize::try_from(length).unwrap()];
-        stream.read_exact(&mut payload).ok()?;
-        if header[3] == SETTINGS && header[4] == 0 {
-            stream.write_all(&frame(SETTINGS, 1, 0, &[])).ok()?;
-        }
-        if header[3] == HEADERS {
-            return Some(u32::from_be_bytes([
-                header[5], header[6], header[7], header[8],
-            ]));
-        }
+/// The status at the beginning of a block of fields.
+fn status(block: &[u8]) -> u16 {
+    // An update of the table's size may come first.
+    let block = &block[block.iter().take_while(|byte| *byte >> 5 == 1).count()..];
+    match block[0] {
+        0x88 => 200,
+        0x89 => 204,
+        0x8a => 206,
+        0x8b => 304,
+        0x8c => 400,
+        0x8d => 404,
+        0x8e => 500,
+        _ => literal(&block[1..]),
     }
+}
+
+/// Three digits, as they are or by the code of Huffman (RFC 7541, B).
+fn literal(value: &[u8]) -> u16 {
+    let length = usize::from(value[0] & 0x7f);
+    let octets = &value[1..=length];
+    if value[0] & 0x80 == 0 {
+        return std::str::from_utf8(octets).unwrap().parse().unwrap();
+    }
+    let bits: String = octets.iter().map(|octet| format!("{octet:08b}")).collect();
+    let mut bits = &bits[..];
+    let mut number = 0;
+    for _ in 0..3 {
+        let (digit, length) = match u16::from_str_radix(&bits[..5], 2).unwrap() {
+            digit @ 0..=2 => (digit, 5),
+            _ => (
+                u16::from_str_radix(&bits[..6], 2).unwrap() - 0b01_1001 + 3,
+                6,
+            ),
+        };
+        number = number * 10 + digit;
+        bits = &bits[length..];
+    }
+    number
+}
+
+/// Runs what a client does, on a runtime of its own.
+#[track_caller]
+pub(crate) fn run<T>(client: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async { tokio::time::timeout(3 * PATIENCE, client).await.unwrap() })
+}
+
+/// A connection by `h2`, which ends when the client is dropped.
+pub(crate) async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
+    connect_with(address, &h2::client::Builder::new()).await
+}
+
+pub(crate) async fn connect_with(
+    address: SocketAddr,
+    builder: &h2::client::Builder,
+) -> SendRequest<Bytes> {
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let (client, connection) = builder.handshake(stream).await.unwrap();
+    tokio::spawn(async move {
+        let _how_it_ends = connection.await;
+    });
+    client.ready().await.unwrap()
+}
+
+/// A request without a body.
+pub(crate) fn get(host: &str, path: &str) -> Request<()> {
+    Request::get(format!("http://{host}{path}"))
+        .body(())
+        .unwrap()
+}
+
+pub(crate) fn post(host: &str, path: &str) -> Request<()> {
+    Request::post(format!("http://{host}{path}"))
+        .body(())
+        .unwrap()
+}
+
+/// An answer that was read to its end.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    pub(crate) head: Response<()>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: HeaderMap,
+}
+
+impl Whole {
+    pub(crate) fn status(&self) -> u16 {
+        self.head.status().as_u16()
+    }
+
+    #[track_caller]
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.head
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().unwrap())
+    }
+}
+
+/// Sends a request without a body, and reads its answer.
+pub(crate) async fn ask(client: &SendRequest<Bytes>, request: Request<()>) -> Whole {
+    let mut client = client.clone().ready().await.unwrap();
+    let (answer, _) = client.send_request(request, true).unwrap();
+    whole(answer.await.unwrap()).await.unwrap()
+}
+
+/// Reads an answer to its end.
+pub(crate) async fn whole(answer: Response<h2::RecvStream>) -> Result<Whole, h2::Error> {
+    let (head, mut stream) = answer.into_parts();
+    let mut body = Vec::new();
+    while let Some(data) = stream.data().await {
+        let data = data?;
+        stream.flow_control().release_capacity(data.len())?;
+        body.extend_from_slice(&data);
+    }
+    Ok(Whole {
+        head: Response::from_parts(head, ()),
+        body,
+        trailers: stream.trailers().await?.unwrap_or_default(),
+    })
+}
+
+/// Whether nothing more comes, but the end.
+pub(crate) async fn is_over(body: &mut h2::RecvStream) -> bool {
+    match body.data().await {
+        Some(Ok(data)) if data.is_empty() => body.data().await.is_none(),
+        Some(_) => false,
+        None => true,
+    }
+}
+
+/// Sends all of `body`, as the windows allow.
+pub(crate) async fn send_all(
+    stream: &mut h2::SendStream<Bytes>,
+    body: &[u8],
+    last: bool,
+) -> Result<(), h2::Error> {
+    let mut rest = Bytes::copy_from_slice(body);
+    while !rest.is_empty() {
+        stream.reserve_capacity(rest.len());
+        while stream.capacity() == 0 {
+            let room = std::future::poll_fn(|context| stream.poll_capacity(context)).await;
+            room.transpose()?;
+        }
+        let piece = rest.split_to(stream.capacity().min(rest.len()));
+        stream.send_data(piece, last && rest.is_empty())?;
+    }
+    if body.is_empty() {
+        stream.send_data(Bytes::new(), last)?;
+    }
+    Ok(())
 }

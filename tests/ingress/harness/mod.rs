@@ -10,6 +10,7 @@ pub(crate) mod backend;
 pub(crate) mod caller;
 pub(crate) mod front;
 pub(crate) mod http2;
+pub(crate) mod http2_backend;
 pub(crate) mod ingress;
 pub(crate) mod message;
 pub(crate) mod names;

@@ -1,0 +1,192 @@
+//! What ends a connection of HTTP/2: its client, a limit in time, too much of something, the drain.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
+
+use super::super::connection::ConnectionSettings;
+use super::super::drain::Drained;
+use super::frames::Part;
+use super::meter::{Metered, Wire};
+use crate::wire::Peer;
+use crate::wire::timer::Deadline;
+use crate::wire::tunnel::Duplex;
+
+/// A request, and where its answer goes.
+pub(super) type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);
+
+/// What a connection that ends may take to be told so, and to answer.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A connection, and what it waits for.
+pub(super) struct Driver<'a, S> {
+    connection: Connection<Metered<S>, Bytes>,
+    wire: Rc<RefCell<Wire<S>>>,
+    peer: &'a Peer,
+    settings: &'a ConnectionSettings,
+    drained: Drained,
+    stage: Stage,
+    /// The frame that has begun to arrive, and until when it must be here.
+    part: Option<(Part, Deadline)>,
+    /// Set while the client takes nothing of what waits for it.
+    stuck: Option<Deadline>,
+    /// What it had taken then.
+    written: u64,
+    /// Set while there is no request.
+    idle: Option<Deadline>,
+}
+
+/// How far the end of a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// Told to open no more streams; what is in flight goes on.
+    Leaving,
+    /// Told that it is over.
+    Ending(Deadline),
+}
+
+/// What is to be done with a connection that was polled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing, until something happens.
+    Wait,
+    /// It has something to say.
+    Poll,
+    /// It is over.
+    End,
+}
+
+impl<'a, S: Duplex> Driver<'a, S> {
+    pub(super) fn new(
+        connection: Connection<Metered<S>, Bytes>,
+        wire: &Rc<RefCell<Wire<S>>>,
+        peer: &'a Peer,
+        settings: &'a ConnectionSettings,
+        drained: Drained,
+    ) -> Self {
+        Self {
+            connection,
+            wire: Rc::clone(wire),
+            peer,
+            settings,
+            drained,
+            stage: Stage::Open,
+            part: None,
+            stuck: None,
+            written: 0,
+            idle: None,
+        }
+    }
+
+    /// Reads and writes what there is; a request that came, or the end of the connection.
+    pub(super) fn poll_accept(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Accepted, h2::Error>>> {
+        self.connection.poll_accept(context)
+    }
+
+    /// A request has come to its end.
+    pub(super) fn answered(&self) {
+        self.wire.borrow_mut().frames.answered();
+    }
+
+    /// What comes next after everything was polled. `is_free` says that no request is here.
+    pub(super) fn look_after(&mut self, is_free: bool, context: &Context<'_>) -> Next {
+        let timer = &self.peer.timer;
+        if let Stage::Ending(deadline) = self.stage {
+            return match timer.passed(deadline) {
+                true => Next::End,
+                false => Next::Wait,
+            };
+        }
+        let verdict = self.wire.borrow_mut().frames.verdict();
+        if let Some(reason) = verdict {
+            return self.end(reason);
+        }
+        if self.stage == Stage::Open && self.drained.began(context) {
+            return self.leave();
+        }
+        if self.is_late() {
+            return self.end(Reason::ENHANCE_YOUR_CALM);
+        }
+        let has_streams = self.connection.has_streams();
+        if self.is_stuck(is_free && has_streams) {
+            return Next::End;
+        }
+        if !is_free || has_streams {
+            self.idle = None;
+            return Next::Wait;
+        }
+        let limit = match self.stage {
+            Stage::Open => self.settings.timeouts.idle,
+            Stage::Leaving | Stage::Ending(_) => LAST_WORDS,
+        };
+        let timer = &self.peer.timer;
+        let deadline = *self.idle.get_or_insert_with(|| timer.after(limit));
+        match (timer.passed(deadline), self.stage) {
+            (false, _) => Next::Wait,
+            (true, Stage::Open) => self.leave(),
+            // It does not answer.
+            (true, Stage::Leaving | Stage::Ending(_)) => Next::End,
+        }
+    }
+
+    /// Whether a frame, or a block of fields, takes too long to arrive.
+    fn is_late(&mut self) -> bool {
+        let Some(part) = self.wire.borrow().awaits() else {
+            self.part = None;
+            return false;
+        };
+        let (timer, timeouts) = (&self.peer.timer, &self.settings.timeouts);
+        let (_, deadline) = *match &mut self.part {
+            Some(known) if known.0 == part => known,
+            other => other.insert((
+                part,
+                timer.after(match part.is_data {
+                    true => timeouts.body,
+                    false => timeouts.header,
+                }),
+            )),
+        };
+        timer.passed(deadline)
+    }
+
+    /// Whether the client has taken nothing for too long of what waits for it; `rest` says that no
+    /// request would notice.
+    fn is_stuck(&mut self, rest: bool) -> bool {
+        let (blocked, written) = {
+            let wire = self.wire.borrow();
+            (wire.is_blocked(), wire.written())
+        };
+        if written != self.written || !(blocked || rest) {
+            self.written = written;
+            self.stuck = None;
+        }
+        let limit = self.settings.timeouts.response;
+        (blocked || rest) && self.peer.timer.is_stuck(limit, &mut self.stuck)
+    }
+
+    /// Asks the client to open no more streams (RFC 9113, 6.8).
+    fn leave(&mut self) -> Next {
+        self.connection.graceful_shutdown();
+        self.stage = Stage::Leaving;
+        self.idle = None;
+        Next::Poll
+    }
+
+    /// Tells the client that it is over, and why.
+    fn end(&mut self, reason: Reason) -> Next {
+        let client = self.peer.address;
+        tracing::debug!(%client, %reason, "a connection of HTTP/2 is ended: {reason}");
+        self.connection.abrupt_shutdown(reason);
+        self.stage = Stage::Ending(self.peer.timer.after(LAST_WORDS));
+        Next::Poll
+    }
+}

@@ -1,0 +1,161 @@
+//! One connection of a client that speaks HTTP/2: it drives `h2` and the requests on it, all in the
+//! task of the connection, and ends what is overdue, floods, or has drained.
+//!
+//! `driver` watches the clock, `meter` sits between `h2` and the stream and counts frames, `frames` reads their heads and `trailers` looks into some, `allowance`
+//! says how many are too many. `request` makes a request of ours from what came, `stream` answers it,
+//! `body` gives its body and `pump` sends the answer's, `tunnel` is what follows an extended CONNECT.
+
+use std::cell::RefCell;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::BytesMut;
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, Stream};
+use h2::server::Builder;
+
+use self::driver::{Accepted, Driver, Next};
+use self::meter::{Metered, Wire};
+use super::connection::{self, ConnectionSettings};
+use super::drain::Drained;
+use crate::telemetry::exchange;
+use crate::wire::timer;
+use crate::wire::tunnel::Duplex;
+use crate::wire::{Handler, Peer};
+
+mod allowance;
+mod body;
+mod driver;
+mod frames;
+mod meter;
+mod pump;
+mod request;
+mod stream;
+mod trailers;
+mod tunnel;
+
+/// What a client may send of one body before it is read, and of all bodies of a connection.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What waits to be written of one answer.
+const SEND_BUFFER: usize = 32 << 10;
+/// Decoded fields that the next block may refer to.
+const HEADER_TABLE: u32 = 4 << 10;
+/// Requests of a client that were reset before they were looked at.
+const RESETS_UNSEEN: usize = 32;
+/// Streams that we reset, of which frames may still arrive.
+const RESETS_REMEMBERED: usize = 64;
+/// Resets that faults of the client led to.
+const FAULTS: usize = 256;
+
+/// Serves requests on `stream` until it ends, is overdue, or has drained. For a stream on which both
+/// sides have agreed on HTTP/2, as by ALPN: the preface is still to come.
+pub(super) async fn serve<S, P, H>(
+    stream: S,
+    permit: P,
+    peer: Peer,
+    handler: Rc<H>,
+    settings: &ConnectionSettings,
+    drained: Drained,
+) where
+    S: Duplex + 'static,
+    H: Handler + 'static,
+{
+    let _held = permit;
+    let ahead = BytesMut::new();
+    let running = pin!(run(stream, ahead, &peer, &*handler, settings, drained));
+    timer::drive(&peer.timer, running).await;
+}
+
+/// The same, in a task that drives the timer of `peer`; `ahead` was read of `stream` already.
+pub(super) async fn run<S: Duplex>(
+    stream: S,
+    ahead: BytesMut,
+    peer: &Peer,
+    handler: &impl Handler,
+    settings: &ConnectionSettings,
+    drained: Drained,
+) {
+    let wire = Wire::shared(stream, ahead);
+    let handshake = pin!(builder(settings).handshake(Metered(Rc::clone(&wire))));
+    let limit = settings.timeouts.header;
+    let Some(Ok(connection)) = peer.timer.while_moving(limit, handshake).await else {
+        return;
+    };
+    let mut driver = Driver::new(connection, &wire, peer, settings, drained);
+    let mut streams = FuturesUnordered::new();
+    poll_until_end(&mut driver, &mut streams, |(request, respond)| {
+        let answered = stream::serve(request, respond, handler, peer, settings);
+        // A panic is one request's misfortune: its client sees a reset.
+        AssertUnwindSafe(answered).catch_unwind().map(|outcome| {
+            if outcome.is_err() {
+                handler.panicked();
+            }
+        })
+    })
+    .await;
+    exchange::client_left(|| drop(streams));
+    drop(driver);
+    if let Some(wire) = Rc::into_inner(wire).map(RefCell::into_inner)
+        && !wire.has_ended()
+    {
+        connection::linger(wire.into_stream()).await;
+    }
+}
+
+fn builder(settings: &ConnectionSettings) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_streams(u32::try_from(settings.streams).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(settings.head.bytes).unwrap_or(u32::MAX))
+        .header_table_size(HEADER_TABLE)
+        .max_pending_accept_reset_streams(RESETS_UNSEEN)
+        .max_concurrent_reset_streams(RESETS_REMEMBERED)
+        .max_local_error_reset_streams(Some(FAULTS))
+        .enable_connect_protocol();
+    builder
+}
+
+/// Drives the connection and its requests, which `answer` makes futures of.
+async fn poll_until_end<S: Duplex, F: Future<Output = ()>>(
+    driver: &mut Driver<'_, S>,
+    streams: &mut FuturesUnordered<F>,
+    answer: impl Fn(Accepted) -> F,
+) {
+    std::future::poll_fn(|context| {
+        loop {
+            // Before the connection, which writes what they leave there.
+            while let Poll::Ready(Some(())) = Pin::new(&mut *streams).poll_next(context) {
+                driver.answered();
+            }
+            let mut came = false;
+            loop {
+                match driver.poll_accept(context) {
+                    Poll::Ready(Some(Ok(accepted))) => {
+                        streams.push(answer(accepted));
+                        came = true;
+                    }
+                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                    Poll::Pending => break,
+                }
+            }
+            if came {
+                continue;
+            }
+            match driver.look_after(streams.is_empty(), context) {
+                Next::Wait => return Poll::Pending,
+                Next::Poll => {}
+                Next::End => return Poll::Ready(()),
+            }
+        }
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests;

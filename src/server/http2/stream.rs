@@ -1,0 +1,269 @@
+//! One request over HTTP/2 and its answer, on one stream.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, HeaderName, StatusCode, header};
+
+use super::super::connection::ConnectionSettings;
+use super::super::refusal::Refusal;
+use super::body::Incoming;
+use super::pump::Pump;
+use super::request::{self, Asked, Bad};
+use super::tunnel::Ends;
+use crate::id::RequestId;
+use crate::telemetry::exchange;
+use crate::wire::body::{Answer, Cut, Received};
+use crate::wire::encode::SaidLength;
+use crate::wire::framing::{self, Length};
+use crate::wire::head::BadHead;
+use crate::wire::timer::{self, Timer};
+use crate::wire::{Body, Handler, Peer, clock};
+
+/// Answers a request. Its time is its own, so that no other request's body moves it.
+pub(super) async fn serve(
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    handler: &impl Handler,
+    peer: &Peer,
+    settings: &ConnectionSettings,
+) {
+    let timer = Timer::new();
+    let peer = &peer.in_task_of(timer.clone());
+    let stream = Stream {
+        respond,
+        peer,
+        settings,
+    };
+    let running = pin!(stream.run(request, handler));
+    timer::drive(&timer, running).await;
+}
+
+struct Stream<'a> {
+    respond: SendResponse<Bytes>,
+    peer: &'a Peer,
+    settings: &'a ConnectionSettings,
+}
+
+impl Stream<'_> {
+    async fn run(mut self, request: http::Request<RecvStream>, handler: &impl Handler) {
+        let (head, incoming) = request.into_parts();
+        let asked = match request::take(head, &self.settings.head) {
+            Ok(asked) => asked,
+            Err(Bad::Malformed) => return self.respond.send_reset(Reason::PROTOCOL_ERROR),
+            Err(Bad::TooManyFields) => {
+                let id = RequestId::new();
+                let refusal = Refusal::Head(BadHead::TooManyFields);
+                let _client_gone = self.write(refusal.to_response(&id), false).await;
+                return handler.refused(self.peer, refusal.status(), id);
+            }
+        };
+        let Asked {
+            by_head, connects, ..
+        } = asked;
+        let waits = (asked.expects && !incoming.is_end_stream()).then(Rc::<Cell<bool>>::default);
+        let (body, incoming) = if connects {
+            (Body::Empty, Some(incoming))
+        } else {
+            (self.receive(incoming, asked.length, waits.clone()), None)
+        };
+        let request = asked.head.map(|()| body);
+        let answering = handler.handle(request, self.peer);
+        let Some(response) = self.response(answering, waits.as_deref()).await else {
+            return;
+        };
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        match incoming {
+            Some(incoming) if switches => self.switch(response, incoming).await,
+            // Either a tunnel that nobody asked for, or none where every success is one.
+            None if switches => self.respond.send_reset(Reason::INTERNAL_ERROR),
+            Some(_) if response.status().is_success() => {
+                self.respond.send_reset(Reason::INTERNAL_ERROR);
+            }
+            Some(_) | None => {
+                let _client_gone = self.write(response, by_head).await;
+            }
+        }
+    }
+
+    /// The body of the request, which is held to its limits.
+    fn receive(
+        &self,
+        incoming: RecvStream,
+        length: Option<u64>,
+        waits: Option<Rc<Cell<bool>>>,
+    ) -> Body {
+        if incoming.is_end_stream() {
+            return Body::Empty;
+        }
+        let source = Box::new(Incoming::new(incoming, length, waits));
+        let (limit, stall) = (self.settings.body_limit, self.settings.timeouts.body);
+        Body::Received(Received::new(source, limit, stall, self.peer.timer.clone()))
+    }
+
+    /// Waits for the answer; `None` when the client leaves first. `waits` says when it is to hear that
+    /// it may send the body.
+    async fn response<T>(
+        &mut self,
+        answering: impl Future<Output = T>,
+        waits: Option<&Cell<bool>>,
+    ) -> Option<T> {
+        let mut answering = pin!(Some(answering));
+        poll_fn(|context| {
+            let polled = answering.as_mut().as_pin_mut();
+            if let Some(Poll::Ready(response)) = polled.map(|answering| answering.poll(context)) {
+                return Poll::Ready(Some(response));
+            }
+            if waits.is_some_and(Cell::take) {
+                // RFC 9110, 10.1.1. Where it fails, the client is gone.
+                let mut go_on = http::Response::new(());
+                *go_on.status_mut() = StatusCode::CONTINUE;
+                let _outcome = self.respond.send_informational(go_on);
+            }
+            if self.respond.poll_reset(context).is_ready() {
+                exchange::client_left(|| answering.set(None));
+                return Poll::Ready(None);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Writes an answer to its end.
+    async fn write<B: Answer>(
+        &mut self,
+        mut response: http::Response<B>,
+        by_head: bool,
+    ) -> Result<(), Cut> {
+        let status = response.status();
+        let bodiless = by_head || framing::is_bodiless(status);
+        let whole = http_body::Body::size_hint(response.body()).exact();
+        say(&mut response, by_head, whole);
+        let (mut head, mut body) = response.into_parts();
+        head.extensions.clear();
+        let head = http::Response::from_parts(head, ());
+        let is_whole = bodiless || whole == Some(0) || body.is_end_stream();
+        let sent = self.respond.send_response(head, is_whole);
+        let ended = match sent {
+            Ok(_) if is_whole => Ok(()),
+            Ok(mut stream) => {
+                let mut pump = Pump::new(&mut body, &mut stream, whole);
+                let ended = self.pump(&mut pump).await;
+                if ended == Err(Cut::Body) {
+                    // What came before leaves first, as far as the client takes it at once.
+                    once_more().await;
+                    stream.send_reset(Reason::INTERNAL_ERROR);
+                }
+                ended
+            }
+            Err(_) => Err(Cut::Client),
+        };
+        if let Err(cut) = ended {
+            body.cut(cut);
+        }
+        ended
+    }
+
+    async fn pump<B: Answer>(&self, pump: &mut Pump<'_, B>) -> Result<(), Cut> {
+        let limit = self.settings.timeouts.response;
+        // What the client had taken when it began to wait, and how long it may.
+        let (mut taken, mut stuck) = (0, None);
+        poll_fn(|context| {
+            if let Poll::Ready(ended) = pump.poll(context) {
+                return Poll::Ready(ended);
+            }
+            if pump.stream.poll_reset(context).is_ready() {
+                return Poll::Ready(Err(Cut::Client));
+            }
+            if !pump.is_held_up() {
+                stuck = None;
+                return Poll::Pending;
+            }
+            pump.body.poll_upload(context);
+            if pump.taken() != taken {
+                taken = pump.taken();
+                stuck = None;
+            }
+            if self.peer.timer.is_stuck(limit, &mut stuck) {
+                return Poll::Ready(Err(Cut::Client));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Answers an extended CONNECT with a tunnel: over HTTP/2 that is a success like any other
+    /// (RFC 8441, 5).
+    async fn switch<B: Answer>(&mut self, mut response: http::Response<B>, incoming: RecvStream) {
+        let Some(tunnel) = response.body_mut().take_tunnel() else {
+            return self.respond.send_reset(Reason::INTERNAL_ERROR);
+        };
+        let headers = response.headers_mut();
+        headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+        headers.remove(header::CONTENT_LENGTH);
+        remove_connection_specific(headers);
+        headers.insert(header::DATE, clock::http_date());
+        let mut head = http::Response::new(());
+        std::mem::swap(head.headers_mut(), response.headers_mut());
+        let Ok(stream) = self.respond.send_response(head, false) else {
+            return;
+        };
+        drop(response);
+        tunnel.join(Ends::new(incoming, stream)).await;
+    }
+}
+
+/// Lets what was queued be written, as far as it can be at once.
+async fn once_more() {
+    let mut waited = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Makes the head of an answer say what it must over HTTP/2, and nothing of a connection.
+fn say<B>(response: &mut http::Response<B>, by_head: bool, whole: Option<u64>) {
+    let status = response.status();
+    let headers = response.headers_mut();
+    remove_connection_specific(headers);
+    let framed = whole.map_or(Length::Chunked, Length::Exact);
+    match SaidLength::of_answer(status, headers, by_head, whole, framed) {
+        SaidLength::Framed(Length::Exact(length)) => {
+            headers.insert(header::CONTENT_LENGTH, length.into());
+        }
+        SaidLength::Framed(Length::Chunked | Length::UntilClose) | SaidLength::Nothing => {
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        SaidLength::OfAnother => {}
+    }
+    if !headers.contains_key(header::DATE) {
+        headers.insert(header::DATE, clock::http_date());
+    }
+}
+
+/// RFC 9113, 8.2.2.
+fn remove_connection_specific(headers: &mut HeaderMap) {
+    for name in CONNECTION_SPECIFIC {
+        headers.remove(name);
+    }
+}
+
+const CONNECTION_SPECIFIC: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::TE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
