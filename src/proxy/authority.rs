@@ -1,9 +1,9 @@
 //! The one authority of a request: what it is routed by, forwarded as, and logged under.
 
-use http::{HeaderValue, Version, header};
+use http::{HeaderValue, Uri, Version, header};
 
 use crate::host::{BadHost, Host};
-use crate::wire::Request;
+use crate::wire::{Request, Scheme};
 
 /// The authority as the client wrote it.
 ///
@@ -23,7 +23,7 @@ pub(super) fn authority(request: &Request) -> Result<HeaderValue, BadAuthority> 
             Some(value) if value == authority.as_str() => {}
             Some(value) => {
                 let other = self::host(value)?;
-                if request.version() == Version::HTTP_2 && !names(&other, authority.as_str()) {
+                if request.version() == Version::HTTP_2 && !names(&other, request.uri()) {
                     return Err(BadAuthority::Differs);
                 }
             }
@@ -36,9 +36,16 @@ pub(super) fn authority(request: &Request) -> Result<HeaderValue, BadAuthority> 
     host.cloned().ok_or(BadAuthority::Missing)
 }
 
-/// Whether `host` is the one in `authority`.
-fn names(host: &Host<'_>, authority: &str) -> bool {
-    Host::parse(authority).is_ok_and(|other| other == *host)
+/// Whether `host` is the one in `uri`; a port that is left out is that of the scheme.
+fn names(host: &Host<'_>, uri: &Uri) -> bool {
+    let default = match uri.scheme_str() {
+        Some("https") => Scheme::Https.default_port(),
+        _ => Scheme::Http.default_port(),
+    };
+    let port = |host: &Host<'_>| host.port().unwrap_or(default);
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    Host::parse(authority)
+        .is_ok_and(|other| other.name() == host.name() && port(&other) == port(host))
 }
 
 /// The host in an authority.

@@ -6,6 +6,7 @@
 //! `body` gives its body and `pump` sends the answer's, `tunnel` is what follows an extended CONNECT.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -76,12 +77,17 @@ pub(super) async fn run<S: Duplex>(
     peer: &Peer,
     handler: &impl Handler,
     settings: &ConnectionSettings,
-    drained: Drained,
+    mut drained: Drained,
 ) {
     let wire = Wire::shared(stream, ahead);
-    let handshake = pin!(builder(settings).handshake(Metered(Rc::clone(&wire))));
+    let mut handshake = pin!(builder(settings).handshake(Metered(Rc::clone(&wire))));
+    let shaken = pin!(poll_fn(|context| match handshake.as_mut().poll(context) {
+        Poll::Ready(outcome) => Poll::Ready(outcome.ok()),
+        Poll::Pending if drained.began(context) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    }));
     let limit = settings.timeouts.header;
-    let Some(Ok(connection)) = peer.timer.while_moving(limit, handshake).await else {
+    let Some(Some(connection)) = peer.timer.while_moving(limit, shaken).await else {
         return;
     };
     let mut driver = Driver::new(connection, &wire, peer, settings, drained);
@@ -127,7 +133,7 @@ async fn poll_until_end<S: Duplex, F: Future<Output = ()>>(
     streams: &mut FuturesUnordered<F>,
     answer: impl Fn(Accepted) -> F,
 ) {
-    std::future::poll_fn(|context| {
+    poll_fn(|context| {
         loop {
             // Before the connection, which writes what they leave there.
             while let Poll::Ready(Some(())) = Pin::new(&mut *streams).poll_next(context) {

@@ -14,8 +14,6 @@ use crate::wire::tunnel::Connect;
 /// A request, and what its answer depends on.
 pub(super) struct Asked {
     pub(super) head: http::Request<()>,
-    /// Whether it is a HEAD.
-    pub(super) by_head: bool,
     /// Whether it asks for a WebSocket (RFC 8441).
     pub(super) connects: bool,
     /// The length of its body, where it says so.
@@ -56,7 +54,6 @@ pub(super) fn take(head: request::Parts, limits: &HeadLimits) -> Result<Asked, B
     let headers = head.headers();
     let length = headers.get(header::CONTENT_LENGTH);
     Ok(Asked {
-        by_head: head.method() == Method::HEAD,
         connects,
         length: length.and_then(|length| length.to_str().ok()?.parse().ok()),
         expects: headers.contains_key(header::EXPECT),

@@ -9,13 +9,13 @@ use std::task::Poll;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::super::connection::ConnectionSettings;
 use super::super::refusal::Refusal;
 use super::body::Incoming;
 use super::pump::Pump;
-use super::request::{self, Asked, Bad};
+use super::request::{self, Bad};
 use super::tunnel::Ends;
 use crate::id::RequestId;
 use crate::telemetry::exchange;
@@ -54,21 +54,19 @@ struct Stream<'a> {
 impl Stream<'_> {
     async fn run(mut self, request: http::Request<RecvStream>, handler: &impl Handler) {
         let (head, incoming) = request.into_parts();
+        let by_head = head.method == Method::HEAD;
         let asked = match request::take(head, &self.settings.head) {
             Ok(asked) => asked,
             Err(Bad::Malformed) => return self.respond.send_reset(Reason::PROTOCOL_ERROR),
             Err(Bad::TooManyFields) => {
                 let id = RequestId::new();
                 let refusal = Refusal::Head(BadHead::TooManyFields);
-                let _client_gone = self.write(refusal.to_response(&id), false).await;
+                let _client_gone = self.write(refusal.to_response(&id), by_head).await;
                 return handler.refused(self.peer, refusal.status(), id);
             }
         };
-        let Asked {
-            by_head, connects, ..
-        } = asked;
         let waits = (asked.expects && !incoming.is_end_stream()).then(Rc::<Cell<bool>>::default);
-        let (body, incoming) = if connects {
+        let (body, incoming) = if asked.connects {
             (Body::Empty, Some(incoming))
         } else {
             (self.receive(incoming, asked.length, waits.clone()), None)

@@ -226,7 +226,7 @@ fn code(payload: &[u8]) -> u32 {
 }
 
 /// The status at the beginning of a block of fields.
-fn status(block: &[u8]) -> u16 {
+pub(crate) fn status(block: &[u8]) -> u16 {
     // An update of the table's size may come first.
     let block = &block[block.iter().take_while(|byte| *byte >> 5 == 1).count()..];
     match block[0] {

@@ -143,11 +143,13 @@ fn a_small_block_that_grows_is_a_431_or_the_end() {
 #[test]
 fn crumbs_of_cookies_are_fields_like_others() {
     let front = Front::new();
-    for (crumbs, status) in [(128, 200), (129, 431)] {
-        let mut fields = request("GET", BLOG, "/");
+    for (method, crumbs, status) in [("GET", 128, 200), ("GET", 129, 431), ("HEAD", 129, 431)] {
+        let mut fields = request(method, BLOG, "/");
         fields.extend((0..crumbs).map(|_| ("cookie", "a=b")));
         let mut frames = Frames::connect(front.ingress.address);
         frames.send(HEADERS, http2::WHOLE, 1, &block(&fields));
-        assert_eq!(frames.status(1), status, "{crumbs}");
+        let head = frames.until(HEADERS, 1);
+        assert_eq!(http2::status(&head.payload), status, "{crumbs}");
+        assert_eq!(head.ends(), method == "HEAD");
     }
 }

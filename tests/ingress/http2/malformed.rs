@@ -184,6 +184,7 @@ fn two_hosts_or_a_bad_one_are_a_400() {
     assert_eq!(status(&with_host(BLOG, "blog.m3o.app:81")), 400);
     assert_eq!(status(&with_host(BLOG, "a b")), 400);
     assert_eq!(status(&with_host(BLOG, "BLOG.m3o.app.")), 200);
+    assert_eq!(status(&with_host(BLOG, "blog.m3o.app:80")), 200);
     assert_eq!(status(&request("GET", "user@blog.m3o.app", "/")), 400);
     let mut alone = with_host(BLOG, BLOG);
     alone.remove(2);
@@ -192,5 +193,5 @@ fn two_hosts_or_a_bad_one_are_a_400() {
     assert_eq!(status(&alone), 400);
     alone.truncate(3);
     assert_eq!(status(&alone), 400);
-    assert_eq!(front.backend.seen().len(), 2);
+    assert_eq!(front.backend.seen().len(), 3);
 }
