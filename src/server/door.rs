@@ -217,7 +217,8 @@ impl<H: Handler + 'static> Door<H> {
         mut drained: Drained,
     ) {
         let limit = self.settings.handshake();
-        // Boxed: nothing of it is left once the connection carries requests.
+        // Boxed, both: nothing of the one is left when the other begins, and a client that says nothing
+        // keeps no room for requests.
         let shaking = handshake::shake(stream, peer.address.ip(), terms, limit, &mut drained);
         let stream = match Box::pin(shaking).await {
             Ok(agreed) => {
@@ -235,7 +236,8 @@ impl<H: Handler + 'static> Door<H> {
             }
         };
         let handler = Rc::clone(&self.handler);
-        connection::serve(stream, permit, peer, handler, &self.settings, drained).await;
+        let serving = connection::serve(stream, permit, peer, handler, &self.settings, drained);
+        Box::pin(serving).await;
     }
 
     /// Tells whoever speaks plain HTTP to a listener of TLS what is wrong.
