@@ -260,6 +260,22 @@ fn one_api_and_a_listener_are_needed() {
 }
 
 #[test]
+fn the_folder_of_certificates_is_looked_at_now_and_then() {
+    check(
+        "[tls]\nwatch = '10ms'\ncerts = '/etc/certs'\ndefault = 'main'",
+        &[],
+    );
+    check(
+        "[tls]\nwatch = '1ms'",
+        &["f:5:9: tls.watch: `1ms` leaves no time for anything else: it is at least 10ms"],
+    );
+    check(
+        "[tls]\ncert = 'x'",
+        &["f:5:1: unknown key `cert`; did you mean `certs`?"],
+    );
+}
+
+#[test]
 fn listeners_do_not_collide_and_admin_stays_inside() {
     let listen = |listen: &str, expected: &[&str]| {
         let text = format!("[api]\naddress = 'https://a.example'\n[listen]\n{listen}");

@@ -252,7 +252,8 @@ impl<H: Handler + 'static> Door<H> {
         mut drained: Drained,
     ) {
         let limit = self.settings.handshake();
-        // Boxed: nothing of it is left once the connection carries requests.
+        // Boxed, both: nothing of the one is left when the other begins, and a client that says nothing
+        // keeps no room for requests.
         let shaking = handshake::shake(stream, peer.address.ip(), terms, limit, &mut drained);
         let stream = match Box::pin(shaking).await {
             Ok(agreed) => {
@@ -270,12 +271,13 @@ impl<H: Handler + 'static> Door<H> {
             }
         };
         let (handler, settings) = (Rc::clone(&self.handler), &self.settings);
+        // Boxed, so that a handshake keeps no room for either, and neither for the other.
         if stream.get_ref().1.alpn_protocol() == Some(HTTP2) {
             let serving = http2::serve(stream, permit, peer, handler, settings, drained);
-            // Boxed, so that a connection of HTTP/1.1 keeps no room for it.
             Box::pin(serving).await;
         } else {
-            connection::serve(stream, permit, peer, handler, settings, drained).await;
+            let serving = connection::serve(stream, permit, peer, handler, settings, drained);
+            Box::pin(serving).await;
         }
     }
 
