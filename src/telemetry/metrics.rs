@@ -8,6 +8,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use super::acme::Orders;
 use super::tls::Tls;
 
 /// The kinds of route, as the label `http_route` and the log name them.
@@ -182,6 +183,8 @@ pub struct Metrics {
     pub overloaded: IntGauge,
     /// Handshakes and certificates.
     pub tls: Tls,
+    /// Those of certificates that are ordered.
+    pub acme: Orders,
     /// Panics, each of which cost a request or a task.
     pub panics: IntCounter,
     /// Log lines that found the queue full.
@@ -230,16 +233,6 @@ impl Metrics {
             "Requests and connections turned away for want of room",
             "reason",
         );
-        let build = prometheus::IntGaugeVec::new(
-            Opts::new(
-                "m3o_ingress_build_info",
-                "Always 1; the version is the label",
-            ),
-            &["version"],
-        )
-        .expect("static name and labels");
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-
         let metrics = Self {
             durations: RouteKind::ALL
                 .iter()
@@ -264,6 +257,7 @@ impl Metrics {
                 .iter()
                 .map(|reason| shed.with_label_values(&[reason.as_str()]))
                 .collect(),
+            acme: Orders::new(&registry),
             tls: Tls::new(&registry),
             overloaded: gauge(
                 "m3o_ingress_overloaded_workers",
@@ -285,7 +279,7 @@ impl Metrics {
             Box::new(pool),
             Box::new(retries),
             Box::new(shed),
-            Box::new(build),
+            Box::new(build_info()),
             Box::new(metrics.active_requests.clone()),
             Box::new(metrics.connections.clone()),
             Box::new(metrics.pool_idle.clone()),
@@ -338,6 +332,19 @@ impl Metrics {
 
 /// The type of [`Metrics::to_text`].
 pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+fn build_info() -> prometheus::IntGaugeVec {
+    let build = prometheus::IntGaugeVec::new(
+        Opts::new(
+            "m3o_ingress_build_info",
+            "Always 1; the version is the label",
+        ),
+        &["version"],
+    )
+    .expect("static name and labels");
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    build
+}
 
 pub(super) fn gauge(name: &str, help: &str) -> IntGauge {
     IntGauge::new(name, help).expect("static name")
