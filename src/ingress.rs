@@ -13,6 +13,7 @@ use tokio::runtime::{Handle, LocalOptions};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
+use crate::acme;
 use crate::admin::{Admin, Readiness};
 use crate::config::Config;
 use crate::credentials::Secret;
@@ -56,6 +57,8 @@ pub struct Secrets {
     pub platform_key: Option<Secret>,
     /// Where mail leaves, with its password.
     pub smtp_url: Option<Secret>,
+    /// Those of `[tls.acme]`.
+    pub acme: acme::Secrets,
 }
 
 /// Where a bound [`Ingress`] listens.
@@ -153,9 +156,10 @@ impl Ingress {
             // Port 0 is known only now.
             platform.public.port = Some(first.address.port());
         }
+        let certificates = Certificates::open(&config, &secrets.acme, log.metrics())?;
         Ok(Self {
             api: Api::open(&config, secrets, mailbox.clone())?,
-            certificates: Certificates::open(&config)?,
+            certificates,
             workers,
             listeners,
             secure,
@@ -209,6 +213,10 @@ impl Ingress {
             demo.register(platform).await?;
         }
         let workers = self.start_workers(&permits, &worker_stop)?;
+        let (config, metrics) = (&self.config, &self.metrics);
+        if let Some(ordering) = self.certificates.ordering(config, metrics, &side_stop)? {
+            side.spawn_local(ordering);
+        }
         self.start_side(&mut side, &permits, &readiness, &side_stop);
         readiness.set(true);
         Serving {
