@@ -13,6 +13,7 @@ use tokio::runtime::{Handle, LocalOptions};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
+use crate::acme;
 use crate::admin::{Admin, Readiness};
 use crate::config::Config;
 use crate::credentials::Secret;
@@ -58,6 +59,8 @@ pub struct Secrets {
     pub platform_key: Option<Secret>,
     /// Where mail leaves, with its password.
     pub smtp_url: Option<Secret>,
+    /// Those of `[tls.acme]`.
+    pub acme: acme::Secrets,
 }
 
 /// Where a bound [`Ingress`] listens.
@@ -143,9 +146,12 @@ impl Ingress {
             // Port 0 is known only now.
             platform.public.port = Some(first.address.port());
         }
+        let acme = secrets.acme.clone();
+        let api = Api::open(&config, secrets, mailbox.clone())?;
+        let certificates = Certificates::open(&config, &acme, api.domains(), log.metrics())?;
         Ok(Self {
-            api: Api::open(&config, secrets, mailbox.clone())?,
-            certificates: Certificates::open(&config)?,
+            api,
+            certificates,
             workers,
             listeners,
             admin,
@@ -202,6 +208,10 @@ impl Ingress {
         let dialer = self.dialer()?;
         let workers = self.start_workers(&permits, &worker_stop, dialer.clone())?;
         self.start_side(&mut side, &permits, &readiness, &side_stop, dialer);
+        let (config, metrics) = (&self.config, &self.metrics);
+        if let Some(ordering) = self.certificates.ordering(config, metrics, &side_stop)? {
+            side.spawn_local(ordering);
+        }
         readiness.set(true);
         Serving {
             addresses: addresses.http,

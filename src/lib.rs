@@ -4,8 +4,8 @@
 //!
 //! - **Words**, no I/O, no clock but in new ids: [`address`], [`host`], [`id`], [`credentials`],
 //!   [`destination`], [`domains`], [`hosts`], [`units`], [`settings`].
-//! - **Parts**, each works alone: [`wire`], [`telemetry`], [`tls`], [`pool`], [`server`], [`mail`],
-//!   [`upstream`], [`resolve`].
+//! - **Parts**, each works alone: [`wire`], [`telemetry`], [`tls`], [`pool`], [`acme`], [`server`],
+//!   [`mail`], [`upstream`], [`resolve`].
 //! - **Handlers**, which never name each other: [`proxy`], [`admin`], [`platform`].
 //! - **Assembly**: [`config`], `secrets`, [`ingress`].
 //! - The binary, on top: `main.rs` and `cli/`.
@@ -23,6 +23,7 @@ pub mod id;
 pub mod settings;
 pub mod units;
 
+pub mod acme;
 pub mod mail;
 pub mod pool;
 pub mod resolve;

@@ -32,6 +32,16 @@ impl Secrets {
             let url = Named::new("platform.mail.smtp_url_env", &mail.smtp_url_env, smtp_url);
             secrets.smtp_url = read(url.needed(environment));
         }
+        if let Some(acme) = &config.tls.acme {
+            if let Some(variable) = &acme.eab_key_env {
+                let key = Named::new("tls.acme.eab_key_env", variable, base64);
+                secrets.acme.eab_key = read(key.needed(environment));
+            }
+            if let Some(update) = acme.dns.as_ref().and_then(|dns| dns.update.as_ref()) {
+                let key = Named::new("tls.acme.dns.update.key_env", &update.key_env, base64);
+                secrets.acme.tsig_key = read(key.needed(environment));
+            }
+        }
         match problems.is_empty() {
             true => Ok(secrets),
             false => Err(problems),
@@ -119,6 +129,16 @@ fn smtp_url(text: &str) -> Result<(), &'static str> {
     match (url.scheme(), url.host_str()) {
         ("smtp" | "smtps", Some(host)) if !host.is_empty() => Ok(()),
         _ => Err(like),
+    }
+}
+
+/// What may be base64 or base64url; which of them, the part that reads it knows.
+fn base64(text: &str) -> Result<(), &'static str> {
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_=".contains(&byte);
+    match text.is_empty() {
+        true => Err("it is empty"),
+        false if text.bytes().all(fine) => Ok(()),
+        false => Err("it is no base64"),
     }
 }
 

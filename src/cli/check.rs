@@ -83,7 +83,12 @@ fn certificate_problems(config: &Config, file: &Path) -> Vec<Problem> {
     let problem = |key: &str, message: String| Problem::new(place.clone(), key, message);
     let mut folder = Folder::new(&tls.certs);
     let shown = tls.certs.display();
-    if let Err(error) = folder.scan(Depth::Keys) {
+    // A folder may be missing where an authority gives all that is served.
+    let may_be_missing =
+        |error: &io::Error| tls.acme.is_some() && error.kind() == io::ErrorKind::NotFound;
+    if let Err(error) = folder.scan(Depth::Keys)
+        && !may_be_missing(&error)
+    {
         return vec![problem(
             "tls.certs",
             format!(
@@ -96,7 +101,8 @@ fn certificate_problems(config: &Config, file: &Path) -> Vec<Problem> {
         .map(|(label, bad)| problem("tls.certs", format!("`{label}`: {bad}")))
         .collect();
     let certificates = folder.certificates();
-    if certificates.is_empty() && problems.is_empty() {
+    let ordered = tls.acme.is_some() || !certificates.is_empty();
+    if !ordered && problems.is_empty() {
         problems.push(problem(
             "tls.certs",
             format!("`{shown}` holds no pair NAME.crt and NAME.key: listen.https needs one"),

@@ -7,6 +7,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::Config;
+use super::check_acme;
 use super::report::Report;
 use crate::mail::check_address;
 use crate::proxy::https::Place;
@@ -29,6 +30,7 @@ pub(super) fn all(config: &Config, report: &mut Report<'_>) {
     authorities(config, report);
     variables(config, report);
     sender(config, report);
+    check_acme::all(config, report);
 }
 
 fn one_api(config: &Config, report: &mut Report<'_>) {
@@ -247,7 +249,11 @@ fn numbers(config: &Config, report: &mut Report<'_>) {
 }
 
 fn authorities(config: &Config, report: &mut Report<'_>) {
-    let file = &config.backends.ca;
+    authority_file("backends.ca", &config.backends.ca, report);
+}
+
+/// The file of a key is there and holds certificates; an empty name is none.
+pub(super) fn authority_file(key: &str, file: &str, report: &mut Report<'_>) {
     if file.is_empty() {
         return;
     }
@@ -255,13 +261,10 @@ fn authorities(config: &Config, report: &mut Report<'_>) {
         .and_then(Iterator::collect::<Result<Vec<CertificateDer<'_>>, _>>);
     match certificates {
         Ok(certificates) if certificates.is_empty() => {
-            report.add(
-                "backends.ca",
-                format!("`{file}` holds no certificate in PEM form"),
-            );
+            report.add(key, format!("`{file}` holds no certificate in PEM form"));
         }
         Ok(_) => {}
-        Err(error) => report.add("backends.ca", format!("`{file}` cannot be read: {error}")),
+        Err(error) => report.add(key, format!("`{file}` cannot be read: {error}")),
     }
 }
 

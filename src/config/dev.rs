@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
-use super::Config;
+use super::{Config, Tls};
 use crate::hosts::{HostName, Hosts, PublicScheme};
-use crate::{platform, pool, proxy, server, telemetry, tls};
+use crate::{platform, pool, proxy, server, telemetry};
 
 impl Config {
     /// Everything on loopback: the embedded platform with its store in `data`, and names that a
@@ -40,10 +40,10 @@ impl Config {
                 allow_private: true,
                 ..pool::Config::default()
             },
-            tls: tls::Config {
+            tls: Tls {
                 certs: data.join("certs"),
                 authority: Some(data.to_owned()),
-                ..tls::Config::default()
+                ..Tls::default()
             },
             index: proxy::index::Config { enabled: true },
             log: telemetry::Config {

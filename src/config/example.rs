@@ -84,6 +84,25 @@ redirect = true
 hsts = "365d"
 hsts_subdomains = false
 hsts_preload = false
+[tls.acme]
+directory = "https://acme-v02.api.letsencrypt.org/directory"
+contact = ["ops@m3o.com"]
+agree = true
+eab_kid = "kid-1"
+eab_key_env = "M3O_EAB_KEY"
+ca = "certs/authority.pem"
+folder = "data/acme"
+names = [["*.m3o.app", "m3o.app"], "m3o.one"]
+
+[tls.acme.dns.update]
+server = "192.0.2.53:53"
+zone = "m3o.app"
+key_name = "acme"
+key_env = "M3O_TSIG_KEY"
+watch = ["192.0.2.54:53"]
+
+[tls.acme.dns.hook]
+command = ["/usr/local/bin/dns-hook"]
 
 [user]
 redirect_hosts = ["m3o.app"]
@@ -97,7 +116,12 @@ mod tests {
     fn the_example_has_every_section() {
         let example = example();
         let path = |path: &str| path.split('.').map(str::to_owned).collect::<Vec<_>>();
-        for key in ["tls.default", "platform.mail.from", "limits.per_peer"] {
+        for key in [
+            "tls.default",
+            "platform.mail.from",
+            "limits.per_peer",
+            "tls.acme.dns.hook.timeout",
+        ] {
             assert!(at(&example, &path(key)).is_some(), "{key}");
         }
         assert!(at(&example, &path("limits.per_peer.x")).is_none());

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::hosts::Hosts;
 use crate::settings::{Limits, Timeouts};
-use crate::{platform, pool, proxy, resolve, server, telemetry, tls, upstream};
+use crate::{platform, pool, proxy, resolve, server, telemetry, upstream};
 
 mod check;
+mod check_acme;
 mod dev;
 mod document;
 mod environment;
@@ -16,10 +17,12 @@ mod example;
 mod load;
 mod problem;
 mod report;
+mod tls;
 mod wording;
 
 pub use environment::{Environment, FLAGS};
 pub use problem::{Place, Problem};
+pub use tls::Tls;
 
 /// Everything that `m3o-ingress run` is told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +47,7 @@ pub struct Config {
     /// A limit in size or number for everything else.
     pub limits: Limits,
     /// Certificates.
-    pub tls: tls::Config,
+    pub tls: Tls,
     /// Who is sent to HTTPS, and told to stay there.
     pub https: proxy::https::Config,
     /// Verification links.
@@ -111,7 +114,12 @@ impl Config {
         let key = platform.map(|platform| ("platform.key_env", &platform.key_env));
         let mail = platform.and_then(|platform| platform.mail.as_ref());
         let smtp = mail.map(|mail| ("platform.mail.smtp_url_env", &mail.smtp_url_env));
-        let named = [token, key, smtp].into_iter().flatten();
+        let acme = self.tls.acme.as_ref();
+        let eab = acme.and_then(|acme| acme.eab_key_env.as_ref());
+        let eab = eab.map(|variable| ("tls.acme.eab_key_env", variable));
+        let update = acme.and_then(|acme| acme.dns.as_ref()?.update.as_ref());
+        let tsig = update.map(|update| ("tls.acme.dns.update.key_env", &update.key_env));
+        let named = [token, key, smtp, eab, tsig].into_iter().flatten();
         named.map(|(key, variable)| (key, variable.as_str()))
     }
 
@@ -132,6 +140,22 @@ impl Config {
             (None, Some(platform)) => format!("store {}", platform.store.display()),
             (None, None) => String::new(),
         }
+    }
+
+    /// Where the account and the certificates of `[tls.acme]` are kept.
+    #[must_use]
+    pub fn acme_folder(&self) -> Option<std::path::PathBuf> {
+        let acme = self.tls.acme.as_ref()?;
+        if acme.folder.as_os_str().is_empty() {
+            let store = &self.platform.as_ref()?.store;
+            return Some(store.with_file_name("acme")).filter(|_| !self.store_is_in_memory());
+        }
+        Some(acme.folder.clone())
+    }
+
+    fn store_is_in_memory(&self) -> bool {
+        let platform = self.platform.as_ref();
+        platform.is_some_and(|own| own.store == Path::new("memory"))
     }
 
     /// The whole configuration with its defaults, as a file that reads back to the same.

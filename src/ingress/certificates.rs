@@ -7,9 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 
+use crate::acme::{self, Acme};
 use crate::config::Config;
+use crate::domains::Domains;
+use crate::hosts::Hosts;
+use crate::pool::{BadAuthorities, Dialer, Guard, Pool, PoolLimits};
+use crate::server::shutdown::{Stage, Stop};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::certificate::Certificate;
 use crate::tls::challenges::Challenges;
@@ -17,6 +23,7 @@ use crate::tls::files::{Depth, Folder};
 use crate::tls::identities::Identities;
 use crate::tls::keyring::{Keyring, Source};
 use crate::tls::local::{self, Authority, BadAuthority};
+use crate::tls::on_demand::OnDemand;
 use crate::tls::terms::{NoTerms, Terms};
 
 /// The certificates of an ingress, and their sources.
@@ -26,6 +33,24 @@ pub(super) struct Certificates {
     pub(super) challenges: Arc<Challenges>,
     /// Where HTTPS is served: what is to be kept fresh.
     pub(super) sources: Option<Sources>,
+    /// Where an authority is asked for some.
+    acme: Option<Acme>,
+    on_demand: Option<Arc<dyn OnDemand>>,
+}
+
+/// The names that may get a certificate at their first handshake.
+struct Names {
+    hosts: Hosts,
+    domains: Domains,
+}
+
+impl acme::Known for Names {
+    fn is_known(&self, name: &str) -> bool {
+        let hosts = &self.hosts;
+        let ours = [&hosts.app, &hosts.function, &hosts.url, &hosts.user];
+        let is_ours = ours.into_iter().flatten().any(|host| host.as_str() == name);
+        is_ours || self.domains.app_of(name).is_some()
+    }
 }
 
 /// Where certificates come from while an ingress runs.
@@ -71,6 +96,9 @@ pub enum BadCertificates {
         /// What is wrong with what is there.
         reason: String,
     },
+    /// Nothing can be ordered from the authority of `[tls.acme]`.
+    #[error(transparent)]
+    Acme(#[from] acme::OpenError),
     /// The local authority of `dev` cannot be used.
     #[error(transparent)]
     Authority(#[from] BadAuthority),
@@ -84,11 +112,18 @@ impl BadCertificates {
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::None { .. } | Self::Default { .. } => true,
+            Self::None { .. } | Self::Default { .. } | Self::Acme(_) => true,
             Self::Authority(_) | Self::Terms(_) => false,
         }
     }
 }
+
+/// Connections to the authority of `[tls.acme]`.
+const ACME_POOL: PoolLimits = PoolLimits {
+    connections: 4,
+    per_backend: 4,
+    idle: Duration::from_secs(60),
+};
 
 /// Between two looks at how long the certificate of the local authority lasts.
 const HOUR: Duration = Duration::from_secs(3600);
@@ -98,12 +133,19 @@ impl Certificates {
     ///
     /// # Errors
     /// When there would be nothing to serve.
-    pub(super) fn open(config: &Config) -> Result<Self, BadCertificates> {
+    pub(super) fn open(
+        config: &Config,
+        secrets: &acme::Secrets,
+        domains: Domains,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, BadCertificates> {
         let tls = &config.tls;
         let mut certificates = Self {
             keyring: Keyring::with_fallback(&tls.default),
             challenges: Challenges::new(),
             sources: None,
+            acme: None,
+            on_demand: None,
         };
         if config.listen.https.is_empty() {
             return Ok(certificates);
@@ -121,7 +163,8 @@ impl Certificates {
         keyring.put(Source::Files, folder.certificates());
         let path = tls.certs.clone();
         let reason = || reasons(&folder, unlisted.as_ref());
-        if keyring.certificates().is_empty() {
+        // An authority has given some, or will.
+        if keyring.certificates().is_empty() && tls.acme.is_none() {
             return Err(BadCertificates::None {
                 folder: path,
                 reason: reason(),
@@ -139,7 +182,58 @@ impl Certificates {
             local,
             watch: tls.watch,
         });
+        certificates.open_acme(config, secrets, domains, metrics)?;
         Ok(certificates)
+    }
+
+    /// Takes in what the authority of `[tls.acme]` gave before.
+    fn open_acme(
+        &mut self,
+        config: &Config,
+        secrets: &acme::Secrets,
+        domains: Domains,
+        metrics: Arc<Metrics>,
+    ) -> Result<(), BadCertificates> {
+        let (Some(acme), Some(folder)) = (&config.tls.acme, config.acme_folder()) else {
+            return Ok(());
+        };
+        let shared = acme::Shared {
+            keyring: Arc::clone(&self.keyring),
+            challenges: Arc::clone(&self.challenges),
+            metrics,
+        };
+        let hosts = config.hosts.clone();
+        let always = acme.names_for(&hosts);
+        let known = Arc::new(Names { hosts, domains });
+        let acme = Acme::open(acme.clone(), &folder, always, secrets, shared, known)?;
+        self.on_demand = acme.on_demand();
+        self.acme = Some(acme);
+        Ok(())
+    }
+
+    /// What orders certificates until `stop`, on the control thread, over connections of its own.
+    ///
+    /// # Errors
+    /// When the file of `tls.acme.ca` is no good any more.
+    pub(super) fn ordering(
+        &mut self,
+        config: &Config,
+        metrics: &Arc<Metrics>,
+        stop: &Stop,
+    ) -> Result<Option<impl Future<Output = ()> + use<>>, BadAuthorities> {
+        let (Some(acme), Some(section)) = (self.acme.take(), &config.tls.acme) else {
+            return Ok(None);
+        };
+        // The operator names the authority: the guard is for addresses that others name.
+        let guard = Guard::new(false, Vec::new());
+        let connect = config.timeouts.connect;
+        let servers = &config.backends.dns;
+        let dialer = Dialer::new(guard, connect, &section.ca, servers, Handle::current())?;
+        let pool = Pool::new(dialer, ACME_POOL, Arc::clone(metrics));
+        let mut stop = stop.clone();
+        Ok(Some(async move {
+            acme.run(pool, stop.reached(Stage::Draining)).await;
+        }))
     }
 
     /// What clients of HTTPS have to agree to.
@@ -147,7 +241,7 @@ impl Certificates {
         Ok(Terms::new(Identities {
             keyring: Arc::clone(&self.keyring),
             challenges: Arc::clone(&self.challenges),
-            on_demand: None,
+            on_demand: self.on_demand.clone(),
         })?)
     }
 }

@@ -9,6 +9,7 @@ use prometheus::{
 };
 use tokio::runtime::RuntimeMetrics;
 
+use super::acme::Orders;
 use super::tls::Tls;
 
 /// The kinds of route, as the label `http_route` and the log name them.
@@ -216,6 +217,8 @@ pub struct Metrics {
     pub overloaded: IntGauge,
     /// Handshakes and certificates.
     pub tls: Tls,
+    /// Those of certificates that are ordered.
+    pub acme: Orders,
     /// Panics, each of which cost a request or a task.
     pub panics: IntCounter,
     /// Log lines that found the queue full.
@@ -287,6 +290,7 @@ impl Metrics {
             pool_idle: gauge("m3o_ingress_pool_idle", "Connections kept idle"),
             shed: each(&shed, Shed::ALL.map(Shed::as_str)),
             no_header: each(&no_header, NoHeader::ALL.map(NoHeader::as_str)),
+            acme: Orders::new(&registry),
             tls: Tls::new(&registry),
             overloaded: gauge(
                 "m3o_ingress_overloaded_workers",

@@ -466,6 +466,24 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_damaged_store_stops_the_start_and_is_left_as_it_is",
         ],
     ),
+    (
+        "on-demand certificates are not abused",
+        &[
+            "an_unknown_name_never_reaches_the_authority",
+            "clients_that_come_together_wait_for_one_order",
+            "a_peer_and_all_together_cause_only_so_many_orders",
+            "a_name_that_a_wildcard_covers_is_not_ordered",
+            "a_name_that_cannot_be_proven_is_not_ordered_at_each_handshake",
+        ],
+    ),
+    (
+        "an authority that fails disturbs nothing that is served",
+        &[
+            "a_failed_order_leaves_what_is_served_and_its_pauses_grow",
+            "a_directory_that_is_down_is_asked_again_until_it_is_there",
+            "an_authority_that_asks_us_to_wait_is_not_asked_before",
+        ],
+    ),
     ("clock steps", &["a_deadline_ends_what_takes_longer"]),
     (
         "memory of idle connections",

@@ -178,6 +178,10 @@ fn no_type_that_holds_a_secret_prints_it() {
         api_token: Some(secret.clone()),
         platform_key: Some(secret.clone()),
         smtp_url: Some(secret.clone()),
+        acme: m3o_ingress::acme::Secrets {
+            eab_key: Some(secret.clone()),
+            tsig_key: Some(secret.clone()),
+        },
     };
     check_printed("Secrets", &secrets);
     let environment: Environment = [("SMTP_URL", SECRET)].into_iter().collect();

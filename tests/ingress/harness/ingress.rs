@@ -84,6 +84,7 @@ impl TestIngress {
             api_token: Some(Secret::new(OWN_TOKEN)),
             platform_key: Some(Secret::new(KEY)),
             smtp_url: None,
+            ..Secrets::default()
         };
         let lines = Capture::default();
         let writer = Log::start(Style::Json, Metrics::new(), lines.clone()).unwrap();

@@ -1,0 +1,242 @@
+//! Certificates from an authority that speaks ACME (RFC 8555): ordered, proven, kept, renewed.
+//!
+//! The messages are those of the crate instant-acme; what is kept, when something is ordered and how
+//! much at once is decided here. Runs on the control thread and puts what it has into the keyring.
+
+use std::fmt;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::credentials::Secret;
+use crate::pool::Pool;
+use crate::telemetry::metrics::Metrics;
+use crate::tls::certificate::Certificate;
+use crate::tls::challenges::Challenges;
+use crate::tls::keyring::Keyring;
+use crate::tls::on_demand::OnDemand;
+use account::{Binding, Registration};
+use dns::Solver;
+use folder::{Folder, Shelf, Stored};
+use gate::Gate;
+use keeper::{Keeper, Rules};
+use kept::Kept;
+use order::Tools;
+
+mod account;
+mod bucket;
+mod client;
+pub mod config;
+mod dns;
+mod failure;
+mod folder;
+mod gate;
+mod keeper;
+mod kept;
+mod leaf;
+mod names;
+mod order;
+mod proof;
+mod schedule;
+
+pub use config::Config;
+pub use dns::BadUpdate;
+pub use folder::BadFolder;
+pub use gate::Known;
+pub use names::{Name, NameSet};
+
+/// The secrets that `[tls.acme]` names.
+#[derive(Debug, Clone, Default)]
+pub struct Secrets {
+    /// The key of the external account binding, in base64url.
+    pub eab_key: Option<Secret>,
+    /// The key that signs updates of the DNS, in base64.
+    pub tsig_key: Option<Secret>,
+}
+
+/// What certificates are put into, and what proves names.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// Where handshakes find them.
+    pub keyring: Arc<Keyring>,
+    /// Where authorities find proofs.
+    pub challenges: Arc<Challenges>,
+    /// Where orders are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why nothing could be ordered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] BadFolder),
+    /// Updates of the DNS could never be sent.
+    #[error(transparent)]
+    Update(#[from] BadUpdate),
+    /// The binding has no key, or one that is no base64url.
+    #[error("tls.acme.eab_key_env: the key is not there, or it is no base64url")]
+    Binding,
+}
+
+/// The certificates of one authority, those of earlier runs loaded, nothing ordered yet.
+pub struct Acme {
+    config: Config,
+    keeper: Keeper,
+    solver: Option<Solver>,
+    binding: Option<Binding>,
+    challenges: Arc<Challenges>,
+    questions: Option<mpsc::Receiver<Name>>,
+}
+
+impl Acme {
+    /// Loads what is in `folder` into the keyring. `always` are the certificates to have; names that
+    /// are `known` get one at their first handshake where `[tls.acme]` says so.
+    ///
+    /// # Errors
+    /// When the folder or a secret cannot be used.
+    pub fn open(
+        config: Config,
+        folder: &Path,
+        always: Vec<NameSet>,
+        secrets: &Secrets,
+        shared: Shared,
+        known: Arc<dyn Known>,
+    ) -> Result<Self, OpenError> {
+        let solver = match &config.dns {
+            Some(dns) => Solver::new(dns, secrets.tsig_key.as_ref())?,
+            None => None,
+        };
+        let binding = match (&config.eab_kid, &secrets.eab_key) {
+            (Some(kid), Some(key)) => Some(Binding::new(kid, key).ok_or(OpenError::Binding)?),
+            (Some(_), None) => return Err(OpenError::Binding),
+            (None, _) => None,
+        };
+        let folder = Arc::new(Folder::open(folder, &config.directory.file_name())?);
+        let gate = config
+            .on_demand
+            .then(|| Gate::new(&config, known, Arc::clone(&shared.metrics)));
+        let (gate, questions) = gate.unzip();
+        let kept = load(&folder, always, gate.is_some()).map_err(|source| {
+            let path = folder.path().to_owned();
+            BadFolder::Unusable { path, source }
+        })?;
+        let keeper = Keeper {
+            kept,
+            folder,
+            keyring: shared.keyring,
+            metrics: shared.metrics,
+            gate,
+            rules: Rules {
+                orders: config.orders,
+                retry: config.retry,
+                retry_most: config.retry_most,
+                on_demand: config.on_demand_certificates,
+            },
+        };
+        keeper.serve();
+        Ok(Self {
+            config,
+            keeper,
+            solver,
+            binding,
+            challenges: shared.challenges,
+            questions,
+        })
+    }
+
+    /// Whom handshakes ask for names without a certificate; nobody, where nothing is ordered on demand.
+    #[must_use]
+    pub fn on_demand(&self) -> Option<Arc<dyn OnDemand>> {
+        let gate = self.keeper.gate.clone()?;
+        Some(gate)
+    }
+
+    /// Orders and renews until `stop`, over `pool`, on a local runtime. Orders that are under way then
+    /// are given up, and what they showed is taken away.
+    pub async fn run(mut self, pool: Rc<Pool>, stop: impl Future<Output = ()>) {
+        let (client, carrier) = client::client(pool, self.config.timeout);
+        let registration = Registration::new(
+            Arc::clone(&self.keeper.folder),
+            client,
+            self.config.directory.as_str(),
+            &self.config.contact,
+            self.binding.take(),
+        );
+        let tools = Rc::new(Tools {
+            registration,
+            challenges: self.challenges,
+            solver: self.solver,
+            preferred: self.config.challenge,
+            key_type: self.config.key_type,
+            timeout: self.config.order_timeout,
+            stop: CancellationToken::new(),
+        });
+        let keep = async {
+            self.keeper.run(&tools, &mut self.questions, stop).await;
+            // The carrier ends with the last client.
+            drop(tools);
+        };
+        tokio::join!(carrier.run(), keep);
+    }
+}
+
+impl fmt::Debug for Acme {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Acme")
+            .field("directory", &self.config.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is to be kept, with the certificates that are there already.
+fn load(folder: &Folder, always: Vec<NameSet>, on_demand: bool) -> std::io::Result<Vec<Kept>> {
+    let mut stored = folder.stored(Shelf::Always)?;
+    let mut kept: Vec<Kept> = always
+        .into_iter()
+        .map(|names| {
+            let mut kept = Kept::missing(Shelf::Always, names);
+            let found = stored
+                .iter()
+                .position(|file| file.name == *kept.names.first());
+            if let Some(file) = found.map(|index| stored.swap_remove(index)) {
+                take(&mut kept, &file);
+            }
+            kept
+        })
+        .collect();
+    if on_demand {
+        for file in folder.stored(Shelf::OnDemand)? {
+            let names = NameSet::one(file.name.clone());
+            let mut one = Kept::missing(Shelf::OnDemand, names);
+            take(&mut one, &file);
+            kept.extend(one.certificate.is_some().then_some(one));
+        }
+    }
+    Ok(kept)
+}
+
+/// Takes a stored certificate in. One that is broken is ordered again, and so is one for other names,
+/// which serves until then.
+fn take(kept: &mut Kept, file: &Stored) {
+    let names = &kept.names;
+    match Certificate::from_pem(file.name.as_str(), &file.pem, &file.pem) {
+        Ok(certificate) => {
+            let has = |name: &Name| certificate.names().any(|found| found == name.as_str());
+            let fits = names.iter().all(has) && certificate.names().count() == names.iter().count();
+            let written = file.written.min(Timestamp::now());
+            kept.take(certificate, &file.pem, written);
+            if !fits {
+                kept.renew_now();
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%names, %error, "a stored certificate cannot be read: it is ordered again");
+        }
+    }
+}
