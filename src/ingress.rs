@@ -207,11 +207,10 @@ impl Ingress {
         }
         let dialer = self.dialer()?;
         let workers = self.start_workers(&permits, &worker_stop, dialer.clone())?;
-        self.start_side(&mut side, &permits, &readiness, &side_stop, dialer);
         let (config, metrics) = (&self.config, &self.metrics);
-        if let Some(ordering) = self.certificates.ordering(config, metrics, &side_stop)? {
-            side.spawn_local(ordering);
-        }
+        self.certificates
+            .start_orders(&mut side, config, metrics, &side_stop)?;
+        self.start_side(&mut side, &permits, &readiness, &side_stop, dialer);
         readiness.set(true);
         Serving {
             addresses: addresses.http,

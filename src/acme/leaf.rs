@@ -76,4 +76,15 @@ mod tests {
         assert_eq!(leaf.identifier.unwrap().to_string(), "AAEC.AIdl");
         assert_eq!(Leaf::read(key.serialize_pem().as_bytes()), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_certificate_makes_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            use base64::prelude::BASE64_STANDARD;
+            let text = BASE64_STANDARD.encode(&bytes);
+            let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+            let _ = Leaf::read(pem.as_bytes());
+            let _ = Leaf::read(&bytes);
+        }
+    }
 }

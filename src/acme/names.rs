@@ -233,4 +233,16 @@ mod tests {
         assert!(NameSet::new(vec![name(), name()]).is_err());
         assert_eq!(NameSet::new(vec![name()]), Ok(NameSet::one(name())));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_taken_for_a_name_is_canonical_and_safe_in_a_file_name(text in "[ -~é]{0,30}") {
+            if let Ok(name) = Name::parse(&text) {
+                let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+                proptest::prop_assert!(name.base().bytes().all(plain), "{}", name);
+                proptest::prop_assert!(!name.as_str().contains("..") && !name.base().starts_with('.'));
+                proptest::prop_assert_eq!(Name::parse(name.as_str()), Ok(name));
+            }
+        }
+    }
 }

@@ -162,7 +162,8 @@ impl LogFlags {
 /// Says beside the output what is odd, and stops nobody.
 fn warn(warnings: &[String]) -> io::Result<()> {
     for warning in warnings {
-        writeln!(io::stderr(), "warning: {warning}")?;
+        // In one write: the output may go to the same place.
+        io::stderr().write_all(format!("warning: {warning}\n").as_bytes())?;
     }
     Ok(())
 }

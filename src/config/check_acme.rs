@@ -265,6 +265,24 @@ mod tests {
     }
 
     #[test]
+    fn the_section_reads_back_as_it_is_shown() {
+        let text = "[listen]\nhttps = '127.0.0.1:8443'\n[platform]\nstore = 'data/s'\n\
+            [tls.acme]\ndirectory = 'https://acme.example/'\nagree = true\n\
+            contact = 'ops@m3o.com'\nnames = ['m3o.one', ['*.m3o.app', 'm3o.app']]\n\
+            [tls.acme.dns.update]\nserver = '192.0.2.1'\nkey_name = 'acme'\nkey_env = 'KEY'\n";
+        let config = Config::parse("f", text, &Environment::default()).unwrap();
+        let shown = config.to_toml();
+        let again = Config::parse("f", &shown, &Environment::default());
+        assert_eq!(again.as_ref(), Ok(&config), "{shown}");
+        assert_eq!(config.acme_folder(), Some("data/acme".into()));
+        let set = [("M3O_INGRESS_TLS__ACME__ORDER_TIMEOUT", "7m")]
+            .into_iter()
+            .collect();
+        let set = Config::parse("f", text, &set).unwrap();
+        assert_eq!(set.tls.acme.unwrap().order_timeout.as_secs(), 420);
+    }
+
+    #[test]
     fn certificates_that_nobody_serves_are_a_mistake() {
         let text = "[listen]\nhttp = '127.0.0.1:8080'\n[platform]\nstore = 's'\n\
             [tls.acme]\ndirectory = 'https://acme.example/'\nagree = true\n";

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::acme::{self, Acme};
@@ -211,18 +212,19 @@ impl Certificates {
         Ok(())
     }
 
-    /// What orders certificates until `stop`, on the control thread, over connections of its own.
+    /// Orders certificates until `stop`, on the control thread, over connections of its own.
     ///
     /// # Errors
     /// When the file of `tls.acme.ca` is no good any more.
-    pub(super) fn ordering(
+    pub(super) fn start_orders(
         &mut self,
+        side: &mut JoinSet<()>,
         config: &Config,
         metrics: &Arc<Metrics>,
         stop: &Stop,
-    ) -> Result<Option<impl Future<Output = ()> + use<>>, BadAuthorities> {
+    ) -> Result<(), BadAuthorities> {
         let (Some(acme), Some(section)) = (self.acme.take(), &config.tls.acme) else {
-            return Ok(None);
+            return Ok(());
         };
         // The operator names the authority: the guard is for addresses that others name.
         let guard = Guard::new(false, Vec::new());
@@ -231,9 +233,10 @@ impl Certificates {
         let dialer = Dialer::new(guard, connect, &section.ca, servers, Handle::current())?;
         let pool = Pool::new(dialer, ACME_POOL, Arc::clone(metrics));
         let mut stop = stop.clone();
-        Ok(Some(async move {
+        side.spawn_local(async move {
             acme.run(pool, stop.reached(Stage::Draining)).await;
-        }))
+        });
+        Ok(())
     }
 
     /// What clients of HTTPS have to agree to.

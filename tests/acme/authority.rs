@@ -8,7 +8,7 @@ use m3o_ingress::tls::challenges::Challenges;
 use tempfile::TempDir;
 
 use crate::directory::Directory;
-use crate::front::Front;
+use crate::front::{Front, Pages};
 use crate::running::{Program, free_port, loopback};
 
 /// An authority, what stands in front of it, and what answers its challenges.
@@ -19,7 +19,7 @@ pub(crate) struct Authority {
     names: Option<u16>,
     pub(crate) folder: TempDir,
     _programs: Vec<Program>,
-    _front: Front,
+    pub(crate) front: Front,
 }
 
 /// How an authority is to behave.
@@ -33,6 +33,8 @@ pub(crate) struct Wish {
     pub(crate) name_server: Option<u16>,
     /// Where it looks for pages and for certificates; none: where a [`Front`] answers.
     pub(crate) ports: Option<(u16, u16)>,
+    /// What pages it finds.
+    pub(crate) pages: Pages,
 }
 
 impl Authority {
@@ -54,7 +56,7 @@ impl Authority {
         let certificate_file = write("authority.pem", &certificate.pem());
         let key_file = write("authority.key", &key.serialize_pem());
         let challenges = Challenges::new();
-        let front = Front::start(Arc::clone(&challenges));
+        let front = Front::start(Arc::clone(&challenges), wish.pages);
 
         let (http, https) = wish.ports.unwrap_or((front.http, front.https));
 
@@ -102,7 +104,7 @@ impl Authority {
             names,
             folder,
             _programs: programs,
-            _front: front,
+            front,
         }
     }
 

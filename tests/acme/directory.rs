@@ -1,7 +1,7 @@
 //! Stands in front of Pebble: counts what is asked, fails on demand, and says when to renew, which
 //! Debian's Pebble cannot yet (RFC 9773).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -46,6 +46,10 @@ struct State {
     replaced: Vec<String>,
     /// New orders wait until this is done.
     gate: Option<oneshot::Receiver<()>>,
+    /// The accounts that there are, by their URLs.
+    accounts: BTreeSet<String>,
+    /// Answers about accounts wait until this is done.
+    account_gate: Option<oneshot::Receiver<()>>,
 }
 
 /// An answer of the authority that is none.
@@ -136,6 +140,18 @@ impl Directory {
         self.state.lock().unwrap().replaced.clone()
     }
 
+    /// How many accounts there are.
+    pub(crate) fn accounts(&self) -> usize {
+        self.state.lock().unwrap().accounts.len()
+    }
+
+    /// Holds the next answer about an account back until the sender is used or dropped.
+    pub(crate) fn hold_account(&self) -> oneshot::Sender<()> {
+        let (open, gate) = oneshot::channel();
+        self.state.lock().unwrap().account_gate = Some(gate);
+        open
+    }
+
     /// Holds the next order up until the sender is used or dropped.
     pub(crate) fn hold(&self) -> oneshot::Sender<()> {
         let (open, gate) = oneshot::channel();
@@ -193,6 +209,18 @@ impl Way {
         let host = head.headers[header::HOST].clone();
         let answer = self.pass(Request::from_parts(head, Full::new(body))).await;
         let (mut head, mut body) = answer.into_parts();
+        if what == "sign-me-up" {
+            let gate = {
+                let mut state = self.state.lock().unwrap();
+                let account = head.headers.get(header::LOCATION);
+                let account = account.map(|account| account.to_str().unwrap().to_owned());
+                state.accounts.extend(account);
+                state.account_gate.take()
+            };
+            if let Some(gate) = gate {
+                let _opened = gate.await;
+            }
+        }
         let mut state = self.state.lock().unwrap();
         if let Ok(mut json) = serde_json::from_slice::<Value>(&body) {
             if let Some(kind) = json["type"]

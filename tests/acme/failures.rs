@@ -4,7 +4,8 @@ use m3o_ingress::acme::Secrets;
 
 use crate::authority::{Authority, Wish};
 use crate::directory::Refusal;
-use crate::ours::{Ours, folder};
+use crate::front::Pages;
+use crate::ours::{Ours, folder, log};
 use crate::running::{eventually, free_port, loopback};
 
 const A: &str = "challenge = 'http-01'\nnames = ['a.ours.test']";
@@ -118,6 +119,22 @@ fn a_restart_in_the_middle_of_an_order_begins_a_clean_one_with_the_same_account(
 }
 
 #[test]
+fn an_account_that_was_made_while_we_ended_is_not_made_twice() {
+    let authority = Authority::start();
+    let gate = authority.directory.hold_account();
+    let ours = Ours::start(&authority, A);
+    let made = || (authority.directory.accounts() == 1).then_some(());
+    eventually("an account", made);
+    // It has not heard of it.
+    ours.stop();
+    drop(gate);
+    let ours = Ours::start(&authority, A);
+    ours.certificate("a.ours.test");
+    assert_eq!(authority.directory.asked("sign-me-up"), 2);
+    assert_eq!(authority.directory.accounts(), 1);
+}
+
+#[test]
 fn an_account_whose_file_was_lost_before_it_was_written_is_found_by_its_key() {
     let authority = Authority::start();
     let ours = Ours::start(&authority, A);
@@ -177,4 +194,31 @@ fn an_authority_that_has_forgotten_our_account_gets_a_new_one() {
     ours.certificate("a.ours.test");
     assert_eq!(second.directory.asked("sign-me-up"), 1);
     assert!(ours.orders("failed") >= 1);
+}
+
+#[test]
+fn nothing_that_is_logged_in_whatever_detail_holds_a_secret() {
+    let authority = Authority::start_with(&Wish {
+        pages: Pages::Wrong,
+        ..Wish::default()
+    });
+    let ours = Ours::start(
+        &authority,
+        "challenge = 'http-01'\nnames = ['secret.ours.test']",
+    );
+    fails(&ours, 1);
+    ours.stop();
+    // Pebble says which key authorization it wanted to see.
+    let text = log().text();
+    assert!(text.contains("secret.ours.test was not proven by http-01"));
+    assert!(text.contains("did not match this challenge"));
+    let asked = authority.front.asked();
+    let (_, thumbprint) = asked[0].split_once('.').unwrap();
+    assert!(!text.contains(thumbprint));
+    let folder = std::fs::read_dir(folder(&authority)).unwrap().next();
+    let account = folder.unwrap().unwrap().path().join("account.json");
+    let account: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(account).unwrap()).unwrap();
+    let key = account["credentials"]["key_pkcs8"].as_str().unwrap();
+    assert!(key.len() > 100 && !text.contains(&key[40..]));
 }

@@ -1,6 +1,6 @@
 //! Where the authority looks for proofs: a page over HTTP, and a certificate over TLS.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use m3o_ingress::tls::challenges::Challenges;
 use rustls::ServerConfig;
@@ -16,11 +16,28 @@ use crate::directory::{Thread, provider};
 pub(crate) struct Front {
     pub(crate) http: u16,
     pub(crate) https: u16,
+    asked: Arc<Mutex<Vec<String>>>,
     _thread: Thread,
 }
 
+/// What is answered where a page is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// What is right.
+    #[default]
+    Right,
+    /// Something else.
+    Wrong,
+}
+
 impl Front {
-    pub(crate) fn start(challenges: Arc<Challenges>) -> Self {
+    pub(crate) fn start(challenges: Arc<Challenges>, pages: Pages) -> Self {
+        let asked = Arc::default();
+        let answers = Answers {
+            challenges: Arc::clone(&challenges),
+            pages,
+            asked: Arc::clone(&asked),
+        };
         let bind = || {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             listener.set_nonblocking(true).unwrap();
@@ -31,13 +48,13 @@ impl Front {
         Self {
             http: port(&http),
             https: port(&https),
+            asked,
             _thread: Thread::start(move || async move {
                 let http = TcpListener::from_std(http).unwrap();
                 let https = TcpListener::from_std(https).unwrap();
-                let pages = Arc::clone(&challenges);
                 tokio::task::spawn_local(async move {
                     while let Ok((stream, _)) = http.accept().await {
-                        tokio::task::spawn_local(page(stream, Arc::clone(&pages)));
+                        tokio::task::spawn_local(page(stream, answers.clone()));
                     }
                 });
                 let acceptor = acceptor(challenges);
@@ -50,10 +67,22 @@ impl Front {
             }),
         }
     }
+
+    /// The key authorizations that were asked for.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+#[derive(Clone)]
+struct Answers {
+    challenges: Arc<Challenges>,
+    pages: Pages,
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 /// RFC 8555, 8.3.
-async fn page(stream: TcpStream, challenges: Arc<Challenges>) -> Option<()> {
+async fn page(stream: TcpStream, answers: Answers) -> Option<()> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     stream.read_line(&mut line).await.ok()?;
@@ -63,9 +92,15 @@ async fn page(stream: TcpStream, challenges: Arc<Challenges>) -> Option<()> {
     }
     let path = line.split(' ').nth(1)?;
     let token = path.strip_prefix("/.well-known/acme-challenge/");
-    let answer = token.and_then(|token| challenges.answer_http(token));
+    let answer = token.and_then(|token| answers.challenges.answer_http(token));
     let (status, body) = match answer {
-        Some(answer) => ("200 OK", answer),
+        Some(answer) => {
+            answers.asked.lock().unwrap().push(answer.clone());
+            match answers.pages {
+                Pages::Right => ("200 OK", answer),
+                Pages::Wrong => ("200 OK", "something else".to_owned()),
+            }
+        }
         None => ("404 Not Found", String::new()),
     };
     let length = body.len();

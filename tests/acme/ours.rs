@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use m3o_ingress::acme::{Acme, Known, Secrets, Shared};
 use m3o_ingress::credentials::Secret;
 use m3o_ingress::hosts::Hosts;
 use m3o_ingress::pool::{Dialer, Guard, Pool, PoolLimits};
+use m3o_ingress::telemetry::log::Capture;
 use m3o_ingress::telemetry::metrics::Metrics;
 use m3o_ingress::tls::certificate::Certificate;
 use m3o_ingress::tls::keyring::Keyring;
@@ -61,6 +62,7 @@ impl Ours {
         more: &str,
         secrets: Secrets,
     ) -> Self {
+        log();
         let ca = authority.certificate_file();
         let retry = if more.contains("retry =") {
             ""
@@ -148,6 +150,21 @@ impl Drop for Ours {
             assert!(ended.is_ok() || std::thread::panicking());
         }
     }
+}
+
+/// All that this process logs, of whichever test, in every detail.
+pub(crate) fn log() -> Capture {
+    static LOG: OnceLock<Capture> = OnceLock::new();
+    let start = || {
+        let lines = Capture::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(move || writer.clone());
+        subscriber.init();
+        lines
+    };
+    LOG.get_or_init(start).clone()
 }
 
 fn pool(ca: &Path) -> Rc<Pool> {
