@@ -246,8 +246,8 @@ fn may_trail(fields: HeaderMap) -> HeaderMap {
 
 /// A body on its way in.
 ///
-/// Its window opens by what is taken of it, so a reader that stops stops the other side. Dropped before its end, with all that is left of its stream, it takes that with it:
-/// the stream is reset.
+/// Its window opens by what is taken of it, so a reader that stops stops the other side. Dropped before
+/// its end, with all that is left of its stream, it takes that with it: the stream is reset.
 #[derive(Debug)]
 pub struct Incoming {
     stream: RecvStream,
