@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::error::Error;
 use super::fields::Fields;
-use crate::wire::tunnel::Tunnel;
+use crate::wire::tunnel::{self, Tunnel};
 use crate::wire::{Body, Request, Response};
 
 /// Answers `helloworld.Call {name}` → `{message}`.
@@ -113,11 +113,7 @@ fn accept(headers: &HeaderMap) -> Result<HeaderValue, Error> {
         .ok_or(Error::Handshake(
             "Sec-WebSocket-Key must be 16 bytes in base64",
         ))?;
-    let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY);
-    hash.update(key.as_bytes());
-    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-    let accept = STANDARD.encode(hash.finish());
-    Ok(HeaderValue::try_from(accept).expect("base64 is visible ASCII"))
+    Ok(tunnel::accept(key.as_bytes()))
 }
 
 /// Why a conversation ended before its end.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::Reason;
 use h2::client::ResponseFuture;
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
@@ -19,7 +19,8 @@ use super::shared::Carried;
 use super::websocket::{self, Through};
 use crate::wire::body::{self, Sent, Source};
 use crate::wire::framing::{self, Length};
-use crate::wire::h2_body::{self, Incoming, Outgoing, Unsent};
+use crate::wire::h2_body::{self, Incoming, Outgoing, Unread, Unsent};
+use crate::wire::h2_tunnel::Ends;
 use crate::wire::head::BadHead;
 use crate::wire::tunnel::Tunnel;
 use crate::wire::{Body, Request, Response};
@@ -148,7 +149,7 @@ pub(super) async fn websocket(
     let (mut parts, received) = response.into_parts();
     parts.version = Version::HTTP_11;
     websocket::agree(&mut parts, key.as_ref());
-    let tunnel = Tunnel::new(Through::new(stream, received, call.carried));
+    let tunnel = Tunnel::new(Through::new(Ends::new(received, stream), call.carried));
     Ok(Response::from_parts(parts, Body::Tunnel(tunnel)))
 }
 
@@ -163,9 +164,7 @@ fn head(
     let host = headers.remove(header::HOST);
     let host = host.as_ref().unwrap_or_else(|| origin.authority());
     let authority = Authority::try_from(host.as_bytes()).map_err(|_| wrong())?;
-    for name in OF_ONE_CONNECTION {
-        headers.remove(name);
-    }
+    h2_body::remove_connection_specific(&mut headers);
     headers.remove(header::CONTENT_LENGTH);
     let expects_body = matches!(
         *request.method(),
@@ -197,15 +196,6 @@ fn head(
     *head.headers_mut() = headers;
     Ok(head)
 }
-
-/// What HTTP/2 has no place for (RFC 9113, 8.2.2).
-const OF_ONE_CONNECTION: [HeaderName; 5] = [
-    header::CONNECTION,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
 
 /// A request on its way. Dropped, its stream is reset.
 struct Call {
@@ -333,9 +323,9 @@ impl Source for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
         self.poll_upload(context);
-        let frame = ready!(self.incoming.poll_frame(context));
+        let frame = ready!(self.incoming.poll(context));
         self.carried.shared().traffic().was_useful();
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(Unread::into_error)))
     }
 
     fn is_ended(&self) -> bool {

@@ -5,23 +5,16 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
-use h2::{RecvStream, SendStream};
 use http::header::{self, HeaderMap};
 use http::{HeaderValue, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::shared::Carried;
-use crate::wire::h2_body;
+use crate::wire::h2_tunnel::Ends;
+use crate::wire::tunnel;
 
 /// The protocol, as the client's `Upgrade` and `:protocol` name it.
 pub(super) const WEBSOCKET: &str = "websocket";
-
-/// What a server of HTTP/1.1 adds to the key (RFC 6455, 1.3).
-const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Whether `headers` ask for a WebSocket.
 pub(super) fn is_asked_by(headers: &HeaderMap) -> bool {
@@ -40,35 +33,22 @@ pub(super) fn agree(response: &mut http::response::Parts, key: Option<&HeaderVal
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::UPGRADE, HeaderValue::from_static(WEBSOCKET));
     if let Some(key) = key {
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept(key));
+        let accept = tunnel::accept(key.as_bytes());
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-}
-
-fn accept(key: &HeaderValue) -> HeaderValue {
-    let text = [key.as_bytes(), GUID].concat();
-    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &text);
-    HeaderValue::try_from(BASE64_STANDARD.encode(hash)).expect("base64 is visible ASCII")
 }
 
 /// A stream as the other end of a tunnel. Dropped before both sides have ended, it is reset.
 #[derive(Debug)]
 pub(super) struct Through {
-    to: SendStream<Bytes>,
-    from: RecvStream,
-    /// What was received and not read yet.
-    ahead: Bytes,
+    ends: Ends,
     /// Dropped last: the stream is over when its place is free.
     carried: Carried,
 }
 
 impl Through {
-    pub(super) fn new(to: SendStream<Bytes>, from: RecvStream, carried: Carried) -> Self {
-        Self {
-            to,
-            from,
-            ahead: Bytes::new(),
-            carried,
-        }
+    pub(super) fn new(ends: Ends, carried: Carried) -> Self {
+        Self { ends, carried }
     }
 }
 
@@ -79,18 +59,11 @@ impl AsyncRead for Through {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        while this.ahead.is_empty() {
-            match ready!(this.from.poll_data(context)) {
-                Some(Ok(data)) => this.ahead = data,
-                Some(Err(error)) => return Poll::Ready(Err(h2_body::to_io(error))),
-                None => return Poll::Ready(Ok(())),
-            }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.ends).poll_read(context, buffer))?;
+        if buffer.filled().len() > before {
+            this.carried.shared().traffic().was_useful();
         }
-        let length = this.ahead.len().min(buffer.remaining());
-        buffer.put_slice(&this.ahead.split_to(length));
-        // It fails where the stream is over, and then there is nothing to give back.
-        let _released = this.from.flow_control().release_capacity(length);
-        this.carried.shared().traffic().was_useful();
         Poll::Ready(Ok(()))
     }
 }
@@ -101,23 +74,14 @@ impl AsyncWrite for Through {
         context: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if data.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
-        ready!(h2_body::poll_room(&mut this.to, data.len(), context)).map_err(h2_body::to_io)?;
-        let length = this.to.capacity().min(data.len());
-        let piece = Bytes::copy_from_slice(&data[..length]);
-        let sent = this.to.send_data(piece, false);
-        Poll::Ready(sent.map(|()| length).map_err(h2_body::to_io))
+        Pin::new(&mut self.get_mut().ends).poll_write(context, data)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().ends).poll_flush(context)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let sent = self.get_mut().to.send_data(Bytes::new(), true);
-        Poll::Ready(sent.map_err(h2_body::to_io))
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().ends).poll_shutdown(context)
     }
 }

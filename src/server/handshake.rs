@@ -120,7 +120,10 @@ async fn agree(
     let certificate: Arc<dyn Covers> = certificate;
     Ok(Agreed {
         stream,
-        secured: Secured { sni, certificate },
+        secured: Secured {
+            is_named: sni.is_some(),
+            certificate,
+        },
     })
 }
 

@@ -9,10 +9,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
-use http::HeaderMap;
+use http::header::{self, HeaderMap, HeaderName};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::body::{self, Source};
+use super::body;
 use super::framing;
 
 /// A body on its way out. Dropped before its end, the stream is reset: it never looks whole.
@@ -24,9 +24,14 @@ pub struct Outgoing<B> {
     left: Option<u64>,
     /// Data that waits for room in the windows.
     ahead: Bytes,
+    /// Bytes that the stream has taken.
+    sent: u64,
     /// What was taken of the body, as long as it may have to be sent again and is not too much.
     kept: Option<Vec<Bytes>>,
+    /// There is no more to send, or nobody who takes it.
     ended: bool,
+    /// All of it is on its way, or the stream was reset.
+    settled: bool,
 }
 
 /// Why a body was not sent to its end.
@@ -56,8 +61,10 @@ impl<B: HttpBody<Data = Bytes, Error = body::Error> + Unpin> Outgoing<B> {
             stream,
             left: length,
             ahead: Bytes::new(),
+            sent: 0,
             kept: None,
             ended: false,
+            settled: false,
         }
     }
 
@@ -91,17 +98,31 @@ impl<B: HttpBody<Data = Bytes, Error = body::Error> + Unpin> Outgoing<B> {
     /// Goes on: ready when all of it is on its way or will never be.
     ///
     /// # Errors
-    /// When it was not sent to its end. The stream is reset then.
+    /// When it was not sent to its end. The stream is reset when this is dropped, if not before.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Unsent>> {
         if self.ended {
             return Poll::Ready(Ok(()));
         }
         let sent = ready!(self.poll_send(context));
-        if sent.is_err() {
-            self.stream.send_reset(Reason::CANCEL);
-        }
         self.ended = true;
+        self.settled = sent.is_ok();
         Poll::Ready(sent)
+    }
+
+    /// Gives up, for `reason`.
+    pub fn reset(&mut self, reason: Reason) {
+        self.stream.send_reset(reason);
+        (self.ended, self.settled) = (true, true);
+    }
+
+    /// Whether it waits for the other side to take something.
+    pub fn is_held_up(&self) -> bool {
+        !self.ahead.is_empty()
+    }
+
+    /// Bytes that the stream has taken.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Unsent>> {
@@ -112,6 +133,7 @@ impl<B: HttpBody<Data = Bytes, Error = body::Error> + Unpin> Outgoing<B> {
                 ready!(poll_room(&mut self.stream, wanted, context)).map_err(Unsent::Stream)?;
                 let room = self.stream.capacity().min(self.ahead.len());
                 let piece = self.ahead.split_to(room);
+                self.sent += piece.len() as u64;
                 let last = last && self.ahead.is_empty();
                 self.stream.send_data(piece, last).map_err(Unsent::Stream)?;
                 if last {
@@ -179,7 +201,7 @@ impl<B: HttpBody<Data = Bytes, Error = body::Error> + Unpin> Outgoing<B> {
 
 impl<B> Drop for Outgoing<B> {
     fn drop(&mut self) {
-        if !self.ended {
+        if !self.settled {
             self.stream.send_reset(Reason::CANCEL);
         }
     }
@@ -224,16 +246,13 @@ fn may_trail(fields: HeaderMap) -> HeaderMap {
 
 /// A body on its way in.
 ///
-/// What was read of it is given back to its window when more is asked for, so a reader that stops stops
-/// the other side. Dropped before its end, with all that is left of its stream, it takes that with it:
-/// the stream is reset.
+/// Its window opens by what is taken of it, so a reader that stops stops the other side. Dropped before
+/// its end, with all that is left of its stream, it takes that with it: the stream is reset.
 #[derive(Debug)]
 pub struct Incoming {
     stream: RecvStream,
     /// What is still to come of a body whose length is known.
     left: Option<u64>,
-    /// Data that was handed out and still fills the windows.
-    taken: usize,
     /// Fields that its trailers may have.
     fields: usize,
     ended: bool,
@@ -248,21 +267,58 @@ impl Incoming {
             ended: stream.is_end_stream(),
             stream,
             left: length,
-            taken: 0,
             fields,
         }
     }
 
-    fn release(&mut self) {
-        let taken = std::mem::take(&mut self.taken);
-        if taken > 0 {
-            // It fails where the stream is over, and then there is nothing to give back.
-            let _released = self.stream.flow_control().release_capacity(taken);
+    /// The next frame of it.
+    pub fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Unread>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        loop {
+            match ready!(self.stream.poll_data(context)) {
+                Some(Ok(data)) => {
+                    self.take(&data).map_err(Unread::Body)?;
+                    if !data.is_empty() {
+                        self.look_for_end(context);
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    if self.ended {
+                        return Poll::Ready(None);
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(Unread::Stream(error)))),
+                None => {
+                    let trailers = ready!(self.stream.poll_trailers(context));
+                    let trailers = trailers.map_err(Unread::Stream)?;
+                    self.ended = true;
+                    let last = self.trailers(trailers).map_err(Unread::Body);
+                    return Poll::Ready(last.transpose());
+                }
+            }
         }
     }
 
+    /// Whether it was read to its end.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// What is known of its length.
+    #[must_use]
+    pub fn size_hint(&self) -> SizeHint {
+        self.left
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+
     fn take(&mut self, data: &Bytes) -> Result<(), body::Error> {
-        self.taken = data.len();
+        // It fails where the stream is over, and then there is nothing to give back.
+        let _released = self.stream.flow_control().release_capacity(data.len());
         if let Some(left) = &mut self.left {
             let length = data.len() as u64;
             *left = left.checked_sub(length).ok_or(WRONG_LENGTH)?;
@@ -298,53 +354,28 @@ impl Incoming {
     }
 }
 
-impl Source for Incoming {
-    fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        loop {
-            self.release();
-            match ready!(self.stream.poll_data(context)) {
-                Some(Ok(data)) => {
-                    self.take(&data)?;
-                    if !data.is_empty() {
-                        self.look_for_end(context);
-                        return Poll::Ready(Some(Ok(Frame::data(data))));
-                    }
-                    if self.ended {
-                        return Poll::Ready(None);
-                    }
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(broken(error)))),
-                None => {
-                    let trailers = ready!(self.stream.poll_trailers(context)).map_err(broken)?;
-                    self.ended = true;
-                    return Poll::Ready(self.trailers(trailers).transpose());
-                }
-            }
-        }
-    }
-
-    fn is_ended(&self) -> bool {
-        self.ended
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.left
-            .map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
+/// Why a body was not read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Unread {
+    /// It is not as its head said, or has too many trailers.
+    #[error("the body is malformed")]
+    Body(#[source] body::Error),
+    /// The stream broke, or its connection.
+    #[error("the stream ended")]
+    Stream(#[source] h2::Error),
 }
 
-/// What became of a body whose stream failed.
-fn broken(error: h2::Error) -> body::Error {
-    if error.is_library() {
-        body::Error::Malformed("the other side breaks the rules of HTTP/2")
-    } else {
-        body::Error::Broken(to_io(error))
+impl Unread {
+    /// What became of the body.
+    #[must_use]
+    pub fn into_error(self) -> body::Error {
+        match self {
+            Self::Body(error) => error,
+            Self::Stream(error) if error.is_library() => {
+                body::Error::Malformed("the other side breaks the rules of HTTP/2")
+            }
+            Self::Stream(error) => body::Error::Broken(to_io(error)),
+        }
     }
 }
 
@@ -367,3 +398,18 @@ pub fn to_io(error: h2::Error) -> io::Error {
         },
     }
 }
+
+/// Removes what HTTP/2 has no place for (RFC 9113, 8.2.2), but for `TE`, which a request may have.
+pub fn remove_connection_specific(headers: &mut HeaderMap) {
+    for name in CONNECTION_SPECIFIC {
+        headers.remove(name);
+    }
+}
+
+const CONNECTION_SPECIFIC: [HeaderName; 5] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];

@@ -2,9 +2,9 @@
 //!
 //! `head` and `framing` read strictly, `encode` writes into an `output`, `link` is a connection with
 //! its buffers. `server` is our half of a client's connection, `client` our half of one to a server,
-//! `tunnel` what comes after either has switched protocols. `body` is the one body type, `h2_body` such
-//! bodies over the streams of HTTP/2, `timer` the one timer of a connection, `clock` the time of day,
-//! `handler` what answers a request and `peer` who sent it.
+//! `tunnel` what comes after either has switched protocols. `body` is the one body type; `h2_body` and
+//! `h2_tunnel` are bodies and tunnels over the streams of HTTP/2. `timer` is the one timer of a
+//! connection, `clock` the time of day, `handler` what answers a request and `peer` who sent it.
 
 pub mod body;
 pub mod client;
@@ -12,6 +12,7 @@ pub mod clock;
 pub mod encode;
 pub mod framing;
 pub mod h2_body;
+pub mod h2_tunnel;
 pub mod handler;
 pub mod head;
 pub mod link;

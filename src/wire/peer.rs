@@ -40,11 +40,12 @@ impl Scheme {
 /// A public listener: its place among those of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ListenerId(pub u16);
+
 /// What a client and we agreed on in a handshake.
 #[derive(Debug, Clone)]
 pub struct Secured {
-    /// The host that the client wanted to speak with, in lower case.
-    pub sni: Option<Box<str>>,
+    /// Whether the client named the host that it wants to speak with.
+    pub is_named: bool,
     /// What it was shown.
     pub certificate: Arc<dyn Covers>,
 }
@@ -102,11 +103,8 @@ impl Peer {
     #[must_use]
     pub fn may_ask_for(&self, host: &str) -> bool {
         match &self.secured {
-            Some(Secured {
-                sni: Some(_),
-                certificate,
-            }) => certificate.covers(host),
-            Some(Secured { sni: None, .. }) | None => true,
+            Some(secured) => !secured.is_named || secured.certificate.covers(host),
+            None => true,
         }
     }
 

@@ -7,6 +7,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::time::Instant;
@@ -74,6 +77,19 @@ pub struct Connect {
     /// What `Sec-WebSocket-Accept` must be (RFC 6455, 4.1).
     pub accept: HeaderValue,
 }
+
+/// What `Sec-WebSocket-Accept` answers to `key` (RFC 6455, 4.2.2).
+///
+/// # Panics
+/// Never: base64 is visible ASCII.
+#[must_use]
+pub fn accept(key: &[u8]) -> HeaderValue {
+    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat());
+    HeaderValue::try_from(BASE64_STANDARD.encode(hash)).expect("base64 is visible ASCII")
+}
+
+/// RFC 6455, 1.3.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 impl std::fmt::Debug for Tunnel {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

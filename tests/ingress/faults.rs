@@ -273,7 +273,7 @@ fn a_backend_that_fails_during_an_upload_is_told_at_once() {
 #[test]
 fn a_backend_that_hangs_at_any_stage_is_let_go_in_time() {
     let front = Front::scripted_with(
-        |config| config.timeouts.response = Duration::from_millis(150),
+        |config| config.timeouts.response = Duration::from_secs(1),
         |answering| {
             answering.write(match &*answering.target() {
                 "/head" => "HTTP/1.1 200 OK\r\nContent-Le",
@@ -287,12 +287,18 @@ fn a_backend_that_hangs_at_any_stage_is_let_go_in_time() {
             answering.wait_for_close();
         },
     );
-    for target in ["/nothing", "/head", "/interim"] {
-        check_error(&front.ingress.get(BLOG, target), &[504], target);
-    }
-    for target in ["/length", "/chunks", "/trailers", "/close"] {
+    // All at once, so that they wait at the same time.
+    let ask = |target: &'static str| {
         let mut caller = front.ingress.caller();
         caller.send(format!("GET {target} HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+        (target, caller)
+    };
+    let without_head = ["/nothing", "/head", "/interim"].map(ask);
+    let with_head = ["/length", "/chunks", "/trailers", "/close"].map(ask);
+    for (target, mut caller) in without_head {
+        check_error(&caller.reply(), &[504], target);
+    }
+    for (target, mut caller) in with_head {
         let head = caller.head();
         assert_eq!(head.status(), 200, "{target}");
         let error = caller.try_body(&head).unwrap_err();

@@ -221,11 +221,13 @@ fn a_quiet_tunnel_is_closed_where_that_is_configured() {
 fn a_tunnel_outlives_the_time_limits_of_requests() {
     let backend = TestBackend::scripted(echo);
     let api = TestApi::with_app("blog", &backend.url());
+    // Long enough for a handshake on a busy machine.
+    let limit = Duration::from_secs(1);
     let ingress = TestIngress::before_with(&api, |config| {
-        config.timeouts.idle = Duration::from_millis(50);
-        config.timeouts.response = Duration::from_millis(50);
-        config.timeouts.header = Duration::from_millis(50);
-        config.timeouts.body = Duration::from_millis(50);
+        config.timeouts.idle = limit;
+        config.timeouts.response = limit;
+        config.timeouts.header = limit;
+        config.timeouts.body = limit;
     });
     let mut tunnel = open(&ingress);
     // Another connection that is idle from now on shows that the limit has passed.

@@ -1,9 +1,9 @@
 //! One connection of a client that speaks HTTP/2: it drives `h2` and the requests on it, all in the
 //! task of the connection, and ends what is overdue, floods, or has drained.
 //!
-//! `driver` watches the clock, `meter` sits between `h2` and the stream and counts frames, `frames` reads their heads and `trailers` looks into some, `allowance`
-//! says how many are too many. `request` makes a request of ours from what came, `stream` answers it,
-//! `body` gives its body and `pump` sends the answer's, `tunnel` is what follows an extended CONNECT.
+//! `driver` watches the clock, `meter` sits between `h2` and the stream and counts frames, `frames`
+//! reads their heads and `trailers` looks into some, `allowance` says how many are too many. `request`
+//! makes a request of ours from what came, `body` gives its body, `stream` answers it.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -31,11 +31,9 @@ mod body;
 mod driver;
 mod frames;
 mod meter;
-mod pump;
 mod request;
 mod stream;
 mod trailers;
-mod tunnel;
 
 /// What a client may send of one body before it is read, and of all bodies of a connection.
 const STREAM_WINDOW: u32 = 256 << 10;

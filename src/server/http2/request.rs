@@ -1,7 +1,7 @@
 //! Makes one of our requests from one that came over HTTP/2: it looks as it would over HTTP/1.1, but
 //! for its version. `h2` has checked names, values and pseudo-fields; this checks the rest.
 
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use h2::ext::Protocol;
@@ -9,7 +9,7 @@ use http::header::{self, HeaderMap};
 use http::{HeaderValue, Method, request};
 
 use crate::wire::head::HeadLimits;
-use crate::wire::tunnel::Connect;
+use crate::wire::tunnel::{self, Connect};
 
 /// A request, and what its answer depends on.
 pub(super) struct Asked {
@@ -110,11 +110,8 @@ fn becomes_upgrade(head: &mut http::Request<()>) -> bool {
         return false;
     }
     let key = STANDARD.encode(nonce);
-    let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
-    hash.update(key.as_bytes());
-    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-    let accept = STANDARD.encode(hash.finish());
-    let (Ok(key), Ok(accept)) = (HeaderValue::try_from(key), HeaderValue::try_from(accept)) else {
+    let accept = tunnel::accept(key.as_bytes());
+    let Ok(key) = HeaderValue::try_from(key) else {
         return false;
     };
     *head.method_mut() = Method::GET;

@@ -9,19 +9,19 @@ use std::task::Poll;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 
 use super::super::connection::ConnectionSettings;
 use super::super::refusal::Refusal;
-use super::body::Incoming;
-use super::pump::Pump;
+use super::body::Asked;
 use super::request::{self, Bad};
-use super::tunnel::Ends;
 use crate::id::RequestId;
 use crate::telemetry::exchange;
 use crate::wire::body::{Answer, Cut, Received};
 use crate::wire::encode::SaidLength;
 use crate::wire::framing::{self, Length};
+use crate::wire::h2_body::{self, Incoming, Outgoing, Unsent};
+use crate::wire::h2_tunnel::Ends;
 use crate::wire::head::BadHead;
 use crate::wire::timer::{self, Timer};
 use crate::wire::{Body, Handler, Peer, clock};
@@ -100,7 +100,8 @@ impl Stream<'_> {
         if incoming.is_end_stream() {
             return Body::Empty;
         }
-        let source = Box::new(Incoming::new(incoming, length, waits));
+        let incoming = Incoming::new(incoming, length, self.settings.head.fields);
+        let source = Box::new(Asked { incoming, waits });
         let (limit, stall) = (self.settings.body_limit, self.settings.timeouts.body);
         Body::Received(Received::new(source, limit, stall, self.peer.timer.clone()))
     }
@@ -148,44 +149,44 @@ impl Stream<'_> {
         let head = http::Response::from_parts(head, ());
         let is_whole = bodiless || whole == Some(0) || body.is_end_stream();
         let sent = self.respond.send_response(head, is_whole);
-        let ended = match sent {
-            Ok(_) if is_whole => Ok(()),
-            Ok(mut stream) => {
-                let mut pump = Pump::new(&mut body, &mut stream, whole);
-                let ended = self.pump(&mut pump).await;
-                if ended == Err(Cut::Body) {
-                    // What came before leaves first, as far as the client takes it at once.
-                    once_more().await;
-                    stream.send_reset(Reason::INTERNAL_ERROR);
-                }
-                ended
-            }
-            Err(_) => Err(Cut::Client),
+        let Ok(stream) = sent else {
+            body.cut(Cut::Client);
+            return Err(Cut::Client);
         };
+        if is_whole {
+            return Ok(());
+        }
+        let mut outgoing = Outgoing::new(body, stream, whole);
+        let ended = self.send(&mut outgoing).await;
         if let Err(cut) = ended {
-            body.cut(cut);
+            if cut == Cut::Body {
+                // What came before leaves first, as far as the client takes it at once.
+                once_more().await;
+                outgoing.reset(Reason::INTERNAL_ERROR);
+            }
+            outgoing.body_mut().cut(cut);
         }
         ended
     }
 
-    async fn pump<B: Answer>(&self, pump: &mut Pump<'_, B>) -> Result<(), Cut> {
+    async fn send<B: Answer>(&self, outgoing: &mut Outgoing<B>) -> Result<(), Cut> {
         let limit = self.settings.timeouts.response;
         // What the client had taken when it began to wait, and how long it may.
         let (mut taken, mut stuck) = (0, None);
         poll_fn(|context| {
-            if let Poll::Ready(ended) = pump.poll(context) {
-                return Poll::Ready(ended);
+            if let Poll::Ready(ended) = outgoing.poll(context) {
+                return Poll::Ready(ended.map_err(|unsent| match unsent {
+                    Unsent::Body(_) => Cut::Body,
+                    Unsent::Stream(_) => Cut::Client,
+                }));
             }
-            if pump.stream.poll_reset(context).is_ready() {
-                return Poll::Ready(Err(Cut::Client));
-            }
-            if !pump.is_held_up() {
+            if !outgoing.is_held_up() {
                 stuck = None;
                 return Poll::Pending;
             }
-            pump.body.poll_upload(context);
-            if pump.taken() != taken {
-                taken = pump.taken();
+            outgoing.body_mut().poll_upload(context);
+            if outgoing.sent() != taken {
+                taken = outgoing.sent();
                 stuck = None;
             }
             if self.peer.timer.is_stuck(limit, &mut stuck) {
@@ -250,18 +251,8 @@ fn say<B>(response: &mut http::Response<B>, by_head: bool, whole: Option<u64>) {
     }
 }
 
-/// RFC 9113, 8.2.2.
+/// RFC 9113, 8.2.2: `TE` too has no place in an answer.
 fn remove_connection_specific(headers: &mut HeaderMap) {
-    for name in CONNECTION_SPECIFIC {
-        headers.remove(name);
-    }
+    h2_body::remove_connection_specific(headers);
+    headers.remove(header::TE);
 }
-
-const CONNECTION_SPECIFIC: [HeaderName; 6] = [
-    header::CONNECTION,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::TE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];

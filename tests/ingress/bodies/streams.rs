@@ -61,7 +61,7 @@ fn the_backend_sees_the_start_of_an_upload_before_its_end_is_sent() {
 #[test]
 fn a_client_that_reads_slowly_holds_the_backend_back() {
     const PIECE: usize = 64 << 10;
-    let whole = system_buffers() + (32 << 20);
+    let whole = system_buffers() + (8 << 20);
     let pieces = whole / PIECE;
     let whole = pieces * PIECE;
     let sent = Arc::new(AtomicUsize::new(0));
@@ -70,6 +70,8 @@ fn a_client_that_reads_slowly_holds_the_backend_back() {
         answering.write(format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {whole}\r\n\r\n"
         ));
+        let socket = socket2::SockRef::from(answering.tcp());
+        socket.set_send_buffer_size(LITTLE).unwrap();
         let piece = vec![b'x'; PIECE];
         for _ in 0..pieces {
             if answering.try_write(&piece).is_err() {
@@ -79,9 +81,8 @@ fn a_client_that_reads_slowly_holds_the_backend_back() {
         }
     });
     let mut caller = ingress.caller();
-    // Little, so that what is on its way is mostly what the ingress holds.
     let socket = socket2::SockRef::from(caller.stream());
-    socket.set_recv_buffer_size(64 << 10).unwrap();
+    socket.set_recv_buffer_size(LITTLE).unwrap();
     caller.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
     let head = caller.head();
     assert_eq!(head.status(), 200);
@@ -97,15 +98,19 @@ fn a_client_that_reads_slowly_holds_the_backend_back() {
 
 #[test]
 fn a_backend_that_reads_slowly_holds_the_client_back() {
-    let whole = system_buffers() + (32 << 20);
+    let whole = system_buffers() + (8 << 20);
     let gate = Gate::default();
     let held = gate.clone();
     let (backend, _api, ingress) = scripted(move |answering| {
+        let socket = socket2::SockRef::from(answering.tcp());
+        socket.set_recv_buffer_size(LITTLE).unwrap();
         held.wait();
         let length = answering.body().len();
         answering.write(ok(&length.to_string()));
     });
     let mut caller = ingress.caller();
+    let socket = socket2::SockRef::from(caller.stream());
+    socket.set_send_buffer_size(LITTLE).unwrap();
     caller.send(format!(
         "POST / HTTP/1.1\r\nHost: {BLOG}\r\nContent-Length: {whole}\r\n\r\n"
     ));
@@ -140,14 +145,18 @@ fn a_backend_that_reads_slowly_holds_the_client_back() {
     assert_eq!(caller.reply().expect(200).text(), whole.to_string());
 }
 
-/// What the system itself may hold of a body on its way through two connections, and a little for
-/// the buffers of the ingress.
+/// What the ends of both connections hold that are not the ingress's: little, so that what is on its way
+/// is what the ingress has taken.
+const LITTLE: usize = 64 << 10;
+
+/// What the system itself may hold for the ingress of a body on its way in and out, and a little for
+/// its own buffers and for the other ends.
 fn system_buffers() -> usize {
     let largest = |name: &str| -> usize {
         let limits = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap();
         limits.split_whitespace().last().unwrap().parse().unwrap()
     };
-    2 * (largest("tcp_rmem") + largest("tcp_wmem")) + (2 << 20)
+    largest("tcp_rmem") + largest("tcp_wmem") + (2 << 20)
 }
 
 /// The value that a counter no longer leaves.

@@ -156,6 +156,11 @@ impl Drop for TestBackend {
 }
 
 impl Answering {
+    /// The connection itself.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
     /// Reads the body, and keeps it with the request.
     pub(crate) fn body(&mut self) -> Vec<u8> {
         self.try_body().unwrap_or_default()

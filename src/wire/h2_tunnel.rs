@@ -1,4 +1,5 @@
-//! The two halves of a stream as one stream of bytes.
+//! The two halves of a stream of HTTP/2 as one stream of bytes, for what follows an extended CONNECT
+//! (RFC 8441).
 
 use std::io;
 use std::pin::Pin;
@@ -8,10 +9,13 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A client's end of a tunnel over HTTP/2. Dropped before both halves have ended, it is reset.
-pub(super) struct Ends {
-    incoming: RecvStream,
-    outgoing: SendStream<Bytes>,
+use super::h2_body::{poll_room, to_io};
+
+/// The other side of a tunnel. Dropped before both halves have ended, it is reset.
+#[derive(Debug)]
+pub struct Ends {
+    from: RecvStream,
+    to: SendStream<Bytes>,
     /// What came and was not read yet.
     ahead: Bytes,
     is_shut: bool,
@@ -21,10 +25,12 @@ pub(super) struct Ends {
 const PIECE: usize = 16 << 10;
 
 impl Ends {
-    pub(super) fn new(incoming: RecvStream, outgoing: SendStream<Bytes>) -> Self {
+    /// What comes `from` the other side, and goes `to` it.
+    #[must_use]
+    pub fn new(from: RecvStream, to: SendStream<Bytes>) -> Self {
         Self {
-            incoming,
-            outgoing,
+            from,
+            to,
             ahead: Bytes::new(),
             is_shut: false,
         }
@@ -39,15 +45,16 @@ impl AsyncRead for Ends {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         while this.ahead.is_empty() {
-            match ready!(this.incoming.poll_data(context)) {
-                Some(data) => this.ahead = data.map_err(io::Error::other)?,
+            match ready!(this.from.poll_data(context)) {
+                Some(data) => this.ahead = data.map_err(to_io)?,
                 None => return Poll::Ready(Ok(())),
             }
         }
         let length = this.ahead.len().min(buffer.remaining());
         buffer.put_slice(&this.ahead.split_to(length));
-        let released = this.incoming.flow_control().release_capacity(length);
-        Poll::Ready(released.map_err(io::Error::other))
+        // It fails where the stream is over, and then there is nothing to give back.
+        let _released = this.from.flow_control().release_capacity(length);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -61,17 +68,12 @@ impl AsyncWrite for Ends {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        this.outgoing.reserve_capacity(data.len().min(PIECE));
-        while this.outgoing.capacity() == 0 {
-            match ready!(this.outgoing.poll_capacity(context)) {
-                Some(room) => drop(room.map_err(io::Error::other)?),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            }
-        }
-        let length = this.outgoing.capacity().min(data.len()).min(PIECE);
+        let wanted = data.len().min(PIECE);
+        ready!(poll_room(&mut this.to, wanted, context)).map_err(to_io)?;
+        let length = this.to.capacity().min(wanted);
         let piece = Bytes::copy_from_slice(&data[..length]);
-        let sent = this.outgoing.send_data(piece, false);
-        Poll::Ready(sent.map(|()| length).map_err(io::Error::other))
+        let sent = this.to.send_data(piece, false);
+        Poll::Ready(sent.map(|()| length).map_err(to_io))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -83,7 +85,7 @@ impl AsyncWrite for Ends {
         if std::mem::replace(&mut this.is_shut, true) {
             return Poll::Ready(Ok(()));
         }
-        let sent = this.outgoing.send_data(Bytes::new(), true);
-        Poll::Ready(sent.map_err(io::Error::other))
+        let sent = this.to.send_data(Bytes::new(), true);
+        Poll::Ready(sent.map_err(to_io))
     }
 }
