@@ -242,7 +242,12 @@ impl Pair {
 /// Of both files, before they are read: what changes meanwhile looks different the next time.
 fn stamps(files: &[PathBuf; 2]) -> Result<[Stamp; 2], BadFiles> {
     let stamp = |file: &PathBuf| match fs::metadata(file) {
-        Ok(metadata) => Ok(Stamp::of(&metadata)),
+        Ok(metadata) if metadata.is_file() => Ok(Stamp::of(&metadata)),
+        // Whoever opens a pipe waits for its other end.
+        Ok(_) => Err(BadFiles::Unreadable(
+            file.clone(),
+            "it is no file".to_owned(),
+        )),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(BadFiles::Missing(file.clone()))
         }

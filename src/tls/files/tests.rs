@@ -182,3 +182,19 @@ fn a_pair_that_was_taken_for_its_names_is_checked_later() {
     let (label, bad) = folder.problems().next().unwrap();
     assert_eq!((label, bad), ("bad", &BadFiles::Pair(BadPair::Mismatch)));
 }
+
+#[test]
+fn a_pipe_is_no_pair_and_keeps_nobody_waiting() {
+    let place = Place::new();
+    place.pair("a", "a.test");
+    let (_, key) = pair("b.test");
+    place.write("b.key", &key);
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, place.file("b.crt"), mode).unwrap();
+    let mut folder = place.folder();
+    assert!(folder.watch());
+    check(&folder, &["a.test"]);
+    let (label, bad) = folder.problems().next().unwrap();
+    assert_eq!(label, "b");
+    assert!(bad.to_string().contains("it is no file"), "{bad}");
+}
