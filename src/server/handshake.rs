@@ -108,7 +108,12 @@ async fn agree(
     }
     let local = start.io.local_addr().map_err(|error| failed(&error))?;
     let identities = terms.identities();
-    let Some(identity) = identities.find(sni.as_deref(), local.ip(), peer).await else {
+    let found = match is_challenge {
+        // An authority that looks for the proof of another order is no client to order for.
+        true => identities.at_hand(sni.as_deref(), local.ip()),
+        false => identities.find(sni.as_deref(), local.ip(), peer).await,
+    };
+    let Some(identity) = found else {
         refuse(start).await;
         return Err(Failed::Over(Handshake::UnknownName));
     };
