@@ -266,8 +266,8 @@ impl Keeper {
             let (names, until) = (&kept.names, certificate.not_after());
             tracing::info!(%names, not_after = %until, "a certificate for {names}, good until {until}");
         }
-        self.metrics.acme.ended(Order::Issued);
         self.save();
+        self.metrics.acme.ended(Order::Issued);
         self.serve();
         let kept = &self.kept[index];
         if let Some(gate) = &self.gate {
