@@ -90,9 +90,7 @@ async fn agree(
         .await
         .map_err(|error| failed(&error))?;
     let hello = start.client_hello();
-    let sni: Option<Box<str>> = hello
-        .server_name()
-        .map(|name| name.to_ascii_lowercase().into());
+    let sni = hello.server_name().map(canonical);
     let is_challenge = hello
         .alpn()
         .is_some_and(|mut offered| offered.any(|protocol| protocol == CHALLENGE));
@@ -127,6 +125,12 @@ async fn agree(
         stream,
         secured: Secured { sni, certificate },
     })
+}
+
+/// A name as we know it, in lower case. RFC 6066, 3 wants no dot at its end, which some send all the same.
+fn canonical(name: &str) -> Box<str> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.to_ascii_lowercase().into()
 }
 
 /// The first byte that the client sends, which stays unread: until then a connection costs its socket.
