@@ -125,13 +125,15 @@ impl Folder {
         Ok(changed)
     }
 
-    /// As [`scan`](Self::scan) with keys; what is wrong with the folder itself is logged once.
+    /// As [`scan`](Self::scan) with keys; what is wrong with the folder itself is logged once. One that
+    /// never was there is needed by nobody.
     pub fn watch(&mut self) -> bool {
         match self.scan(Depth::Keys) {
             Ok(changed) => {
                 self.unlisted = None;
                 changed
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.pairs.is_empty() => false,
             Err(error) => {
                 let told = error.to_string();
                 if self.unlisted.as_ref() != Some(&told) {

@@ -198,3 +198,21 @@ fn a_pipe_is_no_pair_and_keeps_nobody_waiting() {
     assert_eq!(label, "b");
     assert!(bad.to_string().contains("it is no file"), "{bad}");
 }
+
+#[test]
+fn a_folder_that_never_was_there_is_no_trouble_and_one_that_is_gone_is() {
+    let place = Place::new();
+    let path = place.file("later");
+    let mut folder = Folder::new(&path);
+    assert!(!folder.watch());
+    assert_eq!(folder.unlisted, None);
+    fs::create_dir(&path).unwrap();
+    let (chain, key) = pair("a.test");
+    place.write("later/a.crt", &chain);
+    place.write("later/a.key", &key);
+    assert!(folder.watch());
+    fs::remove_dir_all(&path).unwrap();
+    assert!(!folder.watch());
+    assert!(folder.unlisted.is_some());
+    check(&folder, &["a.test"]);
+}
