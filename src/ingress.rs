@@ -87,8 +87,8 @@ pub enum Error {
     /// The remote API cannot be called.
     #[error("[api]: {0}")]
     Api(#[from] upstream::Error),
-    /// A file that the configuration names is no good.
-    #[error(transparent)]
+    /// Its authorities cannot be read any more.
+    #[error("backends.ca: {0}")]
     Authorities(#[from] pool::BadAuthorities),
     /// HTTPS cannot be served.
     #[error(transparent)]

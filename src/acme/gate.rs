@@ -101,6 +101,11 @@ impl Gate {
         state.release(name);
     }
 
+    /// Nobody is to wait for it any longer, whatever comes of it.
+    pub(super) fn let_go(&self, name: &Name) {
+        self.state().release(name);
+    }
+
     /// There is none, and will be none for so long.
     pub(super) fn failed(&self, name: &Name, rest: Duration) {
         let mut state = self.state();
@@ -138,6 +143,17 @@ impl Gate {
 }
 
 impl State {
+    /// Whether there is no room for one more who waits. Whoever has left makes room.
+    fn is_full(&mut self, most: usize) -> bool {
+        if self.waiters >= most {
+            for waiters in self.waiting.values_mut() {
+                waiters.retain(|waiter| !waiter.is_closed());
+            }
+            self.waiters = self.waiting.values().map(Vec::len).sum();
+        }
+        self.waiters >= most
+    }
+
     fn release(&mut self, name: &Name) {
         if let Some(waiters) = self.waiting.remove(name) {
             self.waiters -= waiters.len();
@@ -163,7 +179,7 @@ impl OnDemand for Gate {
             return Asked::Unknown;
         }
         let is_new = !state.waiting.contains_key(&name);
-        let full = state.waiters >= self.most_waiting;
+        let full = state.is_full(self.most_waiting);
         if full || (is_new && !self.admit(&mut state, &name, peer, now)) {
             self.metrics.acme.ended(Order::Limited);
             return Asked::Unknown;
@@ -299,5 +315,20 @@ mod tests {
         gate.issued(&names.try_recv().unwrap());
         first.await.unwrap();
         assert!(ask(&gate, "b.ours.test", "192.0.2.1").is_some());
+    }
+
+    #[tokio::test]
+    async fn whoever_has_left_keeps_nobody_from_waiting() {
+        let (gate, mut names, _) = gate("on_demand_waiting = 2");
+        for _ in 0..5 {
+            drop(ask(&gate, "slow.ours.test", "192.0.2.1").unwrap());
+        }
+        let wait = ask(&gate, "b.ours.test", "192.0.2.2").unwrap();
+        let [slow, other] = [(); 2].map(|()| names.try_recv().unwrap());
+        assert!(names.try_recv().is_err(), "one order for each");
+        gate.issued(&other);
+        wait.await.unwrap();
+        gate.issued(&slow);
+        assert_eq!(gate.state().waiters, 0);
     }
 }

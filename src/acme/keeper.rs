@@ -4,6 +4,7 @@
 //! the keyring stays there.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,9 +93,8 @@ impl Keeper {
         &mut self,
         tools: &Rc<Tools>,
         questions: &mut Option<mpsc::Receiver<Name>>,
-        stop: impl Future<Output = ()>,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
     ) {
-        let mut stop = std::pin::pin!(stop);
         let mut tasks = Tasks::default();
         loop {
             let wait = self.begin(tools, &mut tasks);
@@ -111,11 +111,28 @@ impl Keeper {
         }
     }
 
+    /// After a panic, whose tasks went with it: what it may have been about rests as after any failure, so
+    /// that the authority is not asked for the same again and again.
+    pub(super) fn recover(&mut self) {
+        let (now, moment) = (Timestamp::now(), Instant::now());
+        for index in (0..self.kept.len()).rev() {
+            let kept = &mut self.kept[index];
+            if std::mem::take(&mut kept.busy) || kept.next(now, moment) == Next::Order {
+                self.failed(index, &Failure::Panicked);
+            }
+        }
+        // A panic may have come before what it had was served.
+        self.serve();
+    }
+
     /// Begins what is due, first what somebody waits for; gives how long there is nothing more.
     fn begin(&mut self, tools: &Rc<Tools>, tasks: &mut Tasks) -> Duration {
-        self.forget();
+        self.forget_due();
+        self.save();
         let (now, moment) = (Timestamp::now(), Instant::now());
-        let mut wait = IDLE;
+        let unsaved = self.kept.iter().filter_map(|kept| kept.unsaved.as_ref());
+        let saved_at = unsaved.map(|(due, _)| *due - moment);
+        let mut wait = saved_at.fold(IDLE, Duration::min);
         let mut due: Vec<(Line, &mut Kept)> = Vec::new();
         for kept in self.kept.iter_mut().filter(|kept| !kept.busy) {
             match kept.next(now, moment) {
@@ -152,21 +169,32 @@ impl Keeper {
     }
 
     /// Forgets what was ordered on demand, is due again, and is no name of ours any more.
-    fn forget(&mut self) {
+    fn forget_due(&mut self) {
         let (now, moment) = (Timestamp::now(), Instant::now());
+        self.forget(|kept| kept.next(now, moment) == Next::Order);
+    }
+
+    /// How many certificates are there, or are to come, because somebody asked.
+    fn on_demand(&self) -> usize {
+        let asked_for = |kept: &&Kept| kept.shelf == Shelf::OnDemand;
+        self.kept.iter().filter(asked_for).count()
+    }
+
+    /// Forgets what was ordered on demand and is no name of ours any more, if it `may` be forgotten.
+    fn forget(&mut self, may: impl Fn(&Kept) -> bool) {
         let Some(gate) = &self.gate else { return };
         let before = self.kept.len();
         let folder = &self.folder;
         self.kept.retain(|kept| {
-            let due = kept.next(now, moment) == Next::Order && !kept.busy;
             let name = kept.names.first();
-            let stays = kept.shelf != Shelf::OnDemand || !due || gate.knows(name);
+            let may = kept.shelf == Shelf::OnDemand && !kept.busy && may(kept);
+            let stays = !may || gate.knows(name);
             if !stays {
                 tracing::info!(%name, "nobody knows {name} any more: its certificate is removed");
                 if let Err(error) = folder.remove(&kept.shelf.file(name)) {
                     tracing::warn!(%name, %error, "a certificate cannot be removed");
                 }
-                gate.failed(name, Duration::ZERO);
+                gate.let_go(name);
             }
             stays
         });
@@ -178,7 +206,9 @@ impl Keeper {
     /// A handshake wants a certificate.
     fn asked(&mut self, name: Name) {
         let Some(gate) = &self.gate else { return };
-        let has = |kept: &Kept| kept.shelf == Shelf::OnDemand && *kept.names.first() == name;
+        // One that is to be there always is ordered anyhow, and for the first time now.
+        let comes = |kept: &Kept| kept.shelf == Shelf::OnDemand || kept.failures == 0;
+        let has = |kept: &Kept| comes(kept) && kept.names.iter().any(|own| *own == name);
         if let Some(kept) = self.kept.iter().find(|kept| has(kept)) {
             // Another handshake was faster.
             if kept.certificate.is_some() {
@@ -186,11 +216,12 @@ impl Keeper {
             }
             return;
         }
-        let on_demand = self
-            .kept
-            .iter()
-            .filter(|kept| kept.shelf == Shelf::OnDemand);
-        if on_demand.count() >= self.rules.on_demand {
+        // What nobody knows any more keeps no name of ours out.
+        if self.on_demand() >= self.rules.on_demand {
+            self.forget(|_| true);
+        }
+        if self.on_demand() >= self.rules.on_demand {
+            let Some(gate) = &self.gate else { return };
             tracing::warn!(
                 %name,
                 "no certificate for {name}: tls.acme.on_demand_certificates is reached"
@@ -229,22 +260,36 @@ impl Keeper {
     fn issued(&mut self, index: usize, issued: Issued) {
         let now = Timestamp::now();
         let kept = &mut self.kept[index];
-        let file = kept.shelf.file(kept.names.first());
-        // It serves until the end of this process even where it cannot be kept.
-        if let Err(error) = self.folder.write(&file, &issued.pem) {
-            let folder = self.folder.path().display();
-            tracing::error!(%error, "a certificate cannot be kept in {folder}: {error}");
-        }
         kept.take(issued.certificate, &issued.pem, now);
+        kept.unsaved = Some((Instant::now(), issued.pem));
         if let Some(certificate) = &kept.certificate {
             let (names, until) = (&kept.names, certificate.not_after());
             tracing::info!(%names, not_after = %until, "a certificate for {names}, good until {until}");
         }
+        self.save();
         self.metrics.acme.ended(Order::Issued);
         self.serve();
         let kept = &self.kept[index];
-        if let Some(gate) = self.gate.as_ref().filter(|_| kept.shelf == Shelf::OnDemand) {
-            gate.issued(kept.names.first());
+        if let Some(gate) = &self.gate {
+            kept.names.iter().for_each(|name| gate.issued(name));
+        }
+    }
+
+    /// Writes down what is due to be. What the folder does not take serves all the same, until the end
+    /// of this process, and is tried again: ordered anew at each start, it would use up what an
+    /// authority allows.
+    fn save(&mut self) {
+        let now = Instant::now();
+        for kept in &mut self.kept {
+            let Some((_, pem)) = kept.unsaved.take_if(|(due, _)| *due <= now) else {
+                continue;
+            };
+            let file = kept.shelf.file(kept.names.first());
+            if let Err(error) = self.folder.write(&file, &pem) {
+                let folder = self.folder.path().display();
+                tracing::error!(%error, "a certificate cannot be kept in {folder}: {error}");
+                kept.unsaved = Some((now + self.rules.retry, pem));
+            }
         }
     }
 
@@ -281,6 +326,10 @@ impl Keeper {
             }
             _ => {
                 tracing::warn!(%names, "no certificate for {names}: {failure}; tried again in {again}");
+                // Who waits for one of several names may get one for it alone.
+                if let Some(gate) = self.gate.as_ref().filter(|_| end.is_none()) {
+                    kept.names.iter().for_each(|name| gate.let_go(name));
+                }
                 kept.rest(rest);
             }
         }

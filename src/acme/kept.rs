@@ -13,8 +13,7 @@ use super::names::NameSet;
 use super::schedule::{Dice, Validity, in_window, later, until};
 use crate::tls::certificate::Certificate;
 
-/// A certificate to be kept, with or without one that is there.
-#[derive(Debug)]
+/// A certificate to be kept, with or without one that is there. Not to be printed: it may hold a key.
 pub(super) struct Kept {
     pub(super) shelf: Shelf,
     pub(super) names: NameSet,
@@ -31,6 +30,8 @@ pub(super) struct Kept {
     pub(super) failures: u32,
     /// Whether a task works on it.
     pub(super) busy: bool,
+    /// What is not in its file yet, and when that is tried.
+    pub(super) unsaved: Option<(Instant, Vec<u8>)>,
 }
 
 /// What is to be done next.
@@ -67,6 +68,7 @@ impl Kept {
             rests_until: None,
             failures: 0,
             busy: false,
+            unsaved: None,
         }
     }
 

@@ -4,10 +4,13 @@
 //! much at once is decided here. Runs on the control thread and puts what it has into the keyring.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -178,13 +181,33 @@ impl Acme {
             stop: CancellationToken::new(),
         });
         let keep = async {
-            self.keeper.run(&tools, &mut self.questions, stop).await;
+            let mut stop = std::pin::pin!(stop);
+            let run = self.keeper.run(&tools, &mut self.questions, stop.as_mut());
+            let mut ended = AssertUnwindSafe(run).catch_unwind().await;
+            while ended.is_err() {
+                self.keeper.metrics.panics.inc();
+                tracing::error!("what keeps certificates met a panic; it goes on");
+                // What it stopped at may stop it again.
+                tokio::select! {
+                    () = tokio::time::sleep(PANIC_PAUSE) => {}
+                    () = &mut stop => break,
+                }
+                let run = async {
+                    self.keeper.recover();
+                    let questions = &mut self.questions;
+                    self.keeper.run(&tools, questions, stop.as_mut()).await;
+                };
+                ended = AssertUnwindSafe(run).catch_unwind().await;
+            }
             // The carrier ends with the last client.
             drop(tools);
         };
         tokio::join!(carrier.run(), keep);
     }
 }
+
+/// After a panic.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
 
 impl fmt::Debug for Acme {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

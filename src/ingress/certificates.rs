@@ -100,6 +100,9 @@ pub enum BadCertificates {
     /// Nothing can be ordered from the authority of `[tls.acme]`.
     #[error(transparent)]
     Acme(#[from] acme::OpenError),
+    /// That authority cannot be trusted by its file.
+    #[error("tls.acme.ca: {0}")]
+    Trust(#[from] BadAuthorities),
     /// The local authority of `dev` cannot be used.
     #[error(transparent)]
     Authority(#[from] BadAuthority),
@@ -113,7 +116,7 @@ impl BadCertificates {
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::None { .. } | Self::Default { .. } | Self::Acme(_) => true,
+            Self::None { .. } | Self::Default { .. } | Self::Acme(_) | Self::Trust(_) => true,
             Self::Authority(_) | Self::Terms(_) => false,
         }
     }
@@ -222,7 +225,7 @@ impl Certificates {
         config: &Config,
         metrics: &Arc<Metrics>,
         stop: &Stop,
-    ) -> Result<(), BadAuthorities> {
+    ) -> Result<(), BadCertificates> {
         let (Some(acme), Some(section)) = (self.acme.take(), &config.tls.acme) else {
             return Ok(());
         };

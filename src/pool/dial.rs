@@ -117,7 +117,7 @@ impl DialError {
 
 /// Authorities that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
-#[error("backends.ca: cannot read certificates from {path}: {reason}")]
+#[error("cannot read certificates from {path}: {reason}")]
 pub struct BadAuthorities {
     path: PathBuf,
     reason: String,
@@ -299,7 +299,7 @@ fn tls_config(ca: &str) -> Result<ClientConfig, BadAuthorities> {
     if roots.is_empty() {
         tracing::warn!(
             unusable,
-            "the system has no certificate authorities; https backends need backends.ca"
+            "the system has no certificate authorities: only those in backends.ca and tls.acme.ca are trusted"
         );
     }
     if !ca.is_empty() {

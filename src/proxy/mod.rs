@@ -203,7 +203,9 @@ impl Proxy {
         let settings = &self.settings;
         let route = route::route(&host, uri.path(), &settings.hosts, &settings.domains);
         exchange.route = route.kind();
-        if let (Demand::Redirect, Some(https)) = (demand, &self.settings.https) {
+        // Whoever looks for a proof follows no redirect, and there may be no certificate yet.
+        let stays = matches!(route, Route::Proof(_));
+        if let (Demand::Redirect, Some(https), false) = (demand, &self.settings.https, stays) {
             return https.redirect(&host, uri).ok_or(Error::Target);
         }
         // The API checks it too, but answers in the way that browsers can read.

@@ -90,9 +90,7 @@ async fn agree(
         .await
         .map_err(|error| failed(&error))?;
     let hello = start.client_hello();
-    let sni: Option<Box<str>> = hello
-        .server_name()
-        .map(|name| name.to_ascii_lowercase().into());
+    let sni = hello.server_name().map(canonical);
     let is_challenge = hello
         .alpn()
         .is_some_and(|mut offered| offered.any(|protocol| protocol == CHALLENGE));
@@ -108,7 +106,12 @@ async fn agree(
     }
     let local = start.io.local_addr().map_err(|error| failed(&error))?;
     let identities = terms.identities();
-    let Some(identity) = identities.find(sni.as_deref(), local.ip(), peer).await else {
+    let found = match is_challenge {
+        // An authority that looks for the proof of another order is no client to order for.
+        true => identities.at_hand(sni.as_deref(), local.ip()),
+        false => identities.find(sni.as_deref(), local.ip(), peer).await,
+    };
+    let Some(identity) = found else {
         refuse(start).await;
         return Err(Failed::Over(Handshake::UnknownName));
     };
@@ -125,6 +128,12 @@ async fn agree(
             certificate,
         },
     })
+}
+
+/// A name as we know it, in lower case. RFC 6066, 3 wants no dot at its end, which some send all the same.
+fn canonical(name: &str) -> Box<str> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.to_ascii_lowercase().into()
 }
 
 /// The first byte that the client sends, which stays unread: until then a connection costs its socket.

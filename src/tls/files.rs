@@ -129,13 +129,15 @@ impl Folder {
         Ok(changed)
     }
 
-    /// As [`scan`](Self::scan) with keys; what is wrong with the folder itself is logged once.
+    /// As [`scan`](Self::scan) with keys; what is wrong with the folder itself is logged once. One that
+    /// never was there is needed by nobody.
     pub fn watch(&mut self) -> bool {
         match self.scan(Depth::Keys) {
             Ok(changed) => {
                 self.unlisted = None;
                 changed
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.pairs.is_empty() => false,
             Err(error) => {
                 let told = error.to_string();
                 if self.unlisted.as_ref() != Some(&told) {
@@ -251,7 +253,12 @@ impl Pair {
 /// Of both files, before they are read: what changes meanwhile looks different the next time.
 fn stamps(files: &[PathBuf; 2]) -> Result<[Stamp; 2], BadFiles> {
     let stamp = |file: &PathBuf| match fs::metadata(file) {
-        Ok(metadata) => Ok(Stamp::of(&metadata)),
+        Ok(metadata) if metadata.is_file() => Ok(Stamp::of(&metadata)),
+        // Whoever opens a pipe waits for its other end.
+        Ok(_) => Err(BadFiles::Unreadable(
+            file.clone(),
+            "it is no file".to_owned(),
+        )),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(BadFiles::Missing(file.clone()))
         }

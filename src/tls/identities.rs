@@ -38,14 +38,28 @@ impl Identities {
     /// A client that names no host is shown a certificate for the address, or the fallback
     /// (RFC 6066, 3: a name is never an address).
     pub async fn find(&self, sni: Option<&str>, local: IpAddr, peer: IpAddr) -> Option<Identity> {
-        let found = match sni {
-            Some(name) => match self.known(name) {
-                Some(known) => Some(known),
-                None => self.asked(name, peer).await,
-            },
-            None => self.known(&local.to_canonical().to_string()),
+        let found = match (self.named(sni, local), sni) {
+            (None, Some(name)) => self.asked(name, peer).await,
+            (found, _) => found,
         };
-        found.or_else(|| self.keyring.fallback().and_then(Identity::of))
+        found.or_else(|| self.fallback())
+    }
+
+    /// As [`find`](Self::find), of what is there already.
+    #[must_use]
+    pub fn at_hand(&self, sni: Option<&str>, local: IpAddr) -> Option<Identity> {
+        self.named(sni, local).or_else(|| self.fallback())
+    }
+
+    fn named(&self, sni: Option<&str>, local: IpAddr) -> Option<Identity> {
+        match sni {
+            Some(name) => self.known(name),
+            None => self.known(&local.to_canonical().to_string()),
+        }
+    }
+
+    fn fallback(&self) -> Option<Identity> {
+        self.keyring.fallback().and_then(Identity::of)
     }
 
     fn known(&self, name: &str) -> Option<Identity> {

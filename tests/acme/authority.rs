@@ -17,6 +17,8 @@ pub(crate) struct Authority {
     pub(crate) challenges: Arc<Challenges>,
     /// Where the answers to names are set.
     names: Option<u16>,
+    /// Where it asks for names itself.
+    pub(crate) dns: u16,
     pub(crate) folder: TempDir,
     _programs: Vec<Program>,
     pub(crate) front: Front,
@@ -102,6 +104,7 @@ impl Authority {
             directory: Directory::start(loopback(port), &certificate, &key),
             challenges,
             names,
+            dns,
             folder,
             _programs: programs,
             front,

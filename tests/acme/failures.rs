@@ -222,3 +222,25 @@ fn nothing_that_is_logged_in_whatever_detail_holds_a_secret() {
     let key = account["credentials"]["key_pkcs8"].as_str().unwrap();
     assert!(key.len() > 100 && !text.contains(&key[40..]));
 }
+
+#[test]
+fn a_certificate_that_the_folder_does_not_take_serves_and_is_kept_later() {
+    let authority = Authority::start();
+    let gate = authority.directory.hold();
+    let ours = Ours::start(&authority, A);
+    let inner = std::fs::read_dir(folder(&authority)).unwrap();
+    let always = inner.last().unwrap().unwrap().path().join("always");
+    // In the way of the file that is written first.
+    let obstacle = always.join("a.ours.test.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    drop(gate);
+    ours.certificate("a.ours.test");
+    let file = always.join("a.ours.test.pem");
+    assert!(!file.exists());
+    std::fs::remove_dir(&obstacle).unwrap();
+    eventually("the file is there", || file.exists().then_some(()));
+    ours.stop();
+    let again = Ours::start(&authority, A);
+    assert!(again.keyring.find("a.ours.test").is_some());
+    assert_eq!(authority.directory.asked("order-plz"), 1);
+}

@@ -9,6 +9,7 @@
 
 mod authority;
 mod challenges;
+mod custom_domains;
 mod directory;
 mod end_to_end;
 mod failures;
@@ -18,3 +19,4 @@ mod on_demand;
 mod ours;
 mod renewal;
 mod running;
+mod whole;

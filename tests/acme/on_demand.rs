@@ -1,7 +1,8 @@
 //! Certificates for names that the platform knows, at the first handshake.
 
 use crate::authority::Authority;
-use crate::ours::Ours;
+use crate::directory::Refusal;
+use crate::ours::{Ours, PANICS};
 use crate::running::eventually;
 
 const ON_DEMAND: &str = "on_demand = true\nnames = ['a.ours.test']";
@@ -110,4 +111,43 @@ fn only_so_many_certificates_are_kept() {
     assert!(ours.handshake("n1.ours.test", "192.0.2.1").is_some());
     assert!(ours.handshake("n2.ours.test", "192.0.2.1").is_none());
     assert!(ours.handshake("n1.ours.test", "192.0.2.1").is_some());
+}
+
+#[test]
+fn a_name_that_is_ordered_anyhow_is_ordered_once() {
+    let authority = Authority::start();
+    let gate = authority.directory.hold();
+    let ours = Ours::start(&authority, ON_DEMAND);
+    eventually("an order", || {
+        (authority.directory.asked("order-plz") == 1).then_some(())
+    });
+    let wait = ours.ask("a.ours.test", "192.0.2.1").unwrap();
+    drop(gate);
+    wait.blocking_recv().unwrap();
+    assert!(ours.keyring.find("a.ours.test").is_some());
+    assert!(ours.handshake("b.ours.test", "192.0.2.1").is_some());
+    assert_eq!(authority.directory.asked("order-plz"), 2);
+}
+
+#[test]
+fn after_a_panic_of_what_orders_it_goes_on_without_what_made_it_panic() {
+    let authority = Authority::start();
+    let ours = Ours::start(&authority, ON_DEMAND);
+    let before = ours.certificate("a.ours.test");
+    assert!(ours.handshake(PANICS, "192.0.2.1").is_none());
+    assert_eq!(ours.panics(), 1);
+    assert!(ours.handshake("new.ours.test", "192.0.2.2").is_some());
+    let served = ours.keyring.find("a.ours.test").unwrap();
+    assert!(served.is_same(&before), "nothing is ordered anew");
+    assert_eq!(authority.directory.asked("order-plz"), 2);
+}
+
+#[test]
+fn a_name_whose_order_was_refused_for_now_may_be_had_on_demand() {
+    let authority = Authority::start();
+    authority.directory.refuse([Refusal::Limited(3600)]);
+    let ours = Ours::start(&authority, ON_DEMAND);
+    eventually("a failure", || (ours.orders("failed") == 1).then_some(()));
+    assert!(ours.handshake("a.ours.test", "192.0.2.1").is_some());
+    assert_eq!(authority.directory.asked("order-plz"), 2);
 }

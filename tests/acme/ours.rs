@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -33,10 +34,15 @@ pub(crate) struct Ours {
 /// Every name below this is known.
 pub(crate) const OURS: &str = ".ours.test";
 
-struct BelowOurs;
+/// Who is asked about this name twice, panics: after its handshake, what orders asks.
+pub(crate) const PANICS: &str = "panics.ours.test";
+
+#[derive(Default)]
+struct BelowOurs(AtomicBool);
 
 impl Known for BelowOurs {
     fn is_known(&self, name: &str) -> bool {
+        assert!(name != PANICS || !self.0.swap(true, Ordering::Relaxed));
         name.ends_with(OURS)
     }
 }
@@ -82,7 +88,7 @@ impl Ours {
         let (opened, open) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             let names = config.names_for(&Hosts::default());
-            let known = Arc::new(BelowOurs);
+            let known = Arc::new(BelowOurs::default());
             let acme = Acme::open(config, &folder, names, &secrets, shared, known).unwrap();
             opened.send(acme.on_demand()).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -115,25 +121,38 @@ impl Ours {
 
     /// How many orders ended like this.
     pub(crate) fn orders(&self, result: &str) -> usize {
+        self.series(&format!(
+            "m3o_ingress_acme_orders_total{{result=\"{result}\"}}"
+        ))
+    }
+
+    fn series(&self, series: &str) -> usize {
         let text = String::from_utf8(self.metrics.to_text()).unwrap();
-        let series = format!("m3o_ingress_acme_orders_total{{result=\"{result}\"}} ");
-        let line = text.lines().find_map(|line| line.strip_prefix(&*series));
-        line.unwrap().parse().unwrap()
+        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+        text.lines().find_map(value).unwrap()
     }
 
     /// A handshake of `peer` for `name`; waits for what becomes of it.
     pub(crate) fn handshake(&self, name: &str, peer: &str) -> Option<Arc<Certificate>> {
-        let peer: IpAddr = peer.parse().unwrap();
         if let Some(found) = self.keyring.find(name) {
             return Some(found);
         }
+        let _ended = self.ask(name, peer)?.blocking_recv();
+        self.keyring.find(name)
+    }
+
+    /// What a handshake of `peer` for `name` waits for, where it has to.
+    pub(crate) fn ask(&self, name: &str, peer: &str) -> Option<oneshot::Receiver<()>> {
+        let peer: IpAddr = peer.parse().unwrap();
         match self.on_demand.as_ref()?.ask(name, peer) {
             Asked::Unknown => None,
-            Asked::Wait(wait) => {
-                let _ended = wait.blocking_recv();
-                self.keyring.find(name)
-            }
+            Asked::Wait(wait) => Some(wait),
         }
+    }
+
+    /// How many panics were met.
+    pub(crate) fn panics(&self) -> usize {
+        self.series("m3o_ingress_panics_total")
     }
 
     /// Says that it is to stop, and waits for that.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 
 use m3o_ingress::config::Config;
+use m3o_ingress::proxy::https::Rule;
 use serde_json::{Value, json};
 
 use crate::harness::backend::{ok, response};
@@ -255,6 +256,31 @@ fn a_domain_that_leads_here_proves_itself_unless_two_apps_claim_it() {
         names.asked("_m3o-challenge.both.example") > before + 1
     });
     assert_eq!(said(&ingress, "both.example", "/"), Err(404));
+}
+
+#[test]
+fn a_domain_that_leads_here_proves_itself_also_where_all_others_are_sent_to_https() {
+    let names = TestNames::new();
+    names.add_address("shop.example", LOOPBACK);
+    let backend = TestBackend::answering(ok("blog"));
+    let ingress = ingress(&names, |config| {
+        config.dev = true;
+        public_port(config, 80);
+        config.https.redirect = true;
+        // The API is called over plain HTTP here.
+        let rule = Rule {
+            redirect: Some(false),
+            ..Rule::default()
+        };
+        config
+            .https
+            .domains
+            .insert("localhost".parse().unwrap(), rule);
+    });
+    ingress.run_app("blog", &backend.url());
+    claim(&ingress, "blog", &["shop.example"]);
+    eventually("the domain is verified", || is_verified(&ingress, "blog"));
+    assert_eq!(said(&ingress, "shop.example", "/"), Err(308));
 }
 
 #[test]

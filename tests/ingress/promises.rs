@@ -474,6 +474,9 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_peer_and_all_together_cause_only_so_many_orders",
             "a_name_that_a_wildcard_covers_is_not_ordered",
             "a_name_that_cannot_be_proven_is_not_ordered_at_each_handshake",
+            "a_proven_domain_gets_its_certificate_at_the_first_handshake_and_no_other_name_does",
+            "a_name_that_is_ordered_anyhow_is_ordered_once",
+            "whoever_has_left_keeps_nobody_from_waiting",
         ],
     ),
     (
@@ -482,6 +485,8 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_failed_order_leaves_what_is_served_and_its_pauses_grow",
             "a_directory_that_is_down_is_asked_again_until_it_is_there",
             "an_authority_that_asks_us_to_wait_is_not_asked_before",
+            "a_certificate_that_the_folder_does_not_take_serves_and_is_kept_later",
+            "after_a_panic_of_what_orders_it_goes_on_without_what_made_it_panic",
         ],
     ),
     ("clock steps", &["a_deadline_ends_what_takes_longer"]),

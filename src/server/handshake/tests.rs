@@ -104,6 +104,29 @@ async fn an_authority_sees_the_certificate_that_it_looks_for_and_nothing_else() 
     assert_eq!(served.unwrap_err().outcome(), Handshake::NoProtocol);
 }
 
+#[test]
+fn a_name_is_looked_for_in_lower_case_and_without_the_dot_at_its_end() {
+    for (sent, name) in [
+        ("Blog.M3O.app", "blog.m3o.app"),
+        ("blog.m3o.app.", "blog.m3o.app"),
+        ("blog.m3o.app..", "blog.m3o.app."),
+    ] {
+        assert_eq!(&*canonical(sent), name);
+    }
+}
+
+#[tokio::test]
+async fn an_authority_that_looks_for_the_proof_of_another_causes_no_order() {
+    let slow = Arc::new(Slow::default());
+    let identities = identities(Some(Arc::clone(&slow) as Arc<dyn OnDemand>));
+    let terms = Terms::new(identities).unwrap();
+    let (_, roots) = certificate("new.test");
+    let (served, seen) = both(&terms, PATIENCE, roots, &[CHALLENGE], "new.test").await;
+    assert!(seen.is_err());
+    assert_eq!(served.unwrap_err().outcome(), Handshake::UnknownName);
+    assert!(slow.0.lock().unwrap().is_empty());
+}
+
 /// Takes every question, and never answers one by itself.
 #[derive(Debug, Default)]
 struct Slow(Mutex<Vec<oneshot::Sender<()>>>);

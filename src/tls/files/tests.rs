@@ -182,3 +182,37 @@ fn a_pair_that_was_taken_for_its_names_is_checked_later() {
     let (label, bad) = folder.problems().next().unwrap();
     assert_eq!((label, bad), ("bad", &BadFiles::Pair(BadPair::Mismatch)));
 }
+
+#[test]
+fn a_pipe_is_no_pair_and_keeps_nobody_waiting() {
+    let place = Place::new();
+    place.pair("a", "a.test");
+    let (_, key) = pair("b.test");
+    place.write("b.key", &key);
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, place.file("b.crt"), mode).unwrap();
+    let mut folder = place.folder();
+    assert!(folder.watch());
+    check(&folder, &["a.test"]);
+    let (label, bad) = folder.problems().next().unwrap();
+    assert_eq!(label, "b");
+    assert!(bad.to_string().contains("it is no file"), "{bad}");
+}
+
+#[test]
+fn a_folder_that_never_was_there_is_no_trouble_and_one_that_is_gone_is() {
+    let place = Place::new();
+    let path = place.file("later");
+    let mut folder = Folder::new(&path);
+    assert!(!folder.watch());
+    assert_eq!(folder.unlisted, None);
+    fs::create_dir(&path).unwrap();
+    let (chain, key) = pair("a.test");
+    place.write("later/a.crt", &chain);
+    place.write("later/a.key", &key);
+    assert!(folder.watch());
+    fs::remove_dir_all(&path).unwrap();
+    assert!(!folder.watch());
+    assert!(folder.unlisted.is_some());
+    check(&folder, &["a.test"]);
+}
