@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,34 +20,34 @@ use crate::mail::Mailbox;
 use crate::platform;
 use crate::platform::demo::{DemoApp, DemoFunction};
 use crate::pool::{self, Dialer, Guard, Pool, PoolLimits};
+use crate::proxy::Settings;
 use crate::proxy::https::Https;
-use crate::proxy::{Proxy, Settings};
 use crate::resolve::Cache;
 use crate::server::connection::ConnectionSettings;
 use crate::server::descriptors;
 use crate::server::door::Guests;
 use crate::server::listener::{self, Listeners};
 use crate::server::permits::Permits;
-use crate::server::pressure::Pressure;
 use crate::server::shutdown::{Stage, Stop, stop_signal};
 use crate::server::worker::Worker;
 use crate::telemetry::exchange::Telemetry;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::serving::Serving;
-use crate::tls::challenges::Challenges;
-use crate::upstream::{self, Upstream};
+use crate::upstream;
 use crate::wire::Handler;
 use api::Api;
 pub use certificates::BadCertificates;
 use certificates::Certificates;
 use demo::Demo;
 use ending::{drained, flatten, join};
+use parts::Parts;
 
 mod api;
 mod certificates;
 mod demo;
 mod ending;
+mod parts;
 
 /// What the configuration names but does not hold.
 #[derive(Debug, Clone, Default)]
@@ -439,37 +438,6 @@ const SIDE_DRAIN: Duration = Duration::from_secs(1);
 
 /// Before what panicked beside the workers begins anew.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
-
-/// What every worker builds its own proxy from.
-#[derive(Debug, Clone)]
-struct Parts {
-    settings: Arc<Settings>,
-    telemetry: Arc<Telemetry>,
-    cache: Arc<Cache>,
-    challenges: Arc<Challenges>,
-    dialer: Dialer,
-    pool: PoolLimits,
-    api: Api,
-}
-
-impl Parts {
-    /// On the worker's own thread.
-    fn build(self, tasks: &TaskTracker, pressure: &Rc<Pressure>) -> Proxy {
-        let metrics = Arc::clone(&self.telemetry.metrics);
-        let pool = Pool::new(self.dialer, self.pool, metrics);
-        let upstream = Upstream::new(self.api.into_via(), pool.clone(), tasks.clone());
-        Proxy::new(
-            self.settings,
-            self.telemetry,
-            self.cache,
-            upstream,
-            pool,
-            tasks.clone(),
-            Rc::clone(pressure),
-        )
-        .proving(self.challenges)
-    }
-}
 
 /// As many as configured, else one a core that this process may run on.
 fn worker_count(configured: usize) -> usize {

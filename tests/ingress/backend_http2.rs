@@ -11,11 +11,13 @@ use http::{HeaderMap, HeaderValue, Response};
 use m3o_ingress::config::Config;
 use tokio::time::Instant;
 
-use crate::harness::http2_backend::{
-    Asked, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, Http2Backend, Offers, PING,
-    RST_STREAM, frame, greet, head, next_request,
+use crate::harness::http2::{
+    self, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, frame,
 };
-use crate::harness::{Caller, Gate, TestApi, TestIngress, eventually};
+use crate::harness::http2_backend::{
+    Asked, Frames, Http2Backend, Offers, greet, head, next_request,
+};
+use crate::harness::{Caller, Gate, TestApi, TestIngress, eventually, settles};
 
 const BLOG: &str = "blog.m3o.app";
 
@@ -42,19 +44,6 @@ fn get(ingress: &TestIngress, target: &str) -> Caller {
     let mut caller = ingress.caller();
     caller.send(format!("GET {target} HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
     caller
-}
-
-/// Waits until the counter has not moved for a while, and gives its value.
-fn settles(counter: &AtomicUsize) -> usize {
-    let mut last = (usize::MAX, Instant::now());
-    eventually("nothing moves any more", || {
-        let now = counter.load(Ordering::SeqCst);
-        if now != last.0 {
-            last = (now, Instant::now());
-        }
-        last.1.elapsed() > Duration::from_millis(300)
-    });
-    last.0
 }
 
 #[test]
@@ -111,6 +100,39 @@ fn trailers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         map.insert(*name, HeaderValue::from_static(value));
     }
     map
+}
+
+#[test]
+fn trailers_pass_behind_a_body_whose_length_was_said() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let frames = Frames::scripted(move |stream, _| {
+        let Some(id) = greet(stream) else { return };
+        let begun = [
+            frame(HEADERS, END_HEADERS, id, &head(&[("content-length", "5")])),
+            frame(DATA, 0, id, b"hello"),
+        ];
+        stream.write_all(&begun.concat()).unwrap();
+        held.wait();
+        let block = http2::block(&[("grpc-status", "0")]);
+        let flags = END_HEADERS | END_STREAM;
+        stream
+            .write_all(&frame(HEADERS, flags, id, &block))
+            .unwrap();
+        while next_request(stream).is_some() {}
+    });
+    let (_api, ingress) = before(&frames.url());
+    let trailers = http2::run(async {
+        let client = http2::connect(ingress.address).await;
+        let mut client = client.ready().await.unwrap();
+        let (response, _) = client.send_request(http2::get(BLOG, "/"), true).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "hello");
+        // All of it is with the client, and what comes behind it is not yet.
+        gate.open();
+        body.trailers().await.unwrap()
+    });
+    assert_eq!(trailers.unwrap()["grpc-status"], "0");
 }
 
 #[test]

@@ -106,7 +106,10 @@ fn every_line_of_the_table_works_when_it_is_pasted_or_clicked() {
     );
     let live = table.line("health").replace("readyz", "livez");
     check_status(&open(&live), "200");
-    ingress.stop();
+    let written = ingress.stop();
+    for level in ["ERROR", "WARN"] {
+        assert!(!written.contains(level), "{written}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{BLOG, scripted};
 use crate::harness::backend::ok;
 use crate::harness::caller::timed_out;
-use crate::harness::{Gate, eventually};
+use crate::harness::{Gate, eventually, settles};
 
 #[test]
 fn server_sent_events_arrive_one_by_one() {
@@ -157,19 +157,6 @@ fn system_buffers() -> usize {
         limits.split_whitespace().last().unwrap().parse().unwrap()
     };
     largest("tcp_rmem") + largest("tcp_wmem") + (2 << 20)
-}
-
-/// The value that a counter no longer leaves.
-fn settles(counter: &AtomicUsize) -> usize {
-    let mut last = (usize::MAX, Instant::now());
-    eventually("nothing moves any more", || {
-        let now = counter.load(Ordering::SeqCst);
-        if now != last.0 {
-            last = (now, Instant::now());
-        }
-        last.1.elapsed() > Duration::from_millis(300)
-    });
-    last.0
 }
 
 #[test]

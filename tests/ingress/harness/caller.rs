@@ -74,14 +74,7 @@ impl Caller {
     }
 
     fn try_reply_to(&mut self, method: &str) -> io::Result<Reply> {
-        let head = self.try_head()?;
-        let framing = Framing::of_response(&head, method);
-        let (body, trailers) = self.reader.body(framing)?;
-        Ok(Reply {
-            head,
-            body,
-            trailers,
-        })
+        self.reader.reply(method)
     }
 
     /// The next head alone; its body is then read piece by piece.

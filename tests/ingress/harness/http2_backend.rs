@@ -19,6 +19,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::PATIENCE;
 use super::backend::certified;
+use super::http2::{ACK, HEADERS, SETTINGS, block, frame};
 
 /// A server of HTTP/2 on loopback, with a script that answers each request.
 pub(crate) struct Http2Backend {
@@ -332,35 +333,9 @@ impl Frames {
     }
 }
 
-pub(crate) const DATA: u8 = 0;
-pub(crate) const HEADERS: u8 = 1;
-pub(crate) const RST_STREAM: u8 = 3;
-pub(crate) const SETTINGS: u8 = 4;
-pub(crate) const PING: u8 = 6;
-pub(crate) const GOAWAY: u8 = 7;
-
-pub(crate) const END_STREAM: u8 = 1;
-pub(crate) const END_HEADERS: u8 = 4;
-
-/// One frame.
-pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
 /// `:status: 200` and these fields.
 pub(crate) fn head(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = vec![0x88];
-    for (name, value) in fields {
-        block.extend([0, u8::try_from(name.len()).unwrap()]);
-        block.extend(name.bytes());
-        block.push(u8::try_from(value.len()).unwrap());
-        block.extend(value.bytes());
-    }
-    block
+    [vec![0x88], block(fields)].concat()
 }
 
 /// Says hello, and waits for the first request, whose stream it gives.
@@ -380,7 +355,7 @@ pub(crate) fn next_request(stream: &mut std::net::TcpStream) -> Option<u32> {
         let mut payload = vec![0; usize::try_from(length).unwrap()];
         stream.read_exact(&mut payload).ok()?;
         if header[3] == SETTINGS && header[4] == 0 {
-            stream.write_all(&frame(SETTINGS, 1, 0, &[])).ok()?;
+            stream.write_all(&frame(SETTINGS, ACK, 0, &[])).ok()?;
         }
         if header[3] == HEADERS {
             return Some(u32::from_be_bytes([

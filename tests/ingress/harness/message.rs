@@ -222,6 +222,18 @@ impl<S: Read> Reader<S> {
         Ok((body, Vec::new()))
     }
 
+    /// The whole answer to a request by `method`.
+    pub(crate) fn reply(&mut self, method: &str) -> io::Result<Reply> {
+        let head = self.head()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let framing = Framing::of_response(&head, method);
+        let (body, trailers) = self.body(framing)?;
+        Ok(Reply {
+            head,
+            body,
+            trailers,
+        })
+    }
+
     /// The next chunk; `None` after the last one, with the trailers still to be read.
     pub(crate) fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         let line = self.line()?;

@@ -1,5 +1,6 @@
 //! What the tests share: an ingress, a caller, a backend, an API, and waiting for a fact.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -34,6 +35,20 @@ pub(crate) fn eventually(what: &str, mut fact: impl FnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "it never came true: {what}");
         std::thread::park_timeout(Duration::from_millis(2));
     }
+}
+
+/// Waits until `counter` has not moved for a while, and gives its value.
+#[track_caller]
+pub(crate) fn settles(counter: &AtomicUsize) -> usize {
+    let mut last = (usize::MAX, Instant::now());
+    eventually("nothing moves any more", || {
+        let now = counter.load(Ordering::SeqCst);
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        last.1.elapsed() > Duration::from_millis(300)
+    });
+    last.0
 }
 
 /// A door between threads: closed until opened, and then open for ever.

@@ -12,7 +12,7 @@ use rustls::{
 };
 
 use super::PATIENCE;
-use super::message::{Framing, Reader, Reply};
+use super::message::{Reader, Reply};
 
 /// An authority, and the folder of what it signed.
 pub(crate) struct Authority {
@@ -134,15 +134,7 @@ impl SecureCaller {
 
     pub(crate) fn try_get(&mut self, host: &str, target: &str) -> io::Result<Reply> {
         self.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"))?;
-        let head = self.reader.head()?;
-        let head = head.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let framing = Framing::of_response(&head, "GET");
-        let (body, trailers) = self.reader.body(framing)?;
-        Ok(Reply {
-            head,
-            body,
-            trailers,
-        })
+        self.reader.reply("GET")
     }
 
     #[track_caller]

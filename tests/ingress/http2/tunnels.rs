@@ -15,14 +15,19 @@ use crate::harness::http2::{
 };
 use crate::harness::{Answering, TestIngress, eventually};
 
-/// Answers a handshake as it must be, and then says everything again.
-fn echo(answering: &mut Answering) {
+/// Answers a handshake as it must be.
+fn accept_their_key(answering: &mut Answering) {
     let key = answering
         .head
         .field("Sec-WebSocket-Key")
         .unwrap()
         .to_owned();
     accept(answering, &derive_accept_key(key.as_bytes()));
+}
+
+/// Answers a handshake as it must be, and then says everything again.
+fn echo(answering: &mut Answering) {
+    accept_their_key(answering);
     loop {
         let bytes = answering.some();
         if bytes.is_empty() {
@@ -231,12 +236,7 @@ fn each_end_of_a_tunnel_over_http2_takes_the_other_along() {
 }
 
 fn echo_once(answering: &mut Answering) {
-    let key = answering
-        .head
-        .field("Sec-WebSocket-Key")
-        .unwrap()
-        .to_owned();
-    accept(answering, &derive_accept_key(key.as_bytes()));
+    accept_their_key(answering);
     let bytes = answering.some();
     answering.write(&bytes);
     answering.close();
