@@ -35,12 +35,18 @@ pub(super) struct Gate {
 
 struct State {
     /// The names that are being ordered, and who waits for each.
-    waiting: HashMap<Name, Vec<oneshot::Sender<()>>>,
+    waiting: HashMap<Name, Vec<Waiter>>,
     waiters: usize,
     peers: Buckets<IpAddr>,
     all: Bucket,
     /// The names whose order failed.
     failed: HashMap<Name, Rest>,
+}
+
+/// One handshake that waits.
+struct Waiter {
+    from: IpAddr,
+    word: oneshot::Sender<()>,
 }
 
 /// Until when a name is not ordered again.
@@ -133,7 +139,7 @@ impl Gate {
         if !state.all.take(self.overall, now) {
             return false;
         }
-        let peer_may = state.peers.take(network(peer), self.per_peer, now);
+        let peer_may = state.peers.take(peer, self.per_peer, now);
         if !peer_may || self.questions.try_send(name.clone()).is_err() {
             state.all.give_back(self.overall);
             return false;
@@ -143,22 +149,25 @@ impl Gate {
 }
 
 impl State {
-    /// Whether there is no room for one more who waits. Whoever has left makes room.
-    fn is_full(&mut self, most: usize) -> bool {
-        if self.waiters >= most {
+    /// Whether there is no room for one more of `from` among `most` who wait: one network has no more
+    /// than half of it. Whoever has left makes room.
+    fn is_full(&mut self, most: usize, from: IpAddr) -> bool {
+        if self.waiters >= most.div_ceil(2) {
             for waiters in self.waiting.values_mut() {
-                waiters.retain(|waiter| !waiter.is_closed());
+                waiters.retain(|waiter| !waiter.word.is_closed());
             }
             self.waiters = self.waiting.values().map(Vec::len).sum();
         }
-        self.waiters >= most
+        let own = self.waiting.values().flatten();
+        let own = own.filter(|waiter| waiter.from == from).count();
+        self.waiters >= most || own >= most.div_ceil(2)
     }
 
     fn release(&mut self, name: &Name) {
         if let Some(waiters) = self.waiting.remove(name) {
             self.waiters -= waiters.len();
             for waiter in waiters {
-                let _left = waiter.send(());
+                let _left = waiter.word.send(());
             }
         }
     }
@@ -172,20 +181,21 @@ impl OnDemand for Gate {
         let Ok(name) = Name::parse(name) else {
             return Asked::Unknown;
         };
-        let now = Instant::now();
+        let (now, from) = (Instant::now(), network(peer));
         let mut state = self.state();
         let rests = state.failed.get(&name).is_some_and(|rest| rest.until > now);
         if rests || name.is_wildcard() {
             return Asked::Unknown;
         }
         let is_new = !state.waiting.contains_key(&name);
-        let full = state.is_full(self.most_waiting);
-        if full || (is_new && !self.admit(&mut state, &name, peer, now)) {
+        let full = state.is_full(self.most_waiting, from);
+        if full || (is_new && !self.admit(&mut state, &name, from, now)) {
             self.metrics.acme.ended(Order::Limited);
             return Asked::Unknown;
         }
-        let (waiter, wait) = oneshot::channel();
-        state.waiting.entry(name).or_default().push(waiter);
+        let (word, wait) = oneshot::channel();
+        let waiters = state.waiting.entry(name).or_default();
+        waiters.push(Waiter { from, word });
         state.waiters += 1;
         Asked::Wait(wait)
     }
@@ -309,9 +319,13 @@ mod tests {
     async fn only_so_many_wait() {
         let (gate, mut names, _) = gate("on_demand_waiting = 2");
         let first = ask(&gate, "a.ours.test", "192.0.2.1").unwrap();
-        let _second = ask(&gate, "a.ours.test", "192.0.2.1").unwrap();
-        assert!(ask(&gate, "a.ours.test", "192.0.2.1").is_none());
-        assert!(ask(&gate, "b.ours.test", "192.0.2.1").is_none());
+        assert!(
+            ask(&gate, "a.ours.test", "192.0.2.1").is_none(),
+            "half of it is for others"
+        );
+        let _second = ask(&gate, "a.ours.test", "192.0.2.2").unwrap();
+        assert!(ask(&gate, "a.ours.test", "192.0.2.3").is_none());
+        assert!(ask(&gate, "b.ours.test", "192.0.2.3").is_none());
         gate.issued(&names.try_recv().unwrap());
         first.await.unwrap();
         assert!(ask(&gate, "b.ours.test", "192.0.2.1").is_some());
