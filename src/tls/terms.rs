@@ -13,8 +13,8 @@ use super::provider;
 /// HTTP/2, as both sides agree on it over TLS (RFC 9113, 3.2).
 pub const HTTP2: &[u8] = b"h2";
 
-/// The protocols that we speak over TLS, the preferred one first (RFC 7301, 3).
-const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
+/// The protocols that we speak over TLS, the preferred one first (RFC 7301, 3 and 6).
+const PROTOCOLS: [&[u8]; 3] = [HTTP2, b"http/1.1", b"http/1.0"];
 
 /// The protocol of an authority that checks whether a name is ours (RFC 8737, 3).
 pub const CHALLENGE: &[u8] = b"acme-tls/1";
