@@ -49,7 +49,12 @@ fn a_browser_keeps_what_it_has_open_while_certificates_are_swapped() {
     ";
     let ingress = Ingress::start(run_command(folder.path(), config).env("M3O_PLATFORM_KEY", "dev"));
     judge("swaps", &ingress, &[&authority, &certs, &prepared]);
-    ingress.stop();
+    let text = ingress.stop();
+    for path in ["/echo", "/events"] {
+        let line = text.lines().find(|line| line.contains(path));
+        let version = r#""network.protocol.version":"2""#;
+        assert!(line.is_some_and(|line| line.contains(version)), "{text}");
+    }
 }
 
 /// An authority, and pairs of it for the same names, each with its own name for a subject.
