@@ -23,16 +23,13 @@ pub(super) fn dev(flags: &DevFlags, log: &LogFlags) -> Result<(), Failure> {
         Some(folder) => folder.clone(),
         None => data_folder(&Environment::of_this_process()).ok_or(Failure::NoDataFolder)?,
     };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&data)
-        .map_err(|error| Failure::DataFolder(data.clone(), error))?;
+    make(&data)?;
     let mut config = Config::dev(flags.http, flags.https, flags.admin, &data);
     if flags.ca {
         return print_authority(&config, &data);
     }
     log.apply(&mut config);
+    make(&config.tls.certs)?;
     let secrets = Secrets {
         platform_key: Some(Secret::new(KEY)),
         ..Secrets::default()
@@ -46,6 +43,15 @@ pub(super) fn dev(flags: &DevFlags, log: &LogFlags) -> Result<(), Failure> {
         // Whoever closed the output does not want to read it; the ingress serves all the same.
         let _ = what_to_open(&mut io::stdout(), &bound, &data, &new_link());
     })
+}
+
+/// Makes a folder that nobody else reads, where there is none.
+fn make(folder: &Path) -> Result<(), Failure> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| Failure::DataFolder(folder.to_owned(), error))
 }
 
 /// Says where the certificate is that clients are to trust.

@@ -68,7 +68,7 @@ pub(super) struct Sources {
 struct Local {
     authority: Authority,
     names: Vec<String>,
-    current: Arc<Certificate>,
+    current: Vec<Arc<Certificate>>,
 }
 
 /// Why HTTPS cannot be served.
@@ -160,7 +160,7 @@ impl Certificates {
             .map(|folder| Local::open(folder, config))
             .transpose()?;
         if let Some(local) = &local {
-            keyring.put(Source::Local, vec![Arc::clone(&local.current)]);
+            keyring.put(Source::Local, local.current.clone());
         }
         let mut folder = Folder::new(&tls.certs);
         let unlisted = folder.scan(Depth::Names).err();
@@ -320,7 +320,7 @@ impl Local {
         if let Some(notice) = authority.notice() {
             tracing::warn!("{notice}");
         }
-        let current = Arc::new(authority.issue(&names)?);
+        let current = authority.issue(&names)?;
         Ok(Self {
             authority,
             names,
@@ -331,13 +331,15 @@ impl Local {
     async fn keep_lasting(mut self, keyring: &Keyring) {
         loop {
             tokio::time::sleep(HOUR).await;
-            if !local::is_due(self.current.not_after(), Timestamp::now()) {
+            let now = Timestamp::now();
+            let mut current = self.current.iter();
+            if !current.any(|certificate| local::is_due(certificate.not_after(), now)) {
                 continue;
             }
             match self.authority.issue(&self.names) {
                 Ok(new) => {
-                    self.current = Arc::new(new);
-                    keyring.put(Source::Local, vec![Arc::clone(&self.current)]);
+                    self.current = new;
+                    keyring.put(Source::Local, self.current.clone());
                 }
                 Err(error) => tracing::error!(%error, "no new certificate of the local authority"),
             }

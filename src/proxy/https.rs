@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::hosts::HostName;
 use crate::units;
 use crate::wire::peer::ListenerId;
-use crate::wire::{Body, Response, Scheme};
+use crate::wire::{Body, Peer, Response, Scheme};
 
 /// `[https]`: what holds everywhere, for the names of a domain, and for what came in by a listener.
 ///
@@ -234,9 +234,7 @@ impl Https {
         scheme: Scheme,
         path: &str,
     ) -> Demand<'_> {
-        let domain = names_above(host.name()).find_map(|name| self.domains.get(name));
-        let policies = domain.unwrap_or(&self.listeners);
-        match (policies.get(usize::from(listener.0)), scheme) {
+        match (self.policy(host.name(), listener), scheme) {
             (Some(policy), Scheme::Http) if policy.redirect && !path.starts_with(ACME) => {
                 Demand::Redirect
             }
@@ -246,6 +244,19 @@ impl Https {
                 .map_or(Demand::Nothing, Demand::Promise),
             _ => Demand::Nothing,
         }
+    }
+
+    /// What goes with an answer to something that names no host: what the one of the handshake asks for.
+    pub(super) fn promise(&self, peer: &Peer) -> Option<&HeaderValue> {
+        let secured = peer.secured.as_ref()?;
+        let name = secured.sni.as_deref().unwrap_or_default();
+        self.policy(name, peer.listener)?.promise.as_ref()
+    }
+
+    fn policy(&self, name: &str, listener: ListenerId) -> Option<&Policy> {
+        let domain = names_above(name).find_map(|name| self.domains.get(name));
+        let policies = domain.unwrap_or(&self.listeners);
+        policies.get(usize::from(listener.0))
     }
 
     /// The answer to a request that is to come again over HTTPS: its method and its body are to stay

@@ -177,6 +177,10 @@ impl Handler for Proxy {
         Exchange::refused(&self.telemetry, peer, id, status);
     }
 
+    fn promise(&self, peer: &Peer) -> Option<HeaderValue> {
+        self.settings.https.as_ref()?.promise(peer).cloned()
+    }
+
     fn panicked(&self) {
         self.telemetry.metrics.panics.inc();
     }
@@ -282,13 +286,15 @@ impl Proxy {
     }
 }
 
-/// What becomes of `request` for the scheme that it came by. Without a host it has an error to come.
+/// What becomes of `request` for the scheme that it came by. Without a host it has an error to come, which
+/// goes with what the handshake asks for.
 fn demand<'a>(https: &'a Https, request: &Request, peer: &Peer, trust: Trust) -> Demand<'a> {
+    let by_handshake = || https.promise(peer).map_or(Demand::Nothing, Demand::Promise);
     let Ok(authority) = authority::authority(request) else {
-        return Demand::Nothing;
+        return by_handshake();
     };
     let Ok(host) = authority::host(&authority) else {
-        return Demand::Nothing;
+        return by_handshake();
     };
     let scheme = headers::public_scheme(request.headers(), peer, trust);
     https.demand(&host, peer.listener, scheme, request.uri().path())

@@ -166,7 +166,8 @@ impl<S: Transport + 'static> Connection<'_, S> {
                         Form::Whole
                     };
                     if let Some(mut link) = self.server.into_link() {
-                        refusal::write(&mut link, refusal, form, &id).await;
+                        let promise = handler.promise(self.peer);
+                        refusal::write(&mut link, refusal, form, promise.as_ref(), &id).await;
                         handler.refused(self.peer, refusal.status(), id);
                         linger(link).await;
                     }

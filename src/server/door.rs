@@ -284,7 +284,7 @@ impl<H: Handler + 'static> Door<H> {
     /// Tells whoever speaks plain HTTP to a listener of TLS what is wrong.
     async fn see_off_plain(&self, mut stream: TcpStream, peer: &Peer) {
         let id = RequestId::new();
-        refusal::write(&mut stream, Refusal::Plain, Form::Whole, &id).await;
+        refusal::write(&mut stream, Refusal::Plain, Form::Whole, None, &id).await;
         self.handler.refused(peer, Refusal::Plain.status(), id);
         connection::linger(stream).await;
     }
@@ -335,7 +335,7 @@ impl<H: Handler + 'static> Door<H> {
         let door = Rc::clone(self);
         self.leaving.set(self.leaving.get() + 1);
         self.tasks.spawn_local(async move {
-            refusal::write(&mut stream, Refusal::Full, Form::Whole, &id).await;
+            refusal::write(&mut stream, Refusal::Full, Form::Whole, None, &id).await;
             connection::linger(stream).await;
             door.leaving.set(door.leaving.get() - 1);
         });

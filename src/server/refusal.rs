@@ -37,14 +37,16 @@ pub(super) enum Form {
 /// How long a client may take to accept a few hundred bytes.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Writes the answer and ends the stream. A client that is gone is not waited for.
+/// Writes the answer, with a `promise` of HTTPS, and ends the stream. A client that is gone is not waited
+/// for.
 pub(super) async fn write(
     mut stream: impl AsyncWrite + Unpin,
     refusal: Refusal,
     form: Form,
+    promise: Option<&HeaderValue>,
     id: &RequestId,
 ) {
-    let answer = refusal.to_bytes(form, id);
+    let answer = refusal.to_bytes(form, promise, id);
     let written = async {
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await
@@ -56,7 +58,7 @@ pub(super) async fn write(
 /// Writes the answer as far as the system takes it at once, and closes: for a stream that must not
 /// last.
 pub(super) fn write_at_once(stream: TcpStream, refusal: Refusal, id: &RequestId) {
-    send_at_once(stream, refusal.to_bytes(Form::Whole, id).as_bytes());
+    send_at_once(stream, refusal.to_bytes(Form::Whole, None, id).as_bytes());
 }
 
 /// Sends `answer` as far as the system takes it at once, and closes.
@@ -71,7 +73,7 @@ pub(super) fn send_at_once(mut stream: TcpStream, answer: &[u8]) {
 }
 
 impl Refusal {
-    fn to_bytes(self, form: Form, id: &RequestId) -> String {
+    fn to_bytes(self, form: Form, promise: Option<&HeaderValue>, id: &RequestId) -> String {
         let status = self.status();
         let (code, reason) = (
             status.as_u16(),
@@ -81,6 +83,8 @@ impl Refusal {
             Self::HeadTimedOut | Self::Head(_) | Self::Plain => ("http_request_error", ""),
             Self::Full => ("connection_limit_reached", "retry-after: 1\r\n"),
         };
+        let promise = promise.and_then(|promise| promise.to_str().ok());
+        let promise = promise.map(|promise| format!("strict-transport-security: {promise}\r\n"));
         let body = self.to_json();
         let shown = match form {
             Form::Whole => &body,
@@ -93,15 +97,16 @@ impl Refusal {
              content-length: {length}\r\n\
              x-request-id: {id}\r\n\
              proxy-status: m3o-ingress; error={error}\r\n\
-             {extra}connection: close\r\n\r\n{shown}",
+             {extra}{promise}connection: close\r\n\r\n{shown}",
             date = http_date().to_str().unwrap_or_default(),
             length = body.len(),
             id = id.as_str(),
+            promise = promise.unwrap_or_default(),
         )
     }
 
     /// The same as an answer over a connection that goes on.
-    pub(super) fn to_response(self, id: &RequestId) -> Response {
+    pub(super) fn to_response(self, promise: Option<HeaderValue>, id: &RequestId) -> Response {
         let mut response = Response::new(Body::from(self.to_json()));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
@@ -110,6 +115,9 @@ impl Refusal {
         headers.insert("x-request-id", id.to_header());
         let error = HeaderValue::from_static("m3o-ingress; error=http_request_error");
         headers.insert("proxy-status", error);
+        if let Some(promise) = promise {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, promise);
+        }
         response
     }
 
@@ -155,7 +163,7 @@ mod tests {
 
     #[test]
     fn names_of_fields_are_in_lower_case_as_in_every_other_answer() {
-        let answer = Refusal::Full.to_bytes(Form::HeadAlone, &RequestId::new());
+        let answer = Refusal::Full.to_bytes(Form::HeadAlone, None, &RequestId::new());
         for line in answer.trim_end().lines().skip(1) {
             let (name, _) = line.split_once(": ").unwrap();
             assert_eq!(name, name.to_ascii_lowercase());

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
@@ -118,11 +119,26 @@ impl Authority {
         self.notice.as_deref()
     }
 
-    /// Makes a certificate for `names`, which may be wildcards and addresses.
+    /// Makes certificates for `names`, which may be wildcards and addresses: one for all hosts, and one for
+    /// all addresses.
+    ///
+    /// Clients whose TLS is `BoringSSL`, as that of gRPC is, cannot compare an address with what an
+    /// authority is allowed, and refuse a certificate for hosts that names one too.
     ///
     /// # Errors
     /// When it cannot.
-    pub fn issue(&self, names: &[String]) -> Result<Certificate, BadAuthority> {
+    pub fn issue(&self, names: &[String]) -> Result<Vec<Arc<Certificate>>, BadAuthority> {
+        let is_address = |name: &&String| name.parse::<IpAddr>().is_ok();
+        let (addresses, hosts): (Vec<&String>, Vec<&String>) = names.iter().partition(is_address);
+        [("local", hosts), ("local-addresses", addresses)]
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(label, names)| self.sign(label, names).map(Arc::new))
+            .collect()
+    }
+
+    fn sign(&self, label: &str, names: Vec<&String>) -> Result<Certificate, BadAuthority> {
+        let names: Vec<String> = names.into_iter().cloned().collect();
         let key = KeyPair::generate()?;
         let mut parameters = CertificateParams::new(names)?;
         last(&mut parameters, CERTIFICATE_DAYS);
@@ -136,7 +152,7 @@ impl Authority {
         let chain = parameters.signed_by(&key, &self.issuer)?.pem();
         let key = key.serialize_pem();
         Ok(Certificate::from_pem(
-            "local",
+            label,
             chain.as_bytes(),
             key.as_bytes(),
         )?)
@@ -275,14 +291,24 @@ mod tests {
     fn what_it_issues_covers_its_names_for_a_while() {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::open(folder.path(), &names()).unwrap();
-        let certificate = authority.issue(&names()).unwrap();
-        for name in ["localhost", "blog.app.localhost", "127.0.0.1", "[::1]"] {
-            assert!(certificate.covers(name), "{name}");
+        let issued = authority.issue(&names()).unwrap();
+        let [hosts, addresses] = &issued[..] else {
+            panic!("{issued:?}");
+        };
+        for (certificate, other, name) in [
+            (hosts, addresses, "localhost"),
+            (hosts, addresses, "blog.app.localhost"),
+            (addresses, hosts, "127.0.0.1"),
+            (addresses, hosts, "[::1]"),
+        ] {
+            assert!(certificate.covers(name) && !other.covers(name), "{name}");
         }
         let now = Timestamp::now();
-        assert!(!is_due(certificate.not_after(), now));
-        assert!(!is_due(certificate.not_after(), now + DAY * 55));
-        assert!(is_due(certificate.not_after(), now + DAY * 65));
+        for certificate in issued {
+            assert!(!is_due(certificate.not_after(), now));
+            assert!(!is_due(certificate.not_after(), now + DAY * 55));
+            assert!(is_due(certificate.not_after(), now + DAY * 65));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{self, kx_group};
+use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 
 pub mod certificate;
 pub mod challenges;
@@ -20,6 +20,7 @@ pub mod terms;
 /// The cryptography of connections that clients make to us.
 ///
 /// X25519MLKEM768 comes first: what is recorded today stays secret from the machines of tomorrow.
+/// The ciphers are in the order of Mozilla's recommendation; AES with 128 bits costs least.
 #[must_use]
 pub fn provider() -> &'static Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
@@ -30,6 +31,17 @@ pub fn provider() -> &'static Arc<CryptoProvider> {
                 kx_group::X25519,
                 kx_group::SECP256R1,
                 kx_group::SECP384R1,
+            ],
+            cipher_suites: vec![
+                cipher_suite::TLS13_AES_128_GCM_SHA256,
+                cipher_suite::TLS13_AES_256_GCM_SHA384,
+                cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+                cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+                cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+                cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+                cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+                cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+                cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
             ],
             ..aws_lc_rs::default_provider()
         })

@@ -13,8 +13,8 @@ use super::provider;
 /// HTTP/2, as both sides agree on it over TLS (RFC 9113, 3.2).
 pub const HTTP2: &[u8] = b"h2";
 
-/// The protocols that we speak over TLS, the preferred one first (RFC 7301, 3).
-const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
+/// The protocols that we speak over TLS, the preferred one first (RFC 7301, 3 and 6).
+const PROTOCOLS: [&[u8]; 3] = [HTTP2, b"http/1.1", b"http/1.0"];
 
 /// The protocol of an authority that checks whether a name is ours (RFC 8737, 3).
 pub const CHALLENGE: &[u8] = b"acme-tls/1";
@@ -31,7 +31,8 @@ pub struct Terms {
 
 impl Terms {
     /// TLS 1.2 and 1.3 with sessions that clients keep themselves, sealed by keys that change every
-    /// six hours. No early data (RFC 8470): it could be sent twice.
+    /// six hours. No early data (RFC 8470): it could be sent twice. Of the ciphers that both sides know
+    /// it is the first of ours.
     ///
     /// # Errors
     /// When there is no randomness for the keys of tickets.
@@ -44,6 +45,7 @@ impl Terms {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         config.max_early_data_size = 0;
+        config.ignore_client_order = true;
         Ok(Arc::new(Self { config, identities }))
     }
 
@@ -140,6 +142,7 @@ mod tests {
         // Two periods of the keys: those of this one and of the one before open tickets.
         assert_eq!(terms.config.ticketer.lifetime(), 12 * 60 * 60);
         assert_eq!(terms.config.max_early_data_size, 0);
+        assert!(terms.config.ignore_client_order);
         let first = provider().kx_groups[0].name();
         assert_eq!(first, rustls::NamedGroup::X25519MLKEM768);
     }

@@ -1,6 +1,6 @@
 //! What answers a request.
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 use super::body::Answer;
 use super::{Peer, Request};
@@ -20,6 +20,11 @@ pub trait Handler {
 
     /// Hears of what was no request, or not whole in time, and was answered with `status` under `id`.
     fn refused(&self, _peer: &Peer, _status: StatusCode, _id: RequestId) {}
+
+    /// The `Strict-Transport-Security` of what answers such a thing to this peer.
+    fn promise(&self, _peer: &Peer) -> Option<HeaderValue> {
+        None
+    }
 
     /// Hears of a panic that cost an answer, where the connection it was for goes on.
     fn panicked(&self) {}

@@ -4,6 +4,8 @@ use m3o_ingress::config::Config;
 use m3o_ingress::proxy::https::Rule;
 
 use crate::harness::backend::{ok, response};
+use crate::harness::http2::{ask, get, run};
+use crate::harness::secure::Authority;
 use crate::harness::{Caller, TestApi, TestBackend, TestIngress};
 
 const BLOG: &str = "blog.m3o.app";
@@ -213,4 +215,70 @@ fn a_domain_stands_over_the_listener_that_a_request_came_by() {
     check(second, "other.m3o.app", 308);
     check(first, "hello.m3o.sh", 308);
     check(second, "m3o.sh", 308);
+}
+
+#[test]
+fn every_answer_over_tls_makes_the_promise_once_whichever_version_it_is_of() {
+    let authority = Authority::new();
+    authority.put("ours", &["*.m3o.app", "localhost"]);
+    let own = response(
+        "200 OK",
+        "Strict-Transport-Security: max-age=1\r\n",
+        "hello",
+    );
+    let blog = blog_answering(own, |config| {
+        config.listen.https = vec!["127.0.0.1:0".parse().unwrap()];
+        config.tls.certs = authority.folder().to_owned();
+        only(config);
+    });
+    let secure = blog.ingress.secure();
+    let cases = [
+        (BLOG, "/", 200),
+        ("gone.m3o.app", "/", 404),
+        ("localhost", "/nowhere", 404),
+        ("localhost", "/v1/helloworld/Call", 401),
+        ("other.example", "/", 421),
+    ];
+    let mut caller = authority.clients().connect(secure, BLOG).unwrap();
+    for (host, target, status) in cases {
+        let reply = caller.get(host, target).expect(status);
+        assert_eq!(reply.head.all(PROMISE), ["max-age=31536000"], "{host}");
+    }
+    for broken in ["Host: a\r\nHost: b\r\n", "Host: a b\r\n", "A B: c\r\n"] {
+        let mut caller = authority.clients().connect(secure, BLOG).unwrap();
+        caller
+            .send(format!("GET / HTTP/1.1\r\n{broken}\r\n"))
+            .unwrap();
+        let head = caller.reader.head().unwrap().unwrap();
+        assert_eq!(head.all(PROMISE), ["max-age=31536000"], "{broken}");
+    }
+
+    run(async {
+        let client = authority.http2(secure, BLOG).await;
+        for (host, target, status) in cases {
+            let whole = ask(&client, get(host, target)).await;
+            assert_eq!(whole.status(), status, "{host}");
+            let promised: Vec<_> = whole.head.headers().get_all(PROMISE).iter().collect();
+            assert_eq!(promised, ["max-age=31536000"], "{host}");
+        }
+        let mut many = get(BLOG, "/");
+        for number in 0..200 {
+            many.headers_mut()
+                .append("x-field", number.to_string().parse().unwrap());
+        }
+        let whole = ask(&client, many).await;
+        assert_eq!(whole.status(), 431);
+        assert_eq!(whole.field(PROMISE), Some("max-age=31536000"));
+    });
+
+    let mut plain = blog.ingress.caller();
+    for (host, target, status) in [
+        (BLOG, "/", 308),
+        (BLOG, "/.well-known/acme-challenge/abc", 200),
+    ] {
+        let reply = plain.get(host, target).expect(status);
+        // What the app says itself is its own affair.
+        let ours = reply.head.all(PROMISE).contains(&"max-age=31536000");
+        assert!(!ours, "{target}");
+    }
 }

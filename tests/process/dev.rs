@@ -162,6 +162,18 @@ fn https_works_for_whoever_trusts_the_local_authority() {
 }
 
 #[test]
+fn a_first_start_has_nothing_to_warn_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let new = folder.path().join("new");
+    let ingress = Ingress::start(&mut dev_command(&new));
+    get(ingress.http, "helloworld.app.localhost", "/");
+    let text = ingress.stop();
+    for level in ["WARN", "ERROR"] {
+        assert!(!text.contains(level), "{text}");
+    }
+}
+
+#[test]
 fn the_verification_mail_is_sent_opened_and_spent_once() {
     let folder = tempfile::tempdir().unwrap();
     let ingress = Ingress::dev(folder.path());

@@ -1,10 +1,12 @@
-//! Calls of gRPC to a server that was not written here (grpcio), as a backend at `h2c://`.
+//! Calls of gRPC to a server that was not written here (grpcio), as a backend at `h2c://`: written by hand,
+//! and made by a client of that kind.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Stdio;
 
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 
 use crate::caller::{api, connect};
 use crate::process::{Ingress, Process};
@@ -32,18 +34,57 @@ fn until(socket: &mut TcpStream, end: &str) -> String {
     String::from_utf8(seen).unwrap()
 }
 
-#[test]
-fn a_server_of_grpc_is_called_and_streamed_with_over_h2c() {
+/// A server of grpcio, and its port.
+#[track_caller]
+fn server() -> (Process, u16) {
     let mut python = tools::python();
     python.arg(tools::folder("tests/python/grpcserver.py"));
     // Its input stays open as long as the test.
     let server = Process::spawn(python.stdin(Stdio::piped()));
-    let port: u16 = server.wrote("its port", |text| text.split_once('\n')?.0.parse().ok());
+    let port = server.wrote("its port", |text| text.split_once('\n')?.0.parse().ok());
+    (server, port)
+}
 
+/// Runs an app of `name` at `h2c://`.
+#[track_caller]
+fn run_app(ingress: &Ingress, name: &str, port: u16) {
+    let backend = json!({"name": name, "backend": format!("h2c://127.0.0.1:{port}")});
+    api(ingress.http, "dev", "app/Run", &backend).fine();
+}
+
+#[test]
+fn a_client_of_grpc_does_all_over_https_that_it_does_at_the_server() {
+    let (_server, port) = server();
     let folder = tempfile::tempdir().unwrap();
     let ingress = Ingress::dev(folder.path());
-    let backend = json!({"name": "grpc", "backend": format!("h2c://127.0.0.1:{port}")});
-    api(ingress.http, "dev", "app/Run", &backend).fine();
+    run_app(&ingress, "grpc", port);
+    // A port that is taken, and where nobody listens.
+    let down = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    down.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let taken = down.local_addr().unwrap().as_socket().unwrap();
+    run_app(&ingress, "down", taken.port());
+    for host in ["grpc.app.localhost", "grpc.m3o.app"] {
+        let mut client = tools::python();
+        client
+            .arg(tools::folder("tests/python/grpcclient.py"))
+            .arg(ingress.https_port())
+            .arg(folder.path().join("ca.crt"))
+            .arg(host);
+        let ended = Process::spawn(&mut client).end();
+        let said = ended.text;
+        assert!(ended.status.success(), "{said}");
+        assert!(said.ends_with("all is as expected\n"), "{said}");
+    }
+    ingress.stop();
+}
+
+#[test]
+fn a_server_of_grpc_is_called_and_streamed_with_over_h2c() {
+    let (_server, port) = server();
+    let folder = tempfile::tempdir().unwrap();
+    let ingress = Ingress::dev(folder.path());
+    run_app(&ingress, "grpc", port);
     let call = |method: &str| {
         let mut socket = connect(ingress.http).unwrap();
         let head = format!(

@@ -1,5 +1,5 @@
 //! The program as its user has it: the built binary, its command line, its signals, its files, and
-//! judges that were not written here: curl, nghttp, the official JavaScript client, a mail server.
+//! judges that were not written here: curl, nghttp, the official JavaScript client, a browser, a mail server.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,6 +8,7 @@
 )]
 
 mod balancer;
+mod browser;
 mod caller;
 mod dev;
 mod durability;

@@ -174,6 +174,7 @@ impl Written {
 pub(crate) struct Ingress {
     pub(crate) process: Process,
     pub(crate) http: SocketAddr,
+    pub(crate) https: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
 }
 
@@ -188,20 +189,29 @@ impl Ingress {
     #[track_caller]
     pub(crate) fn start(command: &mut Command) -> Self {
         let process = Process::spawn(command);
-        let (http, admin) = process.wrote("where it serves", |text| {
+        let (http, https, admin) = process.wrote("where it serves", |text| {
             let line = text.lines().find(|line| {
                 line.contains("serving") && line.contains("addresses") && line.contains("workers")
             })?;
+            let (public, _) = line.split_once("admin")?;
             Some((
-                address_after(line, "addresses")?,
+                address_after(public, "addresses")?,
+                address_after(public, "https"),
                 address_after(line, "admin")?,
             ))
         });
         Self {
             process,
             http,
+            https,
             admin,
         }
+    }
+
+    /// The port of HTTPS.
+    #[track_caller]
+    pub(crate) fn https_port(&self) -> String {
+        self.https.unwrap().port().to_string()
     }
 
     /// Ends it as an operator does, and expects that to go well.

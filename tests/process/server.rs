@@ -15,6 +15,7 @@ pub(crate) struct Server {
 pub(crate) struct Arrived {
     /// The request line and the fields.
     pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Server {
@@ -71,5 +72,5 @@ fn arrived(socket: &TcpStream) -> Option<Arrived> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Arrived { head })
+    Some(Arrived { head, body })
 }

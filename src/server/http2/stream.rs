@@ -61,7 +61,8 @@ impl Stream<'_> {
             Err(Bad::TooManyFields) => {
                 let id = RequestId::new();
                 let refusal = Refusal::Head(BadHead::TooManyFields);
-                let _client_gone = self.write(refusal.to_response(&id), by_head).await;
+                let response = refusal.to_response(handler.promise(self.peer), &id);
+                let _client_gone = self.write(response, by_head).await;
                 return handler.refused(self.peer, refusal.status(), id);
             }
         };

@@ -5,11 +5,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use h2::client::SendRequest;
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
 };
+use tokio_rustls::TlsConnector;
 
 use super::PATIENCE;
 use super::message::{Reader, Reply};
@@ -82,6 +85,22 @@ impl Authority {
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         config.enable_early_data = true;
         Clients(Arc::new(config))
+    }
+
+    /// A connection on which both sides agreed to speak HTTP/2.
+    pub(crate) async fn http2(&self, address: SocketAddr, name: &str) -> SendRequest<Bytes> {
+        let Clients(config) = self.clients_of(rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]);
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let connector = TlsConnector::from(config);
+        let stream = connector.connect(name, stream).await.unwrap();
+        let agreed = stream.get_ref().1.alpn_protocol();
+        assert_eq!(agreed, Some(&b"h2"[..]));
+        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(async move {
+            let _how_it_ends = connection.await;
+        });
+        client.ready().await.unwrap()
     }
 
     /// Clients that trust it.
