@@ -123,15 +123,12 @@ async fn agree(
     let certificate: Arc<dyn Covers> = certificate;
     Ok(Agreed {
         stream,
-        secured: Secured {
-            is_named: sni.is_some(),
-            certificate,
-        },
+        secured: Secured { sni, certificate },
     })
 }
 
 /// A name as we know it, in lower case. RFC 6066, 3 wants no dot at its end, which some send all the same.
-fn canonical(name: &str) -> Box<str> {
+fn canonical(name: &str) -> Arc<str> {
     let name = name.strip_suffix('.').unwrap_or(name);
     name.to_ascii_lowercase().into()
 }

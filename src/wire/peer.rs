@@ -44,8 +44,8 @@ pub struct ListenerId(pub u16);
 /// What a client and we agreed on in a handshake.
 #[derive(Debug, Clone)]
 pub struct Secured {
-    /// Whether the client named the host that it wants to speak with.
-    pub is_named: bool,
+    /// The host that the client wanted to speak with, in lower case. Shared by the requests over HTTP/2.
+    pub sni: Option<Arc<str>>,
     /// What it was shown.
     pub certificate: Arc<dyn Covers>,
 }
@@ -103,7 +103,7 @@ impl Peer {
     #[must_use]
     pub fn may_ask_for(&self, host: &str) -> bool {
         match &self.secured {
-            Some(secured) => !secured.is_named || secured.certificate.covers(host),
+            Some(secured) => secured.sni.is_none() || secured.certificate.covers(host),
             None => true,
         }
     }

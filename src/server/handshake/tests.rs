@@ -169,6 +169,6 @@ async fn a_certificate_that_comes_in_time_is_shown() {
     let ((served, seen), ()) = tokio::join!(agreeing, coming);
     assert!(seen.is_ok(), "{seen:?}");
     let agreed = served.unwrap();
-    assert!(agreed.secured.is_named);
+    assert_eq!(agreed.secured.sni.as_deref(), Some("a.test"));
     assert!(agreed.secured.certificate.covers("a.test"));
 }
