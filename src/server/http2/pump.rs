@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::SendStream;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use crate::wire::body::{Answer, Cut};
 use crate::wire::framing;
@@ -116,12 +116,13 @@ impl<'a, B: Answer> Pump<'a, B> {
 
 /// The trailers that may go further.
 pub(super) fn passed_on(trailers: HeaderMap) -> HeaderMap {
-    if trailers.keys().all(framing::may_trail) {
+    let may_pass = |name: &HeaderName| framing::is_token(name) && framing::may_trail(name);
+    if trailers.keys().all(may_pass) {
         return trailers;
     }
     let mut passed = HeaderMap::new();
     for (name, value) in &trailers {
-        if framing::may_trail(name) {
+        if may_pass(name) {
             passed.append(name.clone(), value.clone());
         }
     }
