@@ -330,10 +330,13 @@ pub fn is_token(name: &header::HeaderName) -> bool {
     !name.as_str().contains('"')
 }
 
-/// Whether a field may come after a body: none that frames a message, routes it, speaks for a client
-/// or belongs to one connection (RFC 9110, 6.5.1).
+/// Whether a field may come after a body: none that is none, frames a message, routes it, speaks for a
+/// client or belongs to one connection (RFC 9110, 6.5.1).
 #[must_use]
 pub fn may_trail(name: &header::HeaderName) -> bool {
+    if !is_token(name) {
+        return false;
+    }
     let name = name.as_str();
     !matches!(
         name,

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::SendStream;
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 
 use crate::wire::body::{Answer, Cut};
 use crate::wire::framing;
@@ -116,13 +116,12 @@ impl<'a, B: Answer> Pump<'a, B> {
 
 /// The trailers that may go further.
 pub(super) fn passed_on(trailers: HeaderMap) -> HeaderMap {
-    let may_pass = |name: &HeaderName| framing::is_token(name) && framing::may_trail(name);
-    if trailers.keys().all(may_pass) {
+    if trailers.keys().all(framing::may_trail) {
         return trailers;
     }
     let mut passed = HeaderMap::new();
     for (name, value) in &trailers {
-        if may_pass(name) {
+        if framing::may_trail(name) {
             passed.append(name.clone(), value.clone());
         }
     }
