@@ -1,11 +1,11 @@
-//! Reads the heads of the frames that a client sends, and of the rest only trailers and settings: to
-//! count what `h2` does not count, to check what it does not check, and to know what is still to come.
+//! Reads the heads of the frames that a client sends, and of the rest only fields and settings: to count
+//! what `h2` does not count, to check what it does not check, and to know what is still to come.
 
 use h2::Reason;
 
 use super::allowance::Allowance;
+use super::fields::Fields;
 use super::settings::Settings;
-use super::trailers::Trailers;
 use crate::wire::server::PREFACE;
 
 /// The frames of a client, as far as they have arrived.
@@ -21,6 +21,8 @@ pub(super) struct Frames {
     kind: Kind,
     /// Whether a block of fields has begun, and not ended.
     in_block: bool,
+    /// The stream of the last block.
+    block: u32,
     /// Frames and blocks that have begun.
     begun: u64,
     /// The streams whose messages the client ended last.
@@ -29,8 +31,10 @@ pub(super) struct Frames {
     reset: Recent,
     /// The last stream that was opened.
     last: u32,
-    /// The trailers that have begun.
-    trailers: Option<Trailers>,
+    /// The fields that came, and whether this frame has some, and is the last of their block.
+    fields: Fields,
+    has_fields: bool,
+    ends_block: bool,
     /// What it sets.
     sets: Option<Settings>,
     /// Whether a frame was there.
@@ -117,11 +121,14 @@ impl Frames {
             left: 0,
             kind: Kind::Other,
             in_block: false,
+            block: 0,
             begun: 0,
             ended: Recent::new(),
             reset: Recent::new(),
             last: 0,
-            trailers: None,
+            fields: Fields::new(),
+            has_fields: false,
+            ends_block: false,
             sets: None,
             is_open: false,
             verdict: Verdict::None,
@@ -209,10 +216,12 @@ impl Frames {
 
     /// What is wrong with a payload, as far as it is read at all.
     fn fault(&mut self, payload: &[u8]) -> Option<Reason> {
-        if let Some(trailers) = &mut self.trailers
-            && trailers.has_pseudo(payload, self.left)
-        {
-            return Some(Reason::PROTOCOL_ERROR);
+        if payload.is_empty() {
+            return None;
+        }
+        if self.has_fields {
+            let read = self.fields.read(payload, self.left, self.ends_block);
+            return read.err();
         }
         let is_too_large = self.sets.as_mut()?.has_bad_window(payload);
         is_too_large.then_some(Reason::FLOW_CONTROL_ERROR)
@@ -255,9 +264,10 @@ impl Frames {
             if is_closed {
                 return Err(Reason::STREAM_CLOSED);
             }
-            self.trailers = None;
-            if kind == Kind::Headers && stream <= self.last {
-                self.trailers = Some(Trailers::new(has(PADDED), has(PRIORITY)));
+            if kind == Kind::Headers {
+                let are_trailers = stream <= self.last;
+                self.block = stream;
+                self.fields.begin(has(PADDED), has(PRIORITY), are_trailers);
             }
             self.last = self.last.max(stream);
             if has(END_STREAM) {
@@ -285,13 +295,16 @@ impl Frames {
         if !is_allowed {
             return Err(Reason::ENHANCE_YOUR_CALM);
         }
-        if let Some(trailers) = &mut self.trailers {
-            match (kind, self.in_block) {
-                (Kind::Headers, _) => {}
-                (Kind::Continuation, true) => trailers.go_on(),
-                _ => self.trailers = None,
-            }
+        // Where a frame is out of place, that is its fault before all others.
+        self.has_fields = match kind {
+            Kind::Headers => !self.in_block && !stream.is_multiple_of(2),
+            Kind::Continuation => self.in_block && stream == self.block,
+            _ => false,
+        };
+        if kind == Kind::Continuation {
+            self.fields.go_on();
         }
+        self.ends_block = has(END_HEADERS);
         self.sets = (kind == Kind::Settings).then(Settings::new);
         if kind == Kind::Reset {
             self.reset.add(stream);

@@ -1,7 +1,7 @@
 //! One connection of a client that speaks HTTP/2: it drives `h2` and the requests on it, all in the
 //! task of the connection, and ends what is overdue, floods, or has drained.
 //!
-//! `driver` watches the clock, `meter` sits between `h2` and the stream and counts frames, `frames` reads their heads, `trailers` and `settings` look into some, `allowance`
+//! `driver` watches the clock, `meter` sits between `h2` and the stream and counts frames, `frames` reads their heads, `fields` and `settings` look into some, `allowance`
 //! says how many are too many. `request` makes a request of ours from what came, `stream` answers it,
 //! `body` gives its body and `pump` sends the answer's, `tunnel` is what follows an extended CONNECT.
 
@@ -29,13 +29,13 @@ use crate::wire::{Handler, Peer};
 mod allowance;
 mod body;
 mod driver;
+mod fields;
 mod frames;
 mod meter;
 mod pump;
 mod request;
 mod settings;
 mod stream;
-mod trailers;
 mod tunnel;
 
 /// What a client may send of one body before it is read, and of all bodies of a connection.

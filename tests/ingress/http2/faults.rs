@@ -188,15 +188,31 @@ fn a_block_that_cannot_be_read_ends_the_connection() {
         ("an index without an entry", &[0xff, 0xff, 0x03][..]),
         ("index zero", &[0x80]),
         ("a table too large", &[0x3f, 0xff, 0xff, 0x7f]),
+        ("a size of the table after a field", &[0x20]),
         ("an integer without end", &[0xff; 9]),
+        ("an integer cut off", &[0xff, 0x80]),
         ("a string cut off", &[0x10, 0x05, b'a']),
-        ("padding of Huffman", &[0x10, 0x81, 0x00, 0x01, b'a']),
     ] {
         let block = [&block(&request("GET", BLOG, "/"))[..], bad].concat();
-        // RFC 9113, 4.3 names the second; `h2` has the first for all of them.
-        let codes = [PROTOCOL_ERROR, COMPRESSION_ERROR];
-        check(&front, &codes, what, &frame(HEADERS, WHOLE, 1, &block));
+        check(
+            &front,
+            &[COMPRESSION_ERROR],
+            what,
+            &frame(HEADERS, WHOLE, 1, &block),
+        );
     }
+    let too_large = [&[0x3f, 0xe2, 0x1f][..], &block(&request("GET", BLOG, "/"))].concat();
+    let bytes = frame(HEADERS, WHOLE, 1, &too_large);
+    check(&front, &[COMPRESSION_ERROR], "a table too large", &bytes);
+    let coded = [
+        &block(&request("GET", BLOG, "/"))[..],
+        &[0x10, 0x81, 0x00, 0x01, b'a'],
+    ]
+    .concat();
+    // RFC 9113, 4.3 names the second; `h2`, which reads the code, has the first.
+    let codes = [PROTOCOL_ERROR, COMPRESSION_ERROR];
+    let bytes = frame(HEADERS, WHOLE, 1, &coded);
+    check(&front, &codes, "padding of Huffman", &bytes);
     assert!(front.backend.seen().is_empty());
     front.serves_others();
 }

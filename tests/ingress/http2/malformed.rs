@@ -111,6 +111,16 @@ fn pseudo_fields_in_trailers_go_no_further() {
         frames.send(HEADERS, WHOLE, 1, &trailers);
         assert_eq!(frames.end(), Some(PROTOCOL_ERROR));
     }
+    // One that the head of the request has left in the table.
+    let mut frames = Frames::connect(front.ingress.address);
+    let kept = [
+        &[0x83, 0x86, 0x84, 0x41, BLOG.len() as u8][..],
+        BLOG.as_bytes(),
+    ]
+    .concat();
+    frames.send(HEADERS, END_HEADERS, 1, &kept);
+    frames.send(HEADERS, WHOLE, 1, &[0xbe]);
+    assert_eq!(frames.end(), Some(PROTOCOL_ERROR));
     front.nothing_arrived_whole();
 }
 
