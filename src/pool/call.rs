@@ -275,6 +275,9 @@ fn check_fields(headers: &HeaderMap) -> Result<(), Failure> {
     if headers.len() > MAX_FIELDS {
         return Err(Failure::Malformed(BadHead::TooManyFields));
     }
+    if !headers.keys().all(framing::is_token) {
+        return malformed("a name of it is no token");
+    }
     Ok(())
 }
 

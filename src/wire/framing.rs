@@ -323,10 +323,20 @@ fn take(input: &mut BytesMut, most: u64) -> Bytes {
     input.split_to(length).freeze()
 }
 
-/// Whether a field may come after a body: none that frames a message, routes it, speaks for a client
-/// or belongs to one connection (RFC 9110, 6.5.1).
+/// Whether a name that `http` took as one of HTTP/2 is a token, as all over HTTP/1.1 are: it lets a
+/// quotation mark pass (RFC 9110, 5.6.2).
+#[must_use]
+pub fn is_token(name: &header::HeaderName) -> bool {
+    !name.as_str().contains('"')
+}
+
+/// Whether a field may come after a body: none that is none, frames a message, routes it, speaks for a
+/// client or belongs to one connection (RFC 9110, 6.5.1).
 #[must_use]
 pub fn may_trail(name: &header::HeaderName) -> bool {
+    if !is_token(name) {
+        return false;
+    }
     let name = name.as_str();
     !matches!(
         name,

@@ -584,6 +584,7 @@ fn a_response_that_is_none_of_http2_is_a_502() {
         (&[("content-length", "x")], END_STREAM),
         (&[("content-length", "5"), ("content-length", "6")], 0),
         (&[("Upper", "x")], END_STREAM),
+        (&[("x\"y", "x")], END_STREAM),
     ] {
         let block = head(fields);
         let frames = Frames::scripted(move |stream, _| {

@@ -175,6 +175,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_body_that_is_not_as_long_as_it_says_never_arrives_whole",
             "a_name_or_value_that_no_field_has_ends_the_connection_and_goes_no_further",
             "pseudo_fields_in_trailers_go_no_further",
+            "a_trailer_whose_name_is_no_token_goes_no_further",
             "two_hosts_or_a_bad_one_are_a_400",
             "cookies_that_came_in_crumbs_are_one_field",
         ],

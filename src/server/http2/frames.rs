@@ -1,10 +1,11 @@
-//! Reads the heads of the frames that a client sends, and of the rest only trailers: to count what
-//! `h2` does not count, to check what it does not check, and to know what is still to come.
+//! Reads the heads of the frames that a client sends, and of the rest only fields and settings: to count
+//! what `h2` does not count, to check what it does not check, and to know what is still to come.
 
 use h2::Reason;
 
 use super::allowance::Allowance;
-use super::trailers::Trailers;
+use super::fields::Fields;
+use super::settings::Settings;
 use crate::wire::server::PREFACE;
 
 /// The frames of a client, as far as they have arrived.
@@ -20,15 +21,22 @@ pub(super) struct Frames {
     kind: Kind,
     /// Whether a block of fields has begun, and not ended.
     in_block: bool,
+    /// The stream of the last block.
+    block: u32,
     /// Frames and blocks that have begun.
     begun: u64,
-    /// The streams that the client ended last, in a circle.
-    ended: [u32; REMEMBERED],
-    next_ended: usize,
+    /// The streams whose messages the client ended last.
+    ended: Recent,
+    /// Those that it reset last.
+    reset: Recent,
     /// The last stream that was opened.
     last: u32,
-    /// The trailers that have begun.
-    trailers: Option<Trailers>,
+    /// The fields that came, and whether this frame has some, and is the last of their block.
+    fields: Fields,
+    has_fields: bool,
+    ends_block: bool,
+    /// What it sets.
+    sets: Option<Settings>,
     /// Whether a frame was there.
     is_open: bool,
     verdict: Verdict,
@@ -113,11 +121,15 @@ impl Frames {
             left: 0,
             kind: Kind::Other,
             in_block: false,
+            block: 0,
             begun: 0,
-            ended: [0; REMEMBERED],
-            next_ended: 0,
+            ended: Recent::new(),
+            reset: Recent::new(),
             last: 0,
-            trailers: None,
+            fields: Fields::new(),
+            has_fields: false,
+            ends_block: false,
+            sets: None,
             is_open: false,
             verdict: Verdict::None,
             resets: Allowance::new(RESETS.0, RESETS.1),
@@ -173,10 +185,8 @@ impl Frames {
         rest = &rest[preface..];
         while !rest.is_empty() {
             let (payload, after) = rest.split_at(self.left.min(rest.len()));
-            if let Some(trailers) = &mut self.trailers
-                && trailers.has_pseudo(payload, self.left)
-            {
-                self.verdict = Verdict::Given(Reason::PROTOCOL_ERROR);
+            if let Some(reason) = self.fault(payload) {
+                self.verdict = Verdict::Given(reason);
                 let before = bytes.len() - rest.len();
                 return Err(Stop { before });
             }
@@ -202,6 +212,19 @@ impl Frames {
             }
         }
         Ok(())
+    }
+
+    /// What is wrong with a payload, as far as it is read at all.
+    fn fault(&mut self, payload: &[u8]) -> Option<Reason> {
+        if payload.is_empty() {
+            return None;
+        }
+        if self.has_fields {
+            let read = self.fields.read(payload, self.left, self.ends_block);
+            return read.err();
+        }
+        let is_too_large = self.sets.as_mut()?.has_bad_window(payload);
+        is_too_large.then_some(Reason::FLOW_CONTROL_ERROR)
     }
 
     /// Begins the frame whose head is here.
@@ -230,22 +253,25 @@ impl Frames {
         if !fits {
             return Err(Reason::FRAME_SIZE_ERROR);
         }
+        let [.., w, x, y, z] = self.head;
+        let stream = u32::from_be_bytes([w, x, y, z]) & STREAM;
         // Within a block `h2` takes no other frame at all.
         if matches!(kind, Kind::Headers | Kind::Data) && !self.in_block {
-            let [.., w, x, y, z] = self.head;
-            let stream = u32::from_be_bytes([w, x, y, z]) & STREAM;
-            // RFC 9113, 5.1: of a message that has ended nothing more comes.
-            if stream != 0 && self.ended.contains(&stream) {
+            // RFC 9113, 5.1: of a message that has ended nothing more comes. What was reset is an error
+            // of its stream, but for `h2` where fields come.
+            let is_closed =
+                self.ended.has(stream) || (kind == Kind::Headers && self.reset.has(stream));
+            if is_closed {
                 return Err(Reason::STREAM_CLOSED);
             }
-            self.trailers = None;
-            if kind == Kind::Headers && stream <= self.last {
-                self.trailers = Some(Trailers::new(has(PADDED), has(PRIORITY)));
+            if kind == Kind::Headers {
+                let are_trailers = stream <= self.last;
+                self.block = stream;
+                self.fields.begin(has(PADDED), has(PRIORITY), are_trailers);
             }
             self.last = self.last.max(stream);
             if has(END_STREAM) {
-                self.ended[self.next_ended] = stream;
-                self.next_ended = (self.next_ended + 1) % REMEMBERED;
+                self.ended.add(stream);
             }
         }
         let is_allowed = match kind {
@@ -269,12 +295,19 @@ impl Frames {
         if !is_allowed {
             return Err(Reason::ENHANCE_YOUR_CALM);
         }
-        if let Some(trailers) = &mut self.trailers {
-            match (kind, self.in_block) {
-                (Kind::Headers, _) => {}
-                (Kind::Continuation, true) => trailers.go_on(),
-                _ => self.trailers = None,
-            }
+        // Where a frame is out of place, that is its fault before all others.
+        self.has_fields = match kind {
+            Kind::Headers => !self.in_block && !stream.is_multiple_of(2),
+            Kind::Continuation => self.in_block && stream == self.block,
+            _ => false,
+        };
+        if kind == Kind::Continuation {
+            self.fields.go_on();
+        }
+        self.ends_block = has(END_HEADERS);
+        self.sets = (kind == Kind::Settings).then(Settings::new);
+        if kind == Kind::Reset {
+            self.reset.add(stream);
         }
         self.kind = kind;
         self.left = length;
@@ -283,6 +316,32 @@ impl Frames {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// The last few streams of a kind, in a circle.
+#[derive(Debug)]
+struct Recent {
+    streams: [u32; REMEMBERED],
+    next: usize,
+}
+
+impl Recent {
+    fn new() -> Self {
+        Self {
+            streams: [0; REMEMBERED],
+            next: 0,
+        }
+    }
+
+    fn add(&mut self, stream: u32) {
+        self.streams[self.next] = stream;
+        self.next = (self.next + 1) % REMEMBERED;
+    }
+
+    /// Whether it is one of them. The connection itself is none.
+    fn has(&self, stream: u32) -> bool {
+        stream != 0 && self.streams.contains(&stream)
     }
 }
 

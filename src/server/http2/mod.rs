@@ -2,8 +2,8 @@
 //! task of the connection, and ends what is overdue, floods, or has drained.
 //!
 //! `driver` watches the clock, `meter` sits between `h2` and the stream and counts frames, `frames`
-//! reads their heads and `trailers` looks into some, `allowance` says how many are too many. `request`
-//! makes a request of ours from what came, `body` gives its body, `stream` answers it.
+//! reads their heads, `fields` and `settings` look into some, `allowance` says how many are too many.
+//! `request` makes a request of ours from what came, `body` gives its body, `stream` answers it.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -29,11 +29,12 @@ use crate::wire::{Handler, Peer};
 mod allowance;
 mod body;
 mod driver;
+mod fields;
 mod frames;
 mod meter;
 mod request;
+mod settings;
 mod stream;
-mod trailers;
 
 /// What a client may send of one body before it is read, and of all bodies of a connection.
 const STREAM_WINDOW: u32 = 256 << 10;

@@ -8,6 +8,7 @@ use h2::ext::Protocol;
 use http::header::{self, HeaderMap};
 use http::{HeaderValue, Method, request};
 
+use crate::wire::framing;
 use crate::wire::head::HeadLimits;
 use crate::wire::tunnel::{self, Connect};
 
@@ -40,7 +41,7 @@ pub(super) fn take(head: request::Parts, limits: &HeadLimits) -> Result<Asked, B
     if head.headers().len() > limits.fields {
         return Err(Bad::TooManyFields);
     }
-    if !has_target(&head) || head.headers().values().any(is_padded) {
+    if !has_target(&head) || !are_fields(head.headers()) {
         return Err(Bad::Malformed);
     }
     join_cookies(head.headers_mut());
@@ -73,6 +74,15 @@ fn has_target(head: &http::Request<()>) -> bool {
                 && target.bytes().all(|byte| byte.is_ascii_graphic())
         }
     }
+}
+
+/// Whether names and values are such as `h2` does not see to. An empty length is none (RFC 9110, 8.6).
+fn are_fields(headers: &HeaderMap) -> bool {
+    headers.keys().all(framing::is_token)
+        && !headers.values().any(is_padded)
+        && !headers
+            .get(header::CONTENT_LENGTH)
+            .is_some_and(HeaderValue::is_empty)
 }
 
 /// RFC 9113, 8.2.1: a value neither starts nor ends with white space.

@@ -144,9 +144,13 @@ fn a_window_that_grows_too_large_is_an_error_of_whose_it_is() {
     let most = [0x7f, 0xff, 0xff, 0xff];
     let twice = frame(WINDOW_UPDATE, 0, 0, &most).repeat(2);
     check(&front, &[FLOW_CONTROL_ERROR], "of the connection", &twice);
-    // `h2` has one code for every setting.
-    let codes = [FLOW_CONTROL_ERROR, PROTOCOL_ERROR];
-    check(&front, &codes, "INITIAL_WINDOW_SIZE", &setting(4, 1 << 31));
+    let initial = setting(4, 1 << 31);
+    check(
+        &front,
+        &[FLOW_CONTROL_ERROR],
+        "INITIAL_WINDOW_SIZE",
+        &initial,
+    );
     let mut frames = Frames::connect(front.ingress.address);
     frames.send_bytes(&open());
     frames.send_bytes(&frame(WINDOW_UPDATE, 0, 1, &most).repeat(2));
@@ -167,8 +171,10 @@ fn of_a_message_that_has_ended_no_more_is_taken() {
         "DATA twice",
         &[open(), data.repeat(2)].concat(),
     );
-    // After a reset it is not known what had left before it.
     let reset = frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]);
+    let again = [open(), reset.clone(), get(1)].concat();
+    check(&front, &closed, "HEADERS after a reset", &again);
+    // Data may have left before the reset was sent.
     let mut frames = Frames::connect(front.ingress.address);
     frames.send_bytes(&[open(), reset, data].concat());
     assert_eq!(frames.reset(1), STREAM_CLOSED);
@@ -182,15 +188,31 @@ fn a_block_that_cannot_be_read_ends_the_connection() {
         ("an index without an entry", &[0xff, 0xff, 0x03][..]),
         ("index zero", &[0x80]),
         ("a table too large", &[0x3f, 0xff, 0xff, 0x7f]),
+        ("a size of the table after a field", &[0x20]),
         ("an integer without end", &[0xff; 9]),
+        ("an integer cut off", &[0xff, 0x80]),
         ("a string cut off", &[0x10, 0x05, b'a']),
-        ("padding of Huffman", &[0x10, 0x81, 0x00, 0x01, b'a']),
     ] {
         let block = [&block(&request("GET", BLOG, "/"))[..], bad].concat();
-        // RFC 9113, 4.3 names the second; `h2` has the first for all of them.
-        let codes = [PROTOCOL_ERROR, COMPRESSION_ERROR];
-        check(&front, &codes, what, &frame(HEADERS, WHOLE, 1, &block));
+        check(
+            &front,
+            &[COMPRESSION_ERROR],
+            what,
+            &frame(HEADERS, WHOLE, 1, &block),
+        );
     }
+    let too_large = [&[0x3f, 0xe2, 0x1f][..], &block(&request("GET", BLOG, "/"))].concat();
+    let bytes = frame(HEADERS, WHOLE, 1, &too_large);
+    check(&front, &[COMPRESSION_ERROR], "a table too large", &bytes);
+    let coded = [
+        &block(&request("GET", BLOG, "/"))[..],
+        &[0x10, 0x81, 0x00, 0x01, b'a'],
+    ]
+    .concat();
+    // RFC 9113, 4.3 names the second; `h2`, which reads the code, has the first.
+    let codes = [PROTOCOL_ERROR, COMPRESSION_ERROR];
+    let bytes = frame(HEADERS, WHOLE, 1, &coded);
+    check(&front, &codes, "padding of Huffman", &bytes);
     assert!(front.backend.seen().is_empty());
     front.serves_others();
 }

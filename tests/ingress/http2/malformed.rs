@@ -89,7 +89,8 @@ fn a_malformed_request_over_http2_is_reset_and_goes_no_further() {
         whole(&fields)
     });
     check("a length without a body", &with("content-length", "3"));
-    for bad in ["-1", "+1", "0x1", "1,1", " 1"] {
+    check("a name that is no token", &with("x\"y", "1"));
+    for bad in ["", "-1", "+1", "0x1", "1,1", " 1"] {
         check("a length that is none", &with("content-length", bad));
     }
     for seen in front.backend.seen() {
@@ -110,7 +111,29 @@ fn pseudo_fields_in_trailers_go_no_further() {
         frames.send(HEADERS, WHOLE, 1, &trailers);
         assert_eq!(frames.end(), Some(PROTOCOL_ERROR));
     }
+    // One that the head of the request has left in the table.
+    let mut frames = Frames::connect(front.ingress.address);
+    let kept = [
+        &[0x83, 0x86, 0x84, 0x41, BLOG.len() as u8][..],
+        BLOG.as_bytes(),
+    ]
+    .concat();
+    frames.send(HEADERS, END_HEADERS, 1, &kept);
+    frames.send(HEADERS, WHOLE, 1, &[0xbe]);
+    assert_eq!(frames.end(), Some(PROTOCOL_ERROR));
     front.nothing_arrived_whole();
+}
+
+#[test]
+fn a_trailer_whose_name_is_no_token_goes_no_further() {
+    let front = Front::new();
+    let mut frames = Frames::connect(front.ingress.address);
+    let fields = block(&request("POST", BLOG, "/"));
+    frames.send(HEADERS, END_HEADERS, 1, &fields);
+    frames.send(HEADERS, WHOLE, 1, &block(&[("x\"y", "1"), ("x-sum", "7")]));
+    assert_eq!(frames.status(1), 200);
+    let seen = front.backend.only();
+    assert_eq!(seen.trailers, [("x-sum".to_owned(), "7".to_owned())]);
 }
 
 #[test]
