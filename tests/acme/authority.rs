@@ -141,6 +141,29 @@ exec curl --fail --silent --show-error --max-time 20 \
         path
     }
 
+    /// Has `name` lead to an address where nobody listens. Every name leads here else.
+    pub(crate) fn lead_elsewhere(&self, name: &str) {
+        self.manage(
+            "add-a",
+            &serde_json::json!({"host": name, "addresses": ["127.0.0.2"]}),
+        );
+    }
+
+    /// Has it lead here again.
+    pub(crate) fn lead_here(&self, name: &str) {
+        self.manage("clear-a", &serde_json::json!({"host": name}));
+    }
+
+    #[track_caller]
+    fn manage(&self, path: &str, told: &serde_json::Value) {
+        let url = format!("http://{}/{path}", loopback(self.names.unwrap()));
+        let curl = Command::new("curl")
+            .args(["--fail", "--silent", "--show-error", "--max-time", "20"])
+            .args(["--data", &told.to_string(), &url])
+            .status();
+        assert!(curl.unwrap().success(), "{path} {told}");
+    }
+
     fn hook_log(&self) -> PathBuf {
         self.folder.path().join("hook.log")
     }

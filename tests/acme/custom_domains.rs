@@ -128,7 +128,8 @@ fn a_proven_domain_gets_its_certificate_at_the_first_handshake_and_no_other_name
         eventually("a certificate", || whole.get("a.ours.test", "/").ok());
         assert_eq!(orders(), 1);
 
-        // Every name leads here; where two claim it, that speaks for neither.
+        // It would prove itself by leading here, before the other app claims it.
+        whole.authority.lead_elsewhere("shop.ours.test");
         let proof = claim(&whole, "blog", &["shop.ours.test"]);
         claim(&whole, "other", &["shop.ours.test"]);
         for name in ["shop.ours.test", "www.shop.ours.test", "unknown.test"] {
@@ -140,6 +141,7 @@ fn a_proven_domain_gets_its_certificate_at_the_first_handshake_and_no_other_name
         eventually("the domain is verified", || {
             is_verified(&whole, "blog").then_some(())
         });
+        whole.authority.lead_here("shop.ours.test");
         let (names, answer) = whole.get("shop.ours.test", "/any").unwrap();
         assert_eq!(names, ["DNSName(shop.ours.test)"]);
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("the app"));
