@@ -26,6 +26,6 @@ WORKDIR /data
 VOLUME /data
 ENV M3O_INGRESS_CONFIG=/etc/m3o-ingress/ingress.toml
 USER 65532:65532
-EXPOSE 8080 8443
+EXPOSE 8080
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/m3o-ingress"]
