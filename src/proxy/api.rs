@@ -157,6 +157,7 @@ impl Proxy {
         }
         if let Body::Tunnel(tunnel) = response.body_mut() {
             tunnel.hold(self.settings.timeouts.tunnel, ());
+            tunnel.carry_websocket();
         }
         Ok(response)
     }

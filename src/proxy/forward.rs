@@ -60,6 +60,9 @@ impl Proxy {
             if let Body::Tunnel(tunnel) = response.body_mut() {
                 let place = exchange.in_flight.take().map(InFlight::into_tunnel);
                 tunnel.hold(timeouts.tunnel, place);
+                if upgrade.is_websocket() {
+                    tunnel.carry_websocket();
+                }
             }
             return Ok(response);
         }

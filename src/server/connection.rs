@@ -182,7 +182,11 @@ impl<S: Transport + 'static> Connection<'_, S> {
             // Nothing is unread, so the system ends it in order.
             Ended::Answered(After::Open | After::Close) => link.farewell(),
             Ended::Answered(After::Linger) => linger(link).await,
-            Ended::Switched(tunnel) => tunnel.join(link).await,
+            Ended::Switched(tunnel) => {
+                tunnel
+                    .join(link, |context| self.drained.began(context))
+                    .await;
+            }
             Ended::Broken => {}
         }
     }

@@ -43,6 +43,11 @@ pub(super) struct Drained {
 }
 
 impl Drained {
+    /// A place of its own for something else on this connection.
+    pub(super) fn beside(&self) -> Self {
+        self.drain.join()
+    }
+
     /// Whether the drain has begun.
     pub(super) fn has_begun(&self) -> bool {
         self.drain.began.get()

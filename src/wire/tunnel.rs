@@ -2,17 +2,22 @@
 
 use std::any::Any;
 use std::cell::Cell;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
+
+use way::Way;
+
+mod frames;
+mod way;
 
 /// A stream in both directions.
 pub trait Duplex: AsyncRead + AsyncWrite + Unpin {}
@@ -26,6 +31,8 @@ pub struct Tunnel {
     idle: Duration,
     /// Kept as long as the tunnel stands.
     held: Option<Box<dyn Any>>,
+    /// What comes from there are the frames of a WebSocket.
+    is_websocket: bool,
 }
 
 impl Tunnel {
@@ -36,7 +43,13 @@ impl Tunnel {
             stream: Box::new(stream),
             idle: Duration::ZERO,
             held: None,
+            is_websocket: false,
         }
+    }
+
+    /// What it carries is a WebSocket (RFC 6455), whose client can be told when we go away.
+    pub fn carry_websocket(&mut self) {
+        self.is_websocket = true;
     }
 
     /// Ends it when nothing has moved for `idle` (zero: never), and keeps `held` as long as it stands.
@@ -52,21 +65,75 @@ impl Tunnel {
     }
 
     /// Joins `client` with the other end until both have ended, or nothing moves any more.
-    pub async fn join(mut self, mut client: impl Duplex) {
+    ///
+    /// When `going_away` becomes true, the client of a WebSocket is told so by a close frame between two
+    /// others. Its answer closes the other end, as if it had closed by itself. `going_away` wakes the task.
+    pub async fn join(
+        mut self,
+        mut client: impl Duplex,
+        going_away: impl FnMut(&Context<'_>) -> bool,
+    ) {
+        let last = Cell::new(Instant::now());
+        let idle = self.idle;
+        let carrying = self.carry(&mut client, going_away, || {
+            if !idle.is_zero() {
+                last.set(Instant::now());
+            }
+        });
         // However it ends, both ends are closed by being dropped.
-        if self.idle.is_zero() {
-            let _ended = copy_bidirectional(&mut client, &mut self.stream).await;
+        if idle.is_zero() {
+            let _ended = carrying.await;
             return;
         }
-        let moved = Rc::new(Cell::new(Instant::now()));
-        let mut client = Watched {
-            stream: client,
-            moved: Rc::clone(&moved),
-        };
         tokio::select! {
-            _ended = copy_bidirectional(&mut client, &mut self.stream) => {}
-            () = quiet_for(self.idle, &moved) => {}
+            _ended = carrying => {}
+            () = quiet_for(idle, &last) => {}
         }
+    }
+
+    /// Carries bytes in both directions, and says when some have `moved`.
+    async fn carry(
+        &mut self,
+        client: &mut impl Duplex,
+        mut going_away: impl FnMut(&Context<'_>) -> bool,
+        moved: impl Fn(),
+    ) -> io::Result<()> {
+        let stream = &mut self.stream;
+        let mut there = Way::default();
+        let mut back = match self.is_websocket {
+            true => Way::of_frames(),
+            false => Way::default(),
+        };
+        poll_fn(|context| {
+            if back.can_part() && going_away(context) {
+                back.part();
+            }
+            let mut some = false;
+            let polled = poll_both(context, &mut there, &mut back, client, stream, &mut some);
+            if some {
+                moved();
+            }
+            polled
+        })
+        .await
+    }
+}
+
+/// Both directions: `there` from the client to the other end, and `back`.
+fn poll_both(
+    context: &mut Context<'_>,
+    there: &mut Way,
+    back: &mut Way,
+    client: &mut impl Duplex,
+    other: &mut impl Duplex,
+    moved: &mut bool,
+) -> Poll<io::Result<()>> {
+    let there = there.poll(context, client, other, moved)?;
+    ready!(back.poll(context, other, client, moved))?;
+    // RFC 6455, 7.1.1: the server ends the connection first, and then it is over.
+    match back.has_parted() {
+        true => Poll::Ready(Ok(())),
+        false => there.map(Ok),
     }
 }
 
@@ -107,50 +174,6 @@ async fn quiet_for(idle: Duration, moved: &Cell<Instant>) {
             return;
         }
         tokio::time::sleep_until(until).await;
-    }
-}
-
-/// A stream that notes when bytes last moved, in either direction.
-struct Watched<S> {
-    stream: S,
-    moved: Rc<Cell<Instant>>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if polled.is_ready() {
-            this.moved.set(Instant::now());
-        }
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_write(context, data);
-        if polled.is_ready() {
-            this.moved.set(Instant::now());
-        }
-        polled
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
     }
 }
 

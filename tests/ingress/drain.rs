@@ -155,7 +155,7 @@ fn check_cut_by_us(blog: &Blog) {
 }
 
 #[test]
-fn a_tunnel_is_cut_at_the_limit() {
+fn a_websocket_that_does_not_answer_is_cut_at_the_limit() {
     let backend = TestBackend::scripted(|answering| {
         answering.write(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
@@ -166,14 +166,125 @@ fn a_tunnel_is_cut_at_the_limit() {
     let mut ingress = TestIngress::before_with(&api, |config| {
         config.timeouts.drain = Duration::from_millis(200);
     });
+    let mut caller = opened(&ingress);
+    ingress.advance(Stage::Draining);
+    assert_eq!(caller.rest(), GOING_AWAY);
+    ingress.join().unwrap();
+    eventually("the backend is let go", || backend.closed() == 1);
+}
+
+/// A backend that answers a handshake, sends `first`, waits for `gate`, sends `then`, and gives what came
+/// from its client back when that closes.
+fn websocket(first: &'static [u8], gate: &Gate, then: &'static [u8]) -> TestBackend {
+    let gate = gate.clone();
+    TestBackend::scripted(move |answering| {
+        answering.write(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        );
+        answering.write(first);
+        gate.wait();
+        answering.write(then);
+        let closing = answering.some();
+        assert_eq!(closing, ANSWERED, "the client's frame");
+        answering.write([0x88, 2, 3, 0xe9]);
+        answering.close();
+    })
+}
+
+/// What a client answers to status 1001, with a masking key of zeros.
+const ANSWERED: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 3, 0xe9];
+
+/// RFC 6455, 7.4.1: status 1001, "going away".
+const GOING_AWAY: [u8; 4] = [0x88, 2, 3, 0xe9];
+
+#[test]
+fn a_websocket_is_told_that_we_go_away_and_ends_in_order() {
+    let gate = Gate::default();
+    let backend = websocket(b"\x81\x05hello", &gate, b"");
+    let api = TestApi::with_app("blog", &backend.url());
+    let mut ingress = TestIngress::before_with(&api, |config| config.timeouts.drain = LONG);
+    let mut caller = opened(&ingress);
+    assert_eq!(caller.exactly(7), b"\x81\x05hello");
+    ingress.advance(Stage::Draining);
+    assert_eq!(caller.exactly(4), GOING_AWAY);
+    gate.open();
+    caller.send(ANSWERED);
+    assert_eq!(
+        caller.rest(),
+        b"",
+        "the backend's answer is not for the client"
+    );
+    ingress.join().unwrap();
+    eventually("the backend is let go", || backend.closed() == 1);
+}
+
+#[test]
+fn a_message_that_is_under_way_is_whole_before_a_websocket_is_told() {
+    let gate = Gate::default();
+    let backend = websocket(b"\x82\x06one", &gate, b"two\x81\x05three\x81\x04fo");
+    let api = TestApi::with_app("blog", &backend.url());
+    let mut ingress = TestIngress::before_with(&api, |config| config.timeouts.drain = LONG);
+    let mut caller = opened(&ingress);
+    assert_eq!(caller.exactly(5), b"\x82\x06one");
+    ingress.advance(Stage::Draining);
+    eventually("new connections are refused", || {
+        TcpStream::connect(ingress.address).is_err()
+    });
+    gate.open();
+    assert_eq!(caller.exactly(10), b"two\x81\x05three");
+    assert_eq!(
+        caller.exactly(4),
+        GOING_AWAY,
+        "what came behind is not sent"
+    );
+    caller.send(ANSWERED);
+    assert_eq!(caller.rest(), b"");
+    ingress.join().unwrap();
+}
+
+#[test]
+fn a_websocket_that_its_backend_closes_hears_nothing_of_us() {
+    let gate = Gate::default();
+    let backend = websocket(b"\x88\x02\x03\xe8", &gate, b"");
+    let api = TestApi::with_app("blog", &backend.url());
+    let mut ingress = TestIngress::before_with(&api, |config| config.timeouts.drain = LONG);
+    let mut caller = opened(&ingress);
+    assert_eq!(caller.exactly(4), b"\x88\x02\x03\xe8");
+    ingress.advance(Stage::Draining);
+    gate.open();
+    caller.send(ANSWERED);
+    assert_eq!(caller.rest(), GOING_AWAY, "only what the backend says");
+    ingress.join().unwrap();
+}
+
+#[test]
+fn a_tunnel_of_another_protocol_hears_nothing() {
+    let backend = TestBackend::scripted(|answering| {
+        answering.write(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n",
+        );
+        answering.wait_for_close();
+    });
+    let api = TestApi::with_app("blog", &backend.url());
+    let mut ingress = TestIngress::before_with(&api, |config| {
+        config.timeouts.drain = Duration::from_millis(200);
+    });
     let mut caller = ingress.caller();
-    let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    let fields = "Connection: Upgrade\r\nUpgrade: echo\r\n";
     caller.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n{fields}\r\n"));
     assert_eq!(caller.head().status(), 101);
     ingress.advance(Stage::Draining);
     assert_eq!(caller.rest(), b"");
     ingress.join().unwrap();
-    eventually("the backend is let go", || backend.closed() == 1);
+}
+
+/// A WebSocket to the app.
+fn opened(ingress: &TestIngress) -> Caller {
+    let mut caller = ingress.caller();
+    let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    caller.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n{fields}\r\n"));
+    assert_eq!(caller.head().status(), 101);
+    caller
 }
 
 #[test]

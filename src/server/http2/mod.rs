@@ -89,10 +89,11 @@ pub(super) async fn run<S: Duplex>(
     let Some(Some(connection)) = peer.timer.while_moving(limit, shaken).await else {
         return;
     };
+    let of_streams = drained.beside();
     let mut driver = Driver::new(connection, &wire, peer, settings, drained);
     let mut streams = FuturesUnordered::new();
     poll_until_end(&mut driver, &mut streams, |(request, respond)| {
-        let answered = stream::serve(request, respond, handler, peer, settings);
+        let answered = stream::serve(request, respond, handler, peer, settings, &of_streams);
         // A panic is one request's misfortune: its client sees a reset.
         AssertUnwindSafe(answered).catch_unwind().map(|outcome| {
             if outcome.is_err() {

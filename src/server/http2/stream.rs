@@ -12,6 +12,7 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::super::connection::ConnectionSettings;
+use super::super::drain::Drained;
 use super::super::refusal::Refusal;
 use super::body::Asked;
 use super::request::{self, Bad};
@@ -33,6 +34,7 @@ pub(super) async fn serve(
     handler: &impl Handler,
     peer: &Peer,
     settings: &ConnectionSettings,
+    drained: &Drained,
 ) {
     let timer = Timer::new();
     let peer = &peer.in_task_of(timer.clone());
@@ -40,6 +42,7 @@ pub(super) async fn serve(
         respond,
         peer,
         settings,
+        drained,
     };
     let running = pin!(stream.run(request, handler));
     timer::drive(&timer, running).await;
@@ -49,6 +52,7 @@ struct Stream<'a> {
     respond: SendResponse<Bytes>,
     peer: &'a Peer,
     settings: &'a ConnectionSettings,
+    drained: &'a Drained,
 }
 
 impl Stream<'_> {
@@ -215,7 +219,12 @@ impl Stream<'_> {
             return;
         };
         drop(response);
-        tunnel.join(Ends::new(incoming, stream)).await;
+        let mut drained = self.drained.beside();
+        tunnel
+            .join(Ends::new(incoming, stream), |context| {
+                drained.began(context)
+            })
+            .await;
     }
 }
 

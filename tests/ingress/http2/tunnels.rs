@@ -1,7 +1,11 @@
 //! WebSockets over HTTP/2 (RFC 8441): an extended CONNECT becomes an upgrade of HTTP/1.1.
 
 use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
 use h2::ext::Protocol;
+use h2::{RecvStream, SendStream};
+use m3o_ingress::server::shutdown::Stage;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -103,9 +107,57 @@ fn a_websocket_over_http2_reaches_a_backend_that_speaks_http1() {
     front.serves_others();
 }
 
+/// A WebSocket over a pipe, whose other end is the stream.
+async fn websocket(
+    mut incoming: RecvStream,
+    mut stream: SendStream<Bytes>,
+) -> WebSocketStream<DuplexStream> {
+    let (ours, pipe) = tokio::io::duplex(1 << 16);
+    let (mut from, mut to) = tokio::io::split(pipe);
+    tokio::spawn(async move {
+        while let Some(Ok(data)) = incoming.data().await {
+            to.write_all(&data).await.unwrap();
+        }
+        to.shutdown().await.unwrap();
+    });
+    tokio::spawn(async move {
+        let mut buffer = [0; 1024];
+        while let Ok(read @ 1..) = from.read(&mut buffer).await {
+            let data = Bytes::copy_from_slice(&buffer[..read]);
+            stream.send_data(data, false).unwrap();
+        }
+        stream.send_data(Bytes::new(), true).unwrap();
+    });
+    WebSocketStream::from_raw_socket(ours, Role::Client, None).await
+}
+
+#[test]
+fn a_websocket_over_http2_is_told_that_we_go_away() {
+    let mut front = Front::scripted(|answering| {
+        accept_their_key(answering);
+        // From a client, a frame that closes: one of eight octets.
+        assert_eq!(answering.some()[..2], [0x88, 0x82]);
+        answering.close();
+    });
+    run(async {
+        let mut client = connect(front.ingress.address).await;
+        let asked = handshake(BLOG, "/ws", "websocket");
+        let (answer, stream) = client.send_request(asked, false).unwrap();
+        let mut socket = websocket(answer.await.unwrap().into_body(), stream).await;
+        front.ingress.advance(Stage::Draining);
+        let message = socket.next().await.unwrap().unwrap();
+        let Message::Close(Some(frame)) = message else {
+            panic!("{message}");
+        };
+        assert_eq!(u16::from(frame.code), 1001);
+        // What the client answers closes the backend's end, and then ours is over too.
+        assert!(socket.next().await.is_none());
+    });
+    front.ingress.join().unwrap();
+}
+
 #[test]
 fn a_stream_of_the_platform_is_a_websocket_over_http2_too() {
-    use futures_util::{SinkExt, StreamExt};
     let ingress = TestIngress::embedded();
     run(async {
         let mut client = connect(ingress.address).await;
@@ -113,29 +165,10 @@ fn a_stream_of_the_platform_is_a_websocket_over_http2_too() {
         let headers = asked.headers_mut();
         headers.remove("sec-websocket-protocol");
         headers.insert("authorization", "Bearer dev".parse().unwrap());
-        let (answer, mut stream) = client.send_request(asked, false).unwrap();
+        let (answer, stream) = client.send_request(asked, false).unwrap();
         let answer = answer.await.unwrap();
         assert_eq!(answer.status(), 200);
-        // The WebSocket is spoken over a pipe, whose other end is the stream.
-        let (ours, pipe) = tokio::io::duplex(1 << 16);
-        let (mut from, mut to) = tokio::io::split(pipe);
-        let mut incoming = answer.into_body();
-        tokio::spawn(async move {
-            use tokio::io::AsyncWriteExt;
-            while let Some(Ok(data)) = incoming.data().await {
-                to.write_all(&data).await.unwrap();
-            }
-        });
-        tokio::spawn(async move {
-            use tokio::io::AsyncReadExt;
-            let mut buffer = [0; 1024];
-            while let Ok(read @ 1..) = from.read(&mut buffer).await {
-                stream
-                    .send_data(Bytes::copy_from_slice(&buffer[..read]), false)
-                    .unwrap();
-            }
-        });
-        let mut socket = WebSocketStream::from_raw_socket(ours, Role::Client, None).await;
+        let mut socket = websocket(answer.into_body(), stream).await;
         let first = Message::text(r#"{"name":"Ann","messages":2}"#);
         socket.send(first).await.unwrap();
         for _ in 0..2 {
