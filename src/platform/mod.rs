@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, header};
@@ -46,7 +47,7 @@ use fields::Fields;
 use mailing::Mail;
 use store::{IN_MEMORY, Store};
 
-pub use store::FileError;
+pub use store::{BackupError, FileError};
 
 /// `[platform]`: the embedded platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,6 +217,18 @@ impl Platform {
             domains,
             proofs: domains::Proofs::new(domains::proof_port(config.public)),
         })
+    }
+
+    /// Copies the store, as it is now, to a new file at `path`, while it goes on. Gives how many records
+    /// there are.
+    ///
+    /// # Errors
+    /// When there is a file already, or one of the two fails.
+    pub async fn back_up(self: &Arc<Self>, path: PathBuf) -> Result<u64, BackupError> {
+        self.flush().await;
+        let platform = Arc::clone(self);
+        let copying = tokio::task::spawn_blocking(move || platform.store.back_up(&path));
+        copying.await.unwrap_or(Err(BackupError::Store))
     }
 
     /// The custom domains of its apps, as they are at any time.

@@ -97,6 +97,9 @@ pub(super) trait Snapshot {
 
     /// The first `limit` pairs whose key starts with `prefix`.
     fn scan(&self, table: Table, prefix: &str, limit: usize) -> Result<Pairs, Fault>;
+
+    /// The first `limit` pairs whose key comes after `key`, which need not be there.
+    fn after(&self, table: Table, key: &str, limit: usize) -> Result<Pairs, Fault>;
 }
 
 #[cfg(test)]
@@ -138,6 +141,15 @@ pub(super) mod contract {
         assert_eq!(keys("", 10), ["a", "b", "ba", "c"], "in the order of keys");
         assert_eq!(keys("b", 10), ["b", "ba"], "only what has the prefix");
         assert_eq!(keys("", 2), ["a", "b"], "no more than the limit");
+        let after = |key, limit| -> Vec<String> {
+            let snapshot = engine.snapshot().unwrap();
+            let pairs = snapshot.after(Table::Apps, key, limit).unwrap();
+            pairs.into_iter().map(|(key, _)| key).collect()
+        };
+        assert_eq!(after("", 9), ["a", "b", "ba", "c"], "all, and of one table");
+        assert_eq!(after("b", 1), ["ba"], "what comes next");
+        assert_eq!(after("bb", 9), ["c"], "also of a key that is not there");
+        assert!(after("c", 9).is_empty());
 
         let before = engine.snapshot().unwrap();
         commit(&[

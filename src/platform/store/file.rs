@@ -94,9 +94,7 @@ fn make_folder(path: &Path) -> Result<(), FileError> {
 /// Makes an empty store beside `path` and moves it there whole, so that a stop half-way leaves no
 /// file that looks like a damaged store.
 fn make_file(path: &Path) -> Result<(), FileError> {
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}", uuid::Uuid::now_v7()));
-    let draft = PathBuf::from(draft);
+    let draft = draft_of(path);
     let io_error = |source| FileError::Io {
         path: path.to_owned(),
         source,
@@ -113,16 +111,35 @@ fn make_file(path: &Path) -> Result<(), FileError> {
         .map_err(redb::Error::from)
         .and_then(|database| make_tables(&database))
         .map_err(|error| io_error(io::Error::other(error)))
-        // A link, because it never replaces what another process made meanwhile; a move where the
-        // file system has no links.
-        .and_then(|()| match std::fs::hard_link(&draft, path) {
+        .and_then(|()| match move_into_place(&draft, path) {
+            // Another process has made one meanwhile.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(_) => std::fs::rename(&draft, path).map_err(io_error),
-            Ok(()) => Ok(()),
+            moved => moved.map_err(io_error),
         });
     // Gone already where it was moved.
     let _ = std::fs::remove_file(&draft);
     made
+}
+
+/// Where a file is made before it is moved to `path`.
+pub(super) fn draft_of(path: &Path) -> PathBuf {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}", uuid::Uuid::now_v7()));
+    PathBuf::from(draft)
+}
+
+/// Makes the file `draft` appear at `path`, whole.
+///
+/// # Errors
+/// When something is there already, or the file system refuses.
+pub(super) fn move_into_place(draft: &Path, path: &Path) -> io::Result<()> {
+    // A link, because it never replaces what another process made meanwhile; a move where the file
+    // system has no links.
+    match std::fs::hard_link(draft, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        Err(_) => std::fs::rename(draft, path),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Reads the whole file without changing it: a start is the moment to hear of damage.

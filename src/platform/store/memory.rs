@@ -59,6 +59,17 @@ impl Snapshot for MemorySnapshot {
             .map(|((_, key), value)| (key.clone(), value.clone()));
         Ok(pairs.collect())
     }
+
+    fn after(&self, table: Table, key: &str, limit: usize) -> Result<Pairs, Fault> {
+        let start = Bound::Excluded((table, key.to_owned()));
+        let pairs = self
+            .0
+            .range((start, Bound::Unbounded))
+            .take_while(|((of, _), _)| *of == table)
+            .take(limit)
+            .map(|((_, key), value)| (key.clone(), value.clone()));
+        Ok(pairs.collect())
+    }
 }
 
 #[cfg(test)]

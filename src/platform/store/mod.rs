@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
+mod backup;
 mod engine;
 mod file;
 mod memory;
@@ -25,6 +26,7 @@ mod writer;
 use engine::{Engine, Fault, Pairs, Snapshot};
 use writer::{Job, Work};
 
+pub use backup::BackupError;
 pub(crate) use engine::Table;
 pub use file::FileError;
 pub(crate) use obstacle::obstacle;

@@ -1,5 +1,6 @@
 //! An engine on one redb file, opened again after a fault. Knows no records.
 
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -120,6 +121,17 @@ impl RedbSnapshot {
         }
         Ok(pairs)
     }
+
+    fn pairs_after(&self, table: Table, key: &str, limit: usize) -> Result<Pairs, redb::Error> {
+        let table = self.transaction.open_table(definition(table))?;
+        let range = table.range::<&str>((Bound::Excluded(key), Bound::Unbounded))?;
+        let mut pairs = Pairs::new();
+        for pair in range.take(limit) {
+            let (key, value) = pair?;
+            pairs.push((key.value().to_owned(), value.value().to_vec()));
+        }
+        Ok(pairs)
+    }
 }
 
 impl Snapshot for RedbSnapshot {
@@ -129,6 +141,10 @@ impl Snapshot for RedbSnapshot {
 
     fn scan(&self, table: Table, prefix: &str, limit: usize) -> Result<Pairs, Fault> {
         self.read(|| self.pairs(table, prefix, limit))
+    }
+
+    fn after(&self, table: Table, key: &str, limit: usize) -> Result<Pairs, Fault> {
+        self.read(|| self.pairs_after(table, key, limit))
     }
 }
 

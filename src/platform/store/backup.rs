@@ -1,0 +1,189 @@
+//! A copy of a store as it is at one moment, made while it is read and written.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::engine::{Changes, Engine, Fault, Table};
+use super::file::{self, FileError};
+use super::redb::Redb;
+use super::{Error, Store, unavailable};
+
+/// Why a store could not be copied. What was there is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// Something is there already, and a backup replaces nothing.
+    #[error("{path} is there already: name a file that is not", path = .path.display())]
+    Exists {
+        /// The file of the copy.
+        path: PathBuf,
+    },
+    /// The store itself cannot be read.
+    #[error(
+        "the store cannot be read: it is being opened again after an error, which the log names"
+    )]
+    Store,
+    /// The copy cannot be opened or made.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The copy cannot be written.
+    #[error("{path} cannot be written: {reason}", path = .path.display())]
+    Copy {
+        /// The file of the copy.
+        path: PathBuf,
+        /// What the file system or the database said.
+        reason: String,
+    },
+}
+
+/// Bytes of records that are copied at once, or the one record that is larger.
+const AT_ONCE: usize = 4 << 20;
+/// Records that are read at once.
+const PAGE: usize = 256;
+
+impl Store {
+    /// Copies all records as they are now to a new file at `path`, damaged ones too. Blocks: it takes as
+    /// long as writing the file does. Gives how many records there are.
+    ///
+    /// # Errors
+    /// When there is a file already, or one of the two fails.
+    pub(crate) fn back_up(&self, path: &Path) -> Result<u64, BackupError> {
+        if path.symlink_metadata().is_ok() {
+            return Err(exists(path));
+        }
+        let draft = file::draft_of(path);
+        let copied = self.copy(&draft).and_then(|records| {
+            // Whole, or not there at all.
+            file::move_into_place(&draft, path).map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => exists(path),
+                _ => failed(path, &error),
+            })?;
+            Ok(records)
+        });
+        // Gone already where it was moved.
+        let _ = std::fs::remove_file(&draft);
+        copied
+    }
+
+    fn copy(&self, draft: &Path) -> Result<u64, BackupError> {
+        let snapshot = self
+            .engine
+            .snapshot()
+            .map_err(|fault| no_store(unavailable(fault)))?;
+        let copy = Redb::open(draft)?;
+        let mut records = 0;
+        let mut changes = Changes::new();
+        let mut size = 0;
+        for table in Table::ALL {
+            let mut last = String::new();
+            loop {
+                let pairs = snapshot
+                    .after(table, &last, PAGE)
+                    .map_err(|fault| no_store(unavailable(fault)))?;
+                let Some((key, _)) = pairs.last() else { break };
+                last.clone_from(key);
+                records += pairs.len() as u64;
+                for (key, value) in pairs {
+                    size += key.len() + value.len();
+                    changes.insert((table, key), Some(value));
+                }
+                if size >= AT_ONCE {
+                    commit(&copy, draft, &mut changes)?;
+                    size = 0;
+                }
+            }
+        }
+        commit(&copy, draft, &mut changes)?;
+        Ok(records)
+    }
+}
+
+fn commit(copy: &Redb, path: &Path, changes: &mut Changes) -> Result<(), BackupError> {
+    copy.commit(changes)
+        .map_err(|fault: Fault| failed(path, &*fault))?;
+    changes.clear();
+    Ok(())
+}
+
+fn exists(path: &Path) -> BackupError {
+    BackupError::Exists {
+        path: path.to_owned(),
+    }
+}
+
+fn failed(path: &Path, error: &dyn std::error::Error) -> BackupError {
+    BackupError::Copy {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+fn no_store(_logged: Error) -> BackupError {
+    BackupError::Store
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::Read;
+    use super::*;
+
+    fn put(store: &Store, table: Table, key: &str, value: &str) {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        let written = store.write_blocking(move |tx| {
+            tx.put(table, &key, &value);
+            Ok(())
+        });
+        written.unwrap();
+    }
+
+    fn get(store: &Store, table: Table, key: &str) -> Option<String> {
+        store.read().unwrap().get(table, key).unwrap()
+    }
+
+    #[test]
+    fn a_copy_opens_as_the_store_that_it_is_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::unwatched(&folder.path().join("store")).unwrap();
+        let large = "x".repeat(100_000);
+        for number in 0..600 {
+            put(&store, Table::Links, &format!("link-{number:03}"), "there");
+        }
+        for number in 0..60 {
+            put(&store, Table::Apps, &format!("app-{number}"), &large);
+        }
+        put(&store, Table::Domains, "a.example/app-1", "claimed");
+
+        let path = folder.path().join("copies/copy");
+        assert_eq!(store.back_up(&path).unwrap(), 661);
+        put(&store, Table::Apps, "app-1", "written later");
+
+        let copy = Store::unwatched(&path).unwrap();
+        assert_eq!(get(&copy, Table::Apps, "app-1"), Some(large));
+        assert_eq!(get(&copy, Table::Links, "link-599").unwrap(), "there");
+        assert!(get(&copy, Table::Domains, "a.example/app-1").is_some());
+        let mode = path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "it holds what the store holds");
+        let files = std::fs::read_dir(path.parent().unwrap()).unwrap().count();
+        assert_eq!(files, 1, "no draft is left");
+    }
+
+    #[test]
+    fn what_is_there_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::unwatched(Path::new("memory")).unwrap();
+        let path = folder.path().join("copy");
+        std::fs::write(&path, "something").unwrap();
+        let error = store.back_up(&path).unwrap_err();
+        assert!(matches!(error, BackupError::Exists { .. }), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"something");
+    }
+
+    #[test]
+    fn a_copy_that_cannot_be_made_says_why() {
+        let store = Store::unwatched(Path::new("memory")).unwrap();
+        let error = store.back_up(Path::new("/dev/null/copy")).unwrap_err();
+        assert!(error.to_string().contains("/dev/null/copy"), "{error}");
+    }
+}
