@@ -27,6 +27,7 @@ use crate::server::connection::ConnectionSettings;
 use crate::server::descriptors;
 use crate::server::door::Guests;
 use crate::server::listener::{self, Listeners};
+use crate::server::local::{self, LocalSocket};
 use crate::server::permits::Permits;
 use crate::server::shutdown::{Stage, Stop, stop_signal};
 use crate::server::worker::Worker;
@@ -45,6 +46,7 @@ use parts::Parts;
 
 mod api;
 mod certificates;
+mod control;
 mod demo;
 mod ending;
 mod parts;
@@ -80,6 +82,9 @@ pub enum Error {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] listener::Error),
+    /// The control socket cannot be bound.
+    #[error("listen.control: {0}")]
+    Control(#[from] local::Error),
     /// The embedded platform cannot be opened.
     #[error(transparent)]
     Platform(#[from] platform::OpenError),
@@ -112,6 +117,7 @@ pub struct Ingress {
     listeners: Vec<Listeners>,
     certificates: Certificates,
     admin: Option<Listeners>,
+    control: Option<LocalSocket>,
     demo: Option<Demo>,
     api: Api,
     metrics: Arc<Metrics>,
@@ -148,12 +154,16 @@ impl Ingress {
         let acme = secrets.acme.clone();
         let api = Api::open(&config, secrets, mailbox.clone())?;
         let certificates = Certificates::open(&config, &acme, api.domains(), log.metrics())?;
+        // Last: until all is well, the name leads to whoever served before.
+        let control = config.listen.control.as_deref();
+        let control = control.map(LocalSocket::bind).transpose()?;
         Ok(Self {
             api,
             certificates,
             workers,
             listeners,
             admin,
+            control,
             demo,
             metrics: log.metrics(),
             log,
@@ -209,6 +219,22 @@ impl Ingress {
         let (config, metrics) = (&self.config, &self.metrics);
         self.certificates
             .start_orders(&mut side, config, metrics, &side_stop)?;
+        let control = control::control(
+            control::about(&addresses, &self.config.api_name(), workers.len()),
+            &readiness,
+            &permits,
+        );
+        if let Some(socket) = self.control.take() {
+            let settings = ConnectionSettings::new(&self.config.timeouts, &self.config.limits);
+            control::start(
+                &mut side,
+                socket,
+                control,
+                settings,
+                &self.metrics,
+                &side_stop,
+            );
+        }
         self.start_side(&mut side, &permits, &readiness, &side_stop, dialer);
         readiness.set(true);
         Serving {

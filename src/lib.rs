@@ -7,7 +7,7 @@
 //! - **Parts**, each works alone: [`wire`], [`telemetry`], [`tls`], [`pool`], [`acme`], [`server`],
 //!   [`mail`], [`upstream`], [`resolve`].
 //! - **Handlers**, which never name each other: [`proxy`], [`admin`], [`platform`].
-//! - **Assembly**: [`config`], `secrets`, [`ingress`].
+//! - **Assembly**: [`config`], [`control`], `secrets`, [`ingress`].
 //! - The binary, on top: `main.rs` and `cli/`.
 //!
 //! Four words are never mixed: the *client* talks to the *ingress*, which asks the *upstream* (the
@@ -38,5 +38,6 @@ pub mod platform;
 pub mod proxy;
 
 pub mod config;
+pub mod control;
 pub mod ingress;
 mod secrets;

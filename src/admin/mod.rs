@@ -26,7 +26,9 @@ impl Readiness {
         self.0.store(ready, Ordering::Relaxed);
     }
 
-    fn is_ready(&self) -> bool {
+    /// Whether they are now.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -7,6 +7,8 @@ use m3o_ingress::config::Problem;
 use m3o_ingress::ingress;
 use m3o_ingress::tls::local::BadAuthority;
 
+use super::control::NoAnswer;
+
 /// What ended the program.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -22,6 +24,10 @@ pub(crate) enum Failure {
     System(std::io::Error),
     /// The ingress could not start, or stopped on its own.
     Ingress(ingress::Error),
+    /// A running ingress does not do what it is asked.
+    Control(NoAnswer),
+    /// It takes no requests.
+    NotReady,
 }
 
 impl Failure {
@@ -31,7 +37,12 @@ impl Failure {
             Self::Configuration(_) | Self::NoDataFolder => 2,
             Self::Ingress(ingress::Error::Platform(error)) if error.is_configuration() => 2,
             Self::Ingress(ingress::Error::Certificates(error)) if error.is_configuration() => 2,
-            Self::DataFolder(..) | Self::Authority(_) | Self::System(_) | Self::Ingress(_) => 1,
+            Self::Control(error) => error.exit_code(),
+            Self::DataFolder(..)
+            | Self::Authority(_)
+            | Self::System(_)
+            | Self::Ingress(_)
+            | Self::NotReady => 1,
         }
     }
 }
@@ -56,6 +67,8 @@ impl fmt::Display for Failure {
             Self::Authority(error) => with_causes(out, error),
             Self::System(error) => with_causes(out, error),
             Self::Ingress(error) => with_causes(out, error),
+            Self::Control(error) => error.fmt(out),
+            Self::NotReady => out.write_str("m3o-ingress: it takes no requests now"),
         }
     }
 }

@@ -14,11 +14,15 @@ use serde::de::DeserializeOwned;
 use serde::de::value::{Error as Unknown, StrDeserializer};
 
 mod check;
+mod control;
 mod dev;
 mod failure;
+mod reload;
 mod run;
 mod signals;
+mod status;
 
+use control::{ControlFlags, JsonFlag};
 pub(crate) use failure::Failure;
 
 /// The single front door of an app platform: apps, functions, an API, short links and verification
@@ -50,6 +54,17 @@ enum Command {
     Dev(DevFlags),
     /// Validates a configuration and what it names, and prints what it amounts to.
     Check,
+    /// Makes a running ingress read its configuration again.
+    Reload(ControlFlags),
+    /// Says what a running ingress is and does.
+    Status {
+        #[command(flatten)]
+        control: ControlFlags,
+        #[command(flatten)]
+        json: JsonFlag,
+    },
+    /// Ends with 0 if a running ingress takes requests, else with 1.
+    Health(ControlFlags),
 }
 
 #[derive(Debug, Args)]
@@ -147,6 +162,9 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         None | Some(Command::Run) => run::run(&config, &log),
         Some(Command::Check) => check::check(&config, &log),
         Some(Command::Dev(flags)) => dev::dev(&flags, &log),
+        Some(Command::Reload(control)) => reload::reload(&control, &config),
+        Some(Command::Status { control, json }) => status::status(&control, &json, &config),
+        Some(Command::Health(control)) => status::health(&control, &config),
     }
 }
 
@@ -166,6 +184,16 @@ fn warn(warnings: &[String]) -> io::Result<()> {
         io::stderr().write_all(format!("warning: {warning}\n").as_bytes())?;
     }
     Ok(())
+}
+
+/// Prints a result.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever closed the output has read enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::System(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// What is set in vain.
@@ -203,12 +231,14 @@ mod tests {
     fn every_flag_has_an_environment_variable_that_help_shows() {
         let mut command = Arguments::command();
         command.build();
-        let commands = std::iter::once(&command).chain(command.get_subcommands());
         let mut variables = BTreeSet::new();
-        for command in commands.filter(|command| command.get_name() != "help") {
-            let flags = command
-                .get_arguments()
-                .filter(|flag| !matches!(flag.get_id().as_str(), "help" | "version"));
+        let mut commands = vec![&command];
+        while let Some(command) = commands.pop() {
+            let below = command.get_subcommands();
+            commands.extend(below.filter(|command| command.get_name() != "help"));
+            let flags = command.get_arguments().filter(|flag| {
+                !flag.is_positional() && !matches!(flag.get_id().as_str(), "help" | "version")
+            });
             for flag in flags {
                 let variable = flag.get_env().expect("a variable").to_str().unwrap();
                 variables.insert(variable.to_owned());

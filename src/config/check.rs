@@ -11,6 +11,7 @@ use super::check_acme;
 use super::report::Report;
 use crate::mail::check_address;
 use crate::proxy::https::Place;
+use crate::server::local;
 use crate::units::{duration, size};
 
 /// More threads than any machine has cores.
@@ -67,6 +68,11 @@ fn listeners(config: &Config, report: &mut Report<'_>) {
             }
             seen.push(*address);
         }
+    }
+    if let Some(path) = &listen.control
+        && let Err(error) = local::check_path(path)
+    {
+        report.add("listen.control", error.to_string());
     }
     let Some(admin) = listen.admin else {
         return;

@@ -19,6 +19,8 @@ impl Config {
                 http: with_ipv6(http),
                 https: with_ipv6(https),
                 admin: Some(admin),
+                control: Some(data.join("control.sock"))
+                    .filter(|path| server::local::check_path(path).is_ok()),
                 ..server::Config::default()
             },
             platform: Some(platform::Config {

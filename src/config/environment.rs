@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 const PREFIX: &str = "M3O_INGRESS_";
 
 /// The variables with that prefix that stand for a flag of the command line.
-pub const FLAGS: [&str; 8] = [
+pub const FLAGS: [&str; 10] = [
     "M3O_INGRESS_CONFIG",
+    "M3O_INGRESS_CONTROL",
     "M3O_INGRESS_DEV_ADMIN",
     "M3O_INGRESS_DEV_CA",
     "M3O_INGRESS_DEV_DATA",
     "M3O_INGRESS_DEV_HTTP",
     "M3O_INGRESS_DEV_HTTPS",
+    "M3O_INGRESS_JSON",
     "M3O_INGRESS_LOG_FORMAT",
     "M3O_INGRESS_LOG_LEVEL",
 ];

@@ -50,6 +50,7 @@ http = ["127.0.0.1:8080"]
 https = ["127.0.0.1:8443"]
 proxy_protocol = ["127.0.0.1:8080"]
 admin = "127.0.0.1:8090"
+control = "run/control.sock"
 
 [api]
 address = "https://api.m3o.com"

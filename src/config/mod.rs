@@ -16,12 +16,14 @@ mod environment;
 mod example;
 mod load;
 mod problem;
+mod reach;
 mod report;
 mod tls;
 mod wording;
 
 pub use environment::{Environment, FLAGS};
 pub use problem::{Place, Problem};
+pub use reach::Reached;
 pub use tls::Tls;
 
 /// Everything that `m3o-ingress run` is told.

@@ -1,6 +1,7 @@
 //! Listeners, workers and connections.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,7 @@ mod drain;
 mod handshake;
 mod http2;
 pub mod listener;
+pub mod local;
 pub mod permits;
 pub mod pressure;
 pub mod proxy_protocol;
@@ -36,6 +38,8 @@ pub struct Config {
     pub proxy_protocol: Vec<SocketAddr>,
     /// Health and metrics; never on a public listener.
     pub admin: Option<SocketAddr>,
+    /// The Unix socket by which the operator asks and steers a running ingress.
+    pub control: Option<PathBuf>,
     /// Threads that carry requests; 0: one a core that this process may run on.
     pub workers: usize,
 }

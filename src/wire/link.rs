@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use futures_util::FutureExt;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::poll_read_buf;
 
 use super::output::Output;
@@ -49,6 +49,23 @@ impl Transport for TcpStream {
         // Where it fails the connection is gone already.
         let _outcome = SockRef::from(self).set_linger(reset.then_some(Duration::ZERO));
     }
+}
+
+impl Transport for UnixStream {
+    fn has_closed(&self) -> bool {
+        let known = self.ready(Interest::READABLE).now_or_never();
+        known.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+    }
+
+    fn has_unread(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        SockRef::from(self)
+            .peek(&mut byte)
+            .is_ok_and(|read| read > 0)
+    }
+
+    /// A socket of this machine knows no reset.
+    fn reset_on_drop(&self, _reset: bool) {}
 }
 
 /// A pipe within this process.

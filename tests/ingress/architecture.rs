@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Each module and the modules that it may name; the words are free to all.
-const FLOORS: [(&str, &str); 16] = [
+const FLOORS: [(&str, &str); 17] = [
     ("wire", ""),
     ("telemetry", "wire"),
     ("tls", "wire telemetry"),
@@ -28,8 +28,12 @@ const FLOORS: [(&str, &str); 16] = [
         "wire telemetry tls pool acme server mail upstream resolve admin proxy platform",
     ),
     (
+        "control",
+        "wire telemetry tls pool server upstream resolve admin proxy platform config",
+    ),
+    (
         "ingress",
-        "wire telemetry tls pool acme server mail upstream resolve admin proxy platform config",
+        "wire telemetry tls pool acme server mail upstream resolve admin proxy platform config control",
     ),
     ("secrets", "config ingress"),
     ("cli", "telemetry tls server config ingress"),

@@ -1,0 +1,197 @@
+//! Asks a running ingress over its control socket.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use m3o_ingress::config::{Environment, Reached};
+use serde_json::Value;
+
+use super::Failure;
+
+/// How the ingress is found.
+#[derive(Debug, Args)]
+pub(super) struct ControlFlags {
+    /// The control socket [default: `listen.control` of the configuration]
+    #[arg(long, value_name = "PATH", env = "M3O_INGRESS_CONTROL")]
+    control: Option<PathBuf>,
+}
+
+impl ControlFlags {
+    /// Whether the command line or the environment says it.
+    pub(super) fn is_set(&self) -> bool {
+        self.control.is_some()
+    }
+}
+
+/// How an answer is printed.
+#[derive(Debug, Args)]
+pub(super) struct JsonFlag {
+    /// Prints JSON
+    #[arg(long, env = "M3O_INGRESS_JSON")]
+    pub(super) json: bool,
+}
+
+/// A running ingress.
+#[derive(Debug)]
+pub(super) struct Control {
+    path: PathBuf,
+}
+
+/// Why there is no answer that says what was asked.
+#[derive(Debug)]
+pub(crate) enum NoAnswer {
+    /// Nobody says where the socket is.
+    Nowhere { config: PathBuf },
+    /// Nobody listens there.
+    Silent { path: PathBuf, source: io::Error },
+    /// The connection broke, or what came back is no answer.
+    Broken { path: PathBuf, reason: String },
+    /// The ingress says no.
+    Refused { status: u16, detail: String },
+}
+
+impl NoAnswer {
+    /// 2 where the question was wrong, else 1.
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Nowhere { .. } | Self::Refused { status: 400, .. } => 2,
+            Self::Silent { .. } | Self::Broken { .. } | Self::Refused { .. } => 1,
+        }
+    }
+}
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The largest answer that is read.
+const LARGEST: u64 = 64 << 20;
+
+impl Control {
+    /// The one that the flag names, else the configuration at `config`.
+    pub(super) fn find(flags: &ControlFlags, config: &Path) -> Result<Self, Failure> {
+        let path = match &flags.control {
+            Some(path) => path.clone(),
+            None => Reached::load(config, &Environment::of_this_process())
+                .map_err(Failure::Configuration)?
+                .control
+                .ok_or_else(|| {
+                    let config = config.to_owned();
+                    Failure::Control(NoAnswer::Nowhere { config })
+                })?,
+        };
+        Ok(Self { path })
+    }
+
+    /// Asks for `target`.
+    pub(super) fn get(&self, target: &str) -> Result<Value, Failure> {
+        self.ask("GET", target, "")
+    }
+
+    /// Tells it to do `target`.
+    pub(super) fn post(&self, target: &str, body: &Value) -> Result<Value, Failure> {
+        self.ask("POST", target, &body.to_string())
+    }
+
+    /// Whether it takes requests.
+    pub(super) fn is_ready(&self) -> Result<bool, Failure> {
+        Ok(self.get("/status")?["ready"] == true)
+    }
+
+    fn ask(&self, method: &str, target: &str, body: &str) -> Result<Value, Failure> {
+        let path = || self.path.clone();
+        let mut stream = UnixStream::connect(&self.path).map_err(|source| {
+            let path = path();
+            Failure::Control(NoAnswer::Silent { path, source })
+        })?;
+        let broken = |reason: String| {
+            let path = path();
+            Failure::Control(NoAnswer::Broken { path, reason })
+        };
+        let answer = exchange(&mut stream, method, target, body)
+            .map_err(|error| broken(error.to_string()))?;
+        let (status, body) = read(&answer).ok_or_else(|| broken("it is not whole".to_owned()))?;
+        let value: Value =
+            serde_json::from_slice(body).map_err(|error| broken(error.to_string()))?;
+        if status == 200 {
+            return Ok(value);
+        }
+        let detail = value["detail"].as_str().unwrap_or_default().to_owned();
+        Err(Failure::Control(NoAnswer::Refused { status, detail }))
+    }
+}
+
+fn exchange(
+    stream: &mut UnixStream,
+    method: &str,
+    target: &str,
+    body: &str,
+) -> io::Result<Vec<u8>> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let length = body.len();
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(LARGEST).read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// Status and body of an answer of ours, which says how long it is.
+fn read(answer: &[u8]) -> Option<(u16, &[u8])> {
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let (head, body) = (
+        std::str::from_utf8(&answer[..end]).ok()?,
+        &answer[end + 4..],
+    );
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+    let (_, length) = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"))?;
+    let length: usize = length.trim().parse().ok()?;
+    Some((status, body.get(..length)?))
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nowhere { config } => write!(
+                out,
+                "{}: listen.control: it is not set, so a running ingress cannot be asked: set it and start the ingress anew, or name a socket with --control PATH",
+                config.display()
+            ),
+            Self::Silent { path, source } => write!(
+                out,
+                "m3o-ingress: nothing listens at {} ({source}): is the ingress running, as this user, with this listen.control?",
+                path.display()
+            ),
+            Self::Broken { path, reason } => {
+                write!(
+                    out,
+                    "m3o-ingress: no answer from {}: {reason}",
+                    path.display()
+                )
+            }
+            Self::Refused { detail, .. } => out.write_str(detail),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_not_whole_is_none() {
+        let whole = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+        assert_eq!(read(whole), Some((200, &b"{}"[..])));
+        for length in 0..whole.len() {
+            assert_eq!(read(&whole[..length]), None, "{length}");
+        }
+        assert_eq!(read(b"\r\n\r\n"), None);
+        assert_eq!(read(b"HTTP/1.1 many\r\ncontent-length: 0\r\n\r\n"), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! What the operator asks of a running ingress, and tells it, over the control socket: JSON, on the control
+//! thread. Whoever may open the socket may do all of this.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::future::LocalBoxFuture;
+use http::{HeaderValue, Method, StatusCode, header};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::admin::Readiness;
+use crate::server::local::Caller;
+use crate::server::permits::Permits;
+use crate::upstream::messages::ErrorMessage;
+use crate::wire::{Body, Handler, Peer, Request, Response};
+
+/// Takes the configuration over as it is now: what changed, or every reason why it is refused.
+pub type Reload = Box<dyn Fn() -> LocalBoxFuture<'static, Result<Value, Vec<String>>>>;
+
+/// What the answers are made of.
+pub struct Control {
+    /// What does not change while the process runs: addresses, workers, the API.
+    pub about: Value,
+    /// When it began.
+    pub started: Instant,
+    /// Whether requests are welcome.
+    pub readiness: Arc<Readiness>,
+    /// Counts connections.
+    pub permits: Arc<Permits>,
+    /// Where the configuration can be read anew.
+    pub reload: Option<Reload>,
+}
+
+/// Answers one caller.
+#[derive(Debug)]
+pub struct Desk {
+    control: Rc<Control>,
+    caller: Option<Caller>,
+}
+
+/// Why there is nothing to answer.
+#[derive(Debug)]
+enum Refused {
+    NotFound,
+    Method(&'static str),
+    CannotReload,
+    Reload(Vec<String>),
+}
+
+impl Control {
+    /// Answers the requests of `caller`.
+    #[must_use]
+    pub fn desk(self: &Rc<Self>, caller: Option<Caller>) -> Desk {
+        Desk {
+            control: Rc::clone(self),
+            caller,
+        }
+    }
+
+    fn status(&self) -> Value {
+        let mut status = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "ready": self.readiness.is_ready(),
+            "connections": self.permits.open(),
+        });
+        if let (Some(status), Value::Object(about)) = (status.as_object_mut(), &self.about) {
+            status.extend(about.clone());
+        }
+        status
+    }
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+impl Handler for Desk {
+    type Body = Body;
+
+    async fn handle(&self, request: Request, _peer: &Peer) -> Response {
+        match self.answer(&request).await {
+            Ok(value) => respond(StatusCode::OK, value.to_string()),
+            Err(refused) => refused.to_response(),
+        }
+    }
+}
+
+impl Desk {
+    async fn answer(&self, request: &Request) -> Result<Value, Refused> {
+        let path = request.uri().path();
+        let by = |method: Method, allow| match *request.method() == method {
+            true => Ok(()),
+            false => Err(Refused::Method(allow)),
+        };
+        match path {
+            "/status" => by(Method::GET, "GET").map(|()| self.control.status()),
+            "/reload" => {
+                by(Method::POST, "POST")?;
+                self.reload().await
+            }
+            _ => Err(Refused::NotFound),
+        }
+    }
+
+    async fn reload(&self) -> Result<Value, Refused> {
+        let reload = self.control.reload.as_ref().ok_or(Refused::CannotReload)?;
+        self.note("reload");
+        reload().await.map_err(Refused::Reload)
+    }
+
+    /// Who did what, before it is done.
+    fn note(&self, what: &str) {
+        match self.caller {
+            Some(caller) => tracing::info!(uid = caller.uid, "{what}: asked by {caller}"),
+            None => tracing::info!("{what}: asked over the control socket"),
+        }
+    }
+}
+
+impl Refused {
+    fn to_response(&self) -> Response {
+        let (status, detail) = match self {
+            Self::NotFound => (StatusCode::NOT_FOUND, "there is nothing here".to_owned()),
+            Self::Method(allow) => (StatusCode::METHOD_NOT_ALLOWED, format!("use {allow}")),
+            Self::CannotReload => (
+                StatusCode::NOT_IMPLEMENTED,
+                "this process has no file to read its configuration from again".to_owned(),
+            ),
+            Self::Reload(problems) => (StatusCode::UNPROCESSABLE_ENTITY, problems.join("\n")),
+        };
+        let json = ErrorMessage::new("ingress.control", status, &detail).to_json();
+        let mut response = respond(status, json);
+        if let Self::Method(allow) = self {
+            let allow = HeaderValue::from_static(allow);
+            response.headers_mut().insert(header::ALLOW, allow);
+        }
+        response
+    }
+}
+
+fn respond(status: StatusCode, json: String) -> Response {
+    let mut response = Response::new(Body::from(json));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
