@@ -2,10 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::dial::DialError;
@@ -25,7 +26,9 @@ pub(super) struct Lane {
     idle: RefCell<VecDeque<Place>>,
     /// Those who wait, first come first; there are none while one is idle. Whoever went away stays
     /// until it is at the front.
-    waiting: RefCell<VecDeque<oneshot::Sender<Turn>>>,
+    waiting: RefCell<VecDeque<Waiting>>,
+    /// Whether somebody looks after those who wait.
+    is_looked_after: Cell<bool>,
     /// Connections that carry many requests at once, the one opened first before the others.
     shared: RefCell<Vec<Rc<Shared>>>,
     /// How many of those there have been.
@@ -37,6 +40,13 @@ pub(super) struct Lane {
     /// How often that failed, and why it did last.
     failures: Cell<u64>,
     failure: RefCell<Option<DialError>>,
+}
+
+/// Somebody who waits.
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    next: oneshot::Sender<Turn>,
 }
 
 /// Shared connections to one origin: more help only where the server takes few requests on each.
@@ -57,6 +67,7 @@ impl Lane {
             open: Cell::new(0),
             idle: RefCell::default(),
             waiting: RefCell::default(),
+            is_looked_after: Cell::new(false),
             shared: RefCell::default(),
             numbered: Cell::new(0),
             speaks_http1: Cell::new(false),
@@ -92,19 +103,39 @@ impl Lane {
         if self.open.get() < self.cap {
             return Given::Room(self.seat());
         }
-        let (sender, receiver) = oneshot::channel();
-        self.queue(sender);
-        match tokio::time::timeout(PATIENCE, receiver).await {
-            Ok(Ok(turn)) => turn.take().unwrap_or_else(|| Given::Room(self.seat())),
-            Ok(Err(_)) | Err(_) => Given::Room(self.seat()),
+        match self.queue().await {
+            Ok(turn) => turn.take().unwrap_or_else(|| Given::Room(self.seat())),
+            Err(_) => Given::Room(self.seat()),
         }
     }
 
-    fn queue(&self, sender: oneshot::Sender<Turn>) {
+    fn queue(self: &Rc<Self>) -> oneshot::Receiver<Turn> {
+        let (next, receiver) = oneshot::channel();
         let mut waiting = self.waiting.borrow_mut();
         // All wait equally long, so whoever gave up is at the front before long.
-        while waiting.pop_front_if(|first| first.is_closed()).is_some() {}
-        waiting.push_back(sender);
+        while waiting
+            .pop_front_if(|first| first.next.is_closed())
+            .is_some()
+        {}
+        waiting.push_back(Waiting {
+            since: Instant::now(),
+            next,
+        });
+        // One sleep for all: each that is armed by itself is a wake-up of the thread by itself.
+        if !self.is_looked_after.replace(true) {
+            tokio::task::spawn_local(look_after(Rc::downgrade(self)));
+        }
+        receiver
+    }
+
+    /// Ends the wait of those who have waited long enough; until when the next one may.
+    fn end_of_patience(&self) -> Option<Instant> {
+        let mut waiting = self.waiting.borrow_mut();
+        let is_over = |first: &mut Waiting| first.since.elapsed() >= PATIENCE;
+        while waiting.pop_front_if(is_over).is_some() {}
+        let until = waiting.front().map(|first| first.since + PATIENCE);
+        self.is_looked_after.set(until.is_some());
+        until
     }
 
     /// Hands `connection` to whoever waits for one; gives it back where nobody does.
@@ -217,11 +248,18 @@ impl Lane {
     fn next_in_line(&self) -> Option<oneshot::Sender<Turn>> {
         let mut waiting = self.waiting.borrow_mut();
         loop {
-            let first = waiting.pop_front()?;
-            if !first.is_closed() {
-                return Some(first);
+            let Waiting { next, .. } = waiting.pop_front()?;
+            if !next.is_closed() {
+                return Some(next);
             }
         }
+    }
+}
+
+/// Until nobody waits any more.
+async fn look_after(lane: Weak<Lane>) {
+    while let Some(until) = lane.upgrade().and_then(|lane| lane.end_of_patience()) {
+        tokio::time::sleep_until(until).await;
     }
 }
 
