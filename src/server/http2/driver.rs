@@ -1,6 +1,7 @@
 //! What ends a connection of HTTP/2: its client, a limit in time, too much of something, the drain.
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -90,6 +91,15 @@ impl<'a, S: Duplex> Driver<'a, S> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Accepted, h2::Error>>> {
         self.connection.poll_accept(context)
+    }
+
+    /// Writes what was left to be written, at the end of a turn. Gives whether there is more, or that the
+    /// connection broke.
+    pub(super) fn push(&self, context: &mut Context<'_>) -> io::Result<bool> {
+        match self.wire.borrow_mut().poll_push(context) {
+            Poll::Ready(pushed) => pushed,
+            Poll::Pending => Ok(false),
+        }
     }
 
     /// A request has come to its end.

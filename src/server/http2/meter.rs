@@ -1,4 +1,8 @@
-//! The stream below `h2`: counts what is read and written, and stops reading where it is too much.
+//! The stream below `h2`: counts what is read and written, stops reading where it is too much, and puts
+//! what is written together.
+//!
+//! `h2` writes each frame of some size by itself. What all requests of a connection leave to be written in one
+//! turn of its task goes out in one write at the end of that turn instead, so a lone answer waits for nothing.
 
 use std::cell::RefCell;
 use std::io;
@@ -23,10 +27,21 @@ pub(super) struct Wire<S> {
     is_dry: bool,
     /// Whether the client has closed its end, or the connection broke.
     ended: bool,
+    /// What `h2` has written and the stream has not taken yet, behind the first `sent` bytes.
+    waiting: Vec<u8>,
+    sent: usize,
+    is_unflushed: bool,
+    /// Whether `h2` waits to write more.
+    is_full: bool,
     /// Whether the stream takes nothing now.
     blocked: bool,
     written: u64,
 }
+
+/// What is put together at most, and one more write: as much as TLS seals at once.
+const ENOUGH: usize = 64 << 10;
+/// So much goes out at once, where nothing waits: putting it together would only copy it.
+const LARGE: usize = 16 << 10;
 
 impl<S: Duplex> Wire<S> {
     /// The wire of `stream`, of which `ahead` was read.
@@ -37,6 +52,10 @@ impl<S: Duplex> Wire<S> {
             frames: Frames::new(),
             is_dry: false,
             ended: false,
+            waiting: Vec::new(),
+            sent: 0,
+            is_unflushed: false,
+            is_full: false,
             blocked: false,
             written: 0,
         }))
@@ -98,12 +117,67 @@ impl<S: Duplex> Wire<S> {
         }
     }
 
-    fn note(&mut self, polled: &Poll<io::Result<usize>>) {
-        self.blocked = polled.is_pending();
-        if let Poll::Ready(Ok(length)) = polled {
-            self.written += *length as u64;
-            self.frames.written(*length);
+    fn poll_take(
+        &mut self,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        if self.waiting.is_empty() && length >= LARGE {
+            let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+            self.is_unflushed = true;
+            self.is_full = polled.is_pending();
+            self.blocked = polled.is_pending();
+            let taken = ready!(polled)?;
+            self.note(taken);
+            return Poll::Ready(Ok(taken));
         }
+        if self.waiting.len() >= ENOUGH {
+            self.is_full = true;
+            ready!(self.poll_push(context))?;
+            self.is_full = false;
+        }
+        if self.waiting.is_empty() {
+            self.waiting.reserve_exact(LARGE);
+        }
+        for slice in slices {
+            self.waiting.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(length))
+    }
+
+    /// Writes what waits, at the end of a turn. Gives whether `h2` has waited for that to write more.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    pub(super) fn poll_push(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        while self.sent < self.waiting.len() {
+            let rest = &self.waiting[self.sent..];
+            let polled = Pin::new(&mut self.stream).poll_write(context, rest);
+            self.blocked = polled.is_pending();
+            let taken = ready!(polled)?;
+            if taken == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += taken;
+            self.is_unflushed = true;
+            self.note(taken);
+        }
+        // Not kept: a connection that is idle holds none.
+        self.waiting = Vec::new();
+        self.sent = 0;
+        if self.is_unflushed {
+            let polled = Pin::new(&mut self.stream).poll_flush(context);
+            self.blocked = polled.is_pending();
+            ready!(polled)?;
+            self.is_unflushed = false;
+        }
+        Poll::Ready(Ok(std::mem::take(&mut self.is_full)))
+    }
+
+    fn note(&mut self, taken: usize) {
+        self.written += taken as u64;
+        self.frames.written(taken);
     }
 }
 
@@ -136,10 +210,8 @@ impl<S: Duplex> AsyncWrite for Metered<S> {
         context: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let wire = &mut *self.0.borrow_mut();
-        let polled = Pin::new(&mut wire.stream).poll_write(context, data);
-        wire.note(&polled);
-        polled
+        let slices = [io::IoSlice::new(data)];
+        self.0.borrow_mut().poll_take(context, &slices)
     }
 
     fn poll_write_vectored(
@@ -147,24 +219,21 @@ impl<S: Duplex> AsyncWrite for Metered<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let wire = &mut *self.0.borrow_mut();
-        let polled = Pin::new(&mut wire.stream).poll_write_vectored(context, slices);
-        wire.note(&polled);
-        polled
+        self.0.borrow_mut().poll_take(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.borrow().stream.is_write_vectored()
+        true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let wire = &mut *self.0.borrow_mut();
-        let polled = Pin::new(&mut wire.stream).poll_flush(context);
-        wire.blocked = polled.is_pending();
-        polled
+    /// Does nothing: the turn is not over.
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().stream).poll_shutdown(context)
+        let wire = &mut *self.0.borrow_mut();
+        ready!(wire.poll_push(context))?;
+        Pin::new(&mut wire.stream).poll_shutdown(context)
     }
 }

@@ -80,10 +80,15 @@ pub(super) async fn run<S: Duplex>(
 ) {
     let wire = Wire::shared(stream, ahead);
     let mut handshake = pin!(builder(settings).handshake(Metered(Rc::clone(&wire))));
-    let shaken = pin!(poll_fn(|context| match handshake.as_mut().poll(context) {
-        Poll::Ready(outcome) => Poll::Ready(outcome.ok()),
-        Poll::Pending if drained.began(context) => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
+    let shaken = pin!(poll_fn(|context| {
+        let polled = handshake.as_mut().poll(context);
+        let pushed = wire.borrow_mut().poll_push(context);
+        match (polled, pushed) {
+            (Poll::Ready(outcome), _) => Poll::Ready(outcome.ok()),
+            (Poll::Pending, Poll::Ready(Err(_))) => Poll::Ready(None),
+            (Poll::Pending, _) if drained.began(context) => Poll::Ready(None),
+            (Poll::Pending, _) => Poll::Pending,
+        }
     }));
     let limit = settings.timeouts.header;
     let Some(Some(connection)) = peer.timer.while_moving(limit, shaken).await else {
@@ -146,12 +151,21 @@ async fn poll_until_end<S: Duplex, F: Future<Output = ()>>(
                         streams.push(answer(accepted));
                         came = true;
                     }
-                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                    Poll::Ready(Some(Err(_)) | None) => {
+                        // Whatever of it there is room for: the connection is over.
+                        let _last = driver.push(context);
+                        return Poll::Ready(());
+                    }
                     Poll::Pending => break,
                 }
             }
             if came {
                 continue;
+            }
+            match driver.push(context) {
+                Ok(false) => {}
+                Ok(true) => continue,
+                Err(_) => return Poll::Ready(()),
             }
             match driver.look_after(streams.is_empty(), context) {
                 Next::Wait => return Poll::Pending,
