@@ -223,6 +223,7 @@ impl Ingress {
             control::about(&addresses, &self.config.api_name(), workers.len()),
             &readiness,
             &permits,
+            &self.api,
         );
         if let Some(socket) = self.control.take() {
             let settings = ConnectionSettings::new(&self.config.timeouts, &self.config.limits);

@@ -13,6 +13,7 @@ use m3o_ingress::telemetry::{Format, Level};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as Unknown, StrDeserializer};
 
+mod app;
 mod check;
 mod control;
 mod dev;
@@ -65,6 +66,12 @@ enum Command {
     },
     /// Ends with 0 if a running ingress takes requests, else with 1.
     Health(ControlFlags),
+    /// The apps of the embedded platform.
+    #[command(subcommand)]
+    App(app::Verb),
+    /// The functions of the embedded platform.
+    #[command(subcommand)]
+    Fn(app::Verb),
 }
 
 #[derive(Debug, Args)]
@@ -165,6 +172,8 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Reload(control)) => reload::reload(&control, &config),
         Some(Command::Status { control, json }) => status::status(&control, &json, &config),
         Some(Command::Health(control)) => status::health(&control, &config),
+        Some(Command::App(verb)) => app::execute(&verb, "apps", &config),
+        Some(Command::Fn(verb)) => app::execute(&verb, "functions", &config),
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 const PREFIX: &str = "M3O_INGRESS_";
 
 /// The variables with that prefix that stand for a flag of the command line.
-pub const FLAGS: [&str; 10] = [
+pub const FLAGS: [&str; 12] = [
     "M3O_INGRESS_CONFIG",
     "M3O_INGRESS_CONTROL",
     "M3O_INGRESS_DEV_ADMIN",
@@ -17,6 +17,8 @@ pub const FLAGS: [&str; 10] = [
     "M3O_INGRESS_JSON",
     "M3O_INGRESS_LOG_FORMAT",
     "M3O_INGRESS_LOG_LEVEL",
+    "M3O_INGRESS_MESSAGE",
+    "M3O_INGRESS_RETRY_AFTER",
 ];
 
 /// The variables of a process.

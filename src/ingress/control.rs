@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Addresses;
+use super::api::Api;
 use crate::admin::Readiness;
 use crate::control::Control;
 use crate::server::connection::ConnectionSettings;
@@ -32,12 +33,17 @@ pub(super) fn control(
     about: Value,
     readiness: &Arc<Readiness>,
     permits: &Arc<Permits>,
+    api: &Api,
 ) -> Rc<Control> {
     Rc::new(Control {
         about,
         started: Instant::now(),
         readiness: Arc::clone(readiness),
         permits: Arc::clone(permits),
+        platform: match api {
+            Api::Local(platform) => Some(Arc::clone(platform)),
+            Api::Remote(_) => None,
+        },
         reload: None,
     })
 }

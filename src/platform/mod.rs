@@ -22,6 +22,7 @@ use crate::wire::{Body, Request, Response};
 
 mod accounts;
 mod apps;
+mod closing;
 pub mod demo;
 mod domains;
 mod error;
@@ -46,6 +47,7 @@ use fields::Fields;
 use mailing::Mail;
 use store::{IN_MEMORY, Store};
 
+pub use closing::{ClosingError, Kind};
 pub use store::FileError;
 
 /// `[platform]`: the embedded platform.

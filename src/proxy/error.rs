@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use super::authority::BadAuthority;
 use super::form::Form;
 use super::parameters::BadForm;
+use crate::closed::Closed;
 use crate::destination::BadDestination;
 use crate::id::RequestId;
 use crate::pool::{self, DialError};
@@ -61,6 +62,8 @@ pub(super) enum Error {
     Busy,
     #[error("cannot find the backend")]
     Resolve(WorkloadKind, #[source] Arc<resolve::Error>),
+    #[error("closed for a while")]
+    Closed(WorkloadKind, Arc<Closed>),
     #[error("the upstream gave no answer")]
     Upstream(#[source] upstream::Error),
     #[error("the upstream does not say whether the link is good")]
@@ -110,6 +113,9 @@ impl Error {
         if told.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }
+        if let Self::Closed(_, closed) = self {
+            headers.insert(header::RETRY_AFTER, closed.retry_after().into());
+        }
         if let Self::Method { allow } = self {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
@@ -141,7 +147,9 @@ impl Error {
 
     /// Whether what went wrong is worth a cause in the log: not what clients do wrong every day.
     pub(super) fn is_ours(&self) -> bool {
-        !matches!(self, Self::MethodUnknown) && self.told().status.is_server_error()
+        // What is closed is so on purpose.
+        !matches!(self, Self::MethodUnknown | Self::Closed(..))
+            && self.told().status.is_server_error()
     }
 
     fn leaves_body_unread(&self) -> bool {
@@ -206,6 +214,11 @@ impl Error {
                 "too many requests at once; try again in a moment",
             ),
             Self::Resolve(kind, error) => resolve_error(*kind, error),
+            Self::Closed(kind, closed) => told(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "destination_unavailable",
+                &closed.told(kind.as_str()),
+            ),
             Self::Upstream(error) => upstream_error(error),
             Self::NotVerifiable(_) => told(
                 StatusCode::BAD_GATEWAY,
@@ -291,10 +304,7 @@ fn client_body(error: &body::Error) -> Told {
 }
 
 fn resolve_error(kind: WorkloadKind, error: &resolve::Error) -> Told {
-    let name = match kind {
-        WorkloadKind::App => "app",
-        WorkloadKind::Function => "function",
-    };
+    let name = kind.as_str();
     match error {
         resolve::Error::Unknown => not_found(&format!("there is no such {name}")),
         // Whoever waits for an app is told to try again, not that the API was slow.

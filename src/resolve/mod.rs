@@ -34,6 +34,17 @@ pub enum WorkloadKind {
     Function,
 }
 
+impl WorkloadKind {
+    /// `app` or `function`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::Function => "function",
+        }
+    }
+}
+
 /// Why there is no backend.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -76,12 +87,14 @@ impl Resolve for Upstream {
     }
 
     async fn resolve(&self, workload: Workload) -> Result<Backend, Error> {
-        let url = match workload.kind {
+        let resolved = match workload.kind {
             WorkloadKind::App => self.resolve_app(&workload.id).await,
             WorkloadKind::Function => self.resolve_function(&workload.id).await,
         };
-        let backend = match url {
-            Ok(url) => Backend::parse(&url).map_err(Error::from),
+        let backend = match resolved {
+            Ok(resolved) => Backend::parse(&resolved.url)
+                .map(|backend| backend.closed_as(resolved.closed))
+                .map_err(Error::from),
             Err(
                 upstream::Error::NotFound
                 | upstream::Error::Rejected(http::StatusCode::BAD_REQUEST),

@@ -204,24 +204,22 @@ impl Upstream {
     ///
     /// # Errors
     /// [`Error::NotFound`] where there is no such app; any other where that is not known.
-    pub async fn resolve_app(&self, id: &WorkloadId) -> Result<String, Error> {
+    pub async fn resolve_app(&self, id: &WorkloadId) -> Result<Resolved, Error> {
         let id = ById {
             id: id.as_str().into(),
         };
-        let resolved: Resolved = self.call("app/Resolve", &id, OwnCall::Ordinary).await?;
-        Ok(resolved.url)
+        self.call("app/Resolve", &id, OwnCall::Ordinary).await
     }
 
     /// Where a function runs.
     ///
     /// # Errors
     /// As [`Upstream::resolve_app`].
-    pub async fn resolve_function(&self, id: &WorkloadId) -> Result<String, Error> {
+    pub async fn resolve_function(&self, id: &WorkloadId) -> Result<Resolved, Error> {
         let id = ById {
             id: id.as_str().into(),
         };
-        let resolved: Resolved = self.call("function/Proxy", &id, OwnCall::Ordinary).await?;
-        Ok(resolved.url)
+        self.call("function/Proxy", &id, OwnCall::Ordinary).await
     }
 
     /// Where a short link leads.

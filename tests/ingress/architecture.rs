@@ -39,7 +39,7 @@ const FLOORS: [(&str, &str); 17] = [
     ("cli", "telemetry tls server config ingress"),
 ];
 
-const WORDS: &str = "address host hosts id credentials destination domains units settings";
+const WORDS: &str = "address closed host hosts id credentials destination domains units settings";
 
 /// One file of the library or the binary, without its unit tests and without comments.
 struct Source {

@@ -12,6 +12,7 @@ mod architecture;
 mod backend_framing;
 mod backend_http2;
 mod bodies;
+mod control;
 mod custom_domains;
 mod drain;
 mod errors;
