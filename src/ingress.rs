@@ -20,8 +20,6 @@ use crate::mail::Mailbox;
 use crate::platform;
 use crate::platform::demo::{DemoApp, DemoFunction};
 use crate::pool::{self, Dialer, Guard, Pool, PoolLimits};
-use crate::proxy::Settings;
-use crate::proxy::https::Https;
 use crate::resolve::Cache;
 use crate::server::connection::ConnectionSettings;
 use crate::server::descriptors;
@@ -40,6 +38,7 @@ use crate::wire::Handler;
 use api::Api;
 pub use certificates::BadCertificates;
 use certificates::Certificates;
+use control::Knows;
 use demo::Demo;
 use ending::{drained, flatten, join};
 use parts::Parts;
@@ -215,27 +214,17 @@ impl Ingress {
             demo.register(platform).await?;
         }
         let dialer = self.dialer()?;
-        let workers = self.start_workers(&permits, &worker_stop, dialer.clone())?;
+        let (workers, parts) = self.start_workers(&permits, &worker_stop, dialer.clone())?;
         let (config, metrics) = (&self.config, &self.metrics);
         self.certificates
             .start_orders(&mut side, config, metrics, &side_stop)?;
-        let control = control::control(
-            control::about(&addresses, &self.config.api_name(), workers.len()),
-            &readiness,
-            &permits,
-            &self.api,
-        );
-        if let Some(socket) = self.control.take() {
-            let settings = ConnectionSettings::new(&self.config.timeouts, &self.config.limits);
-            control::start(
-                &mut side,
-                socket,
-                control,
-                settings,
-                &self.metrics,
-                &side_stop,
-            );
-        }
+        let knows = Knows {
+            addresses: &addresses,
+            parts: &parts,
+            permits: &permits,
+            readiness: &readiness,
+        };
+        self.start_control(&mut side, &knows, &side_stop);
         self.start_side(&mut side, &permits, &readiness, &side_stop, dialer);
         readiness.set(true);
         Serving {
@@ -308,7 +297,7 @@ impl Ingress {
         permits: &Arc<Permits>,
         stop: &Stop,
         dialer: Dialer,
-    ) -> Result<Vec<JoinHandle<io::Result<()>>>, Error> {
+    ) -> Result<(Vec<JoinHandle<io::Result<()>>>, Parts), Error> {
         let mut bound = std::mem::take(&mut self.listeners);
         let terms = self.certificates.terms()?;
         for secure in bound.iter_mut().skip(self.config.listen.http.len()) {
@@ -316,16 +305,7 @@ impl Ingress {
         }
         let config = &self.config;
         let parts = Parts {
-            settings: Arc::new(Settings {
-                hosts: config.hosts.clone(),
-                timeouts: config.timeouts.clone(),
-                limits: config.limits.clone(),
-                trusted: config.backends.trusted_proxies.clone(),
-                user: config.user.clone(),
-                index: config.index.clone(),
-                domains: self.api.domains(),
-                https: Https::new(&config.https, config.listen.public()).map(Arc::new),
-            }),
+            settings: Arc::new(config.settings(self.api.domains())),
             telemetry: Arc::new(Telemetry {
                 metrics: Arc::clone(&self.metrics),
                 log: self.log.clone(),
@@ -345,7 +325,7 @@ impl Ingress {
             },
             api: self.api.clone(),
         };
-        (0..self.workers)
+        let workers: Result<_, Error> = (0..self.workers)
             .map(|index| {
                 let worker = Worker {
                     name: format!("worker-{index}"),
@@ -361,7 +341,8 @@ impl Ingress {
                 let build = move |tasks: &_, pressure: &_| parts.build(tasks, pressure);
                 Ok(worker.spawn(most, build, stop.clone())?)
             })
-            .collect()
+            .collect();
+        Ok((workers?, parts))
     }
 
     /// What goes on beside the workers, on this thread.

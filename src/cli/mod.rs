@@ -17,6 +17,7 @@ mod app;
 mod check;
 mod control;
 mod dev;
+mod explain;
 mod failure;
 mod reload;
 mod run;
@@ -55,6 +56,8 @@ enum Command {
     Dev(DevFlags),
     /// Validates a configuration and what it names, and prints what it amounts to.
     Check,
+    /// Says what becomes of a request: every decision, in order.
+    Explain(explain::ExplainFlags),
     /// Makes a running ingress read its configuration again.
     Reload(ControlFlags),
     /// Says what a running ingress is and does.
@@ -169,6 +172,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         None | Some(Command::Run) => run::run(&config, &log),
         Some(Command::Check) => check::check(&config, &log),
         Some(Command::Dev(flags)) => dev::dev(&flags, &log),
+        Some(Command::Explain(flags)) => explain::explain(flags, &config),
         Some(Command::Reload(control)) => reload::reload(&control, &config),
         Some(Command::Status { control, json }) => status::status(&control, &json, &config),
         Some(Command::Health(control)) => status::health(&control, &config),

@@ -1,6 +1,7 @@
 //! What the operator asks of a running ingress, and tells it, over the control socket: JSON, on the control
 //! thread. Whoever may open the socket may do all of this.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,12 +12,16 @@ use tokio::time::Instant;
 
 use crate::admin::Readiness;
 use crate::platform::{Kind, Platform};
+use crate::proxy::explain::Sources;
 use crate::server::local::Caller;
 use crate::server::permits::Permits;
 use crate::upstream::messages::ErrorMessage;
 use crate::wire::{Body, Handler, Peer, Request, Response};
 
 mod closing;
+mod explain;
+
+pub use explain::{listeners, of_configuration, on_demand};
 
 /// Takes the configuration over as it is now: what changed, or every reason why it is refused.
 pub type Reload = Box<dyn Fn() -> LocalBoxFuture<'static, Result<Value, Vec<String>>>>;
@@ -33,6 +38,8 @@ pub struct Control {
     pub permits: Arc<Permits>,
     /// The embedded platform, where there is one.
     pub platform: Option<Arc<Platform>>,
+    /// What requests are explained by. A reload puts others in their place.
+    pub sources: RefCell<Rc<Sources>>,
     /// Where the configuration can be read anew.
     pub reload: Option<Reload>,
 }
@@ -132,6 +139,10 @@ impl Desk {
             ("reload", _, None) => {
                 post()?;
                 self.reload().await
+            }
+            ("explain", _, None) => {
+                post()?;
+                self.explain(&body).await
             }
             (_, Some(kind), None) => get().and_then(|()| self.listed(kind)),
             (_, Some(kind), Some(rest)) => {

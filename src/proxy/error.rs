@@ -62,7 +62,7 @@ pub(super) enum Error {
     Busy,
     #[error("cannot find the backend")]
     Resolve(WorkloadKind, #[source] Arc<resolve::Error>),
-    #[error("closed for a while")]
+    #[error("closed by the operator: {}", .1.status())]
     Closed(WorkloadKind, Arc<Closed>),
     #[error("the upstream gave no answer")]
     Upstream(#[source] upstream::Error),

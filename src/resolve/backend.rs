@@ -78,6 +78,12 @@ impl Backend {
         &self.path
     }
 
+    /// Whether it has a path or a query of its own, which may hold a key.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.path.is_empty() || !self.query.is_empty()
+    }
+
     /// The target of a request there: paths joined with exactly one slash, queries with `&`,
     /// nothing else in them changed.
     ///

@@ -14,7 +14,7 @@ pub mod cached;
 mod freshness;
 
 pub use backend::{Backend, BadBackend};
-pub use cached::{Cache, Cached};
+pub use cached::{Cache, Cached, Entry};
 
 /// An app or a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
