@@ -16,6 +16,7 @@ mod control;
 mod custom_domains;
 mod drain;
 mod errors;
+mod explain;
 mod faults;
 mod forwarding;
 mod framing;

@@ -229,3 +229,65 @@ fn an_app_is_paused_maintained_and_resumed() {
     assert_eq!(odd.status.code(), Some(2), "{}", odd.text);
     ingress.stop();
 }
+
+#[test]
+fn a_url_is_explained_by_the_file_alone_or_by_what_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "
+        listen = { http = '127.0.0.1:0', admin = '127.0.0.1:0', control = 'control.sock' }
+        backends.allow_private = true
+        platform.store = 'store'
+    ";
+    let mut command = run_command(folder.path(), config);
+    let url = "http://blog.m3o.app/a?api_key=canary";
+    let explain = |more: &[&str]| {
+        let mut command = crate::process::command(&["explain", "-c", "ingress.toml", url]);
+        ended(command.args(more).current_dir(folder.path()))
+    };
+    let alone = explain(&[]);
+    assert_eq!(alone.status.code(), Some(0), "{}", alone.text);
+    let first =
+        "by ingress.toml alone: nobody was asked\nGET http://blog.m3o.app/a?api_key=[hidden]\n";
+    assert!(alone.text.starts_with(first), "{}", alone.text);
+    let would = "would ask POST /v1/app/Resolve of store store";
+    assert!(alone.text.contains(would), "{}", alone.text);
+    assert!(!folder.path().join("store").exists(), "nothing is made");
+    let none = explain(&["--running"]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(
+        none.text.contains("nothing listens at control.sock"),
+        "{}",
+        none.text
+    );
+
+    let ingress = Ingress::start(command.env("M3O_PLATFORM_KEY", "key"));
+    let backend = Server::start(|_| ok("text/plain", "hello"));
+    let run = json!({ "name": "blog", "backend": format!("{}/canary", backend.url()) });
+    api(ingress.http, "key", "app/Run", &run).fine();
+    let asked = explain(&[]);
+    assert_eq!(asked.status.code(), Some(0), "{}", asked.text);
+    let first = "asked of the ingress that runs at control.sock\n";
+    assert!(asked.text.starts_with(first), "{}", asked.text);
+    for line in [
+        "127.0.0.1: permitted",
+        "/[hidden]",
+        "limits.per_workload = 512",
+    ] {
+        assert!(asked.text.contains(line), "{line} in {}", asked.text);
+    }
+    assert!(!asked.text.contains("canary"), "{}", asked.text);
+    assert!(
+        explain(&["--offline"])
+            .text
+            .starts_with("by ingress.toml alone")
+    );
+    let json: serde_json::Value = serde_json::from_str(&explain(&["--json"]).text).unwrap();
+    assert_eq!(json["answer"]["text"], "what the app answers, streamed");
+    let wrong = ended(
+        crate::process::command(&["explain", "ftp://x"])
+            .args(["--control", "control.sock"])
+            .current_dir(folder.path()),
+    );
+    assert_eq!(wrong.status.code(), Some(2), "{}", wrong.text);
+    ingress.stop();
+}

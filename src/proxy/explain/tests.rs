@@ -3,6 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::{Config, Environment};
 use crate::control::of_configuration;
+use crate::domains::Standing;
+use crate::id::WorkloadId;
 
 const CONFIG: &str = "
 [listen]
@@ -203,6 +205,36 @@ GET http://user.m3o.com/?token=[hidden]&redirectUrl=[hidden]
         "user.redirect_hosts = 'm3o.com'",
         "400 a redirect target on a host that is not allowed (http_request_error)",
     );
+}
+
+#[test]
+fn a_custom_domain_is_an_app_or_a_proof() {
+    let sources = sources("");
+    let app = WorkloadId::parse("blog").unwrap();
+    sources.settings.domains.apply([
+        ("blog.example".into(), Some(Standing::Proven(app))),
+        (
+            "shop.example".into(),
+            Some(Standing::Awaited("t0ken".into())),
+        ),
+    ]);
+    let route = |url: &str| {
+        let explained = explained(&question(url), &sources).unwrap();
+        let step = explained
+            .steps
+            .into_iter()
+            .find(|step| step.name == "route");
+        let step = step.unwrap();
+        (step.what, step.by.join(" "), explained.answer.status)
+    };
+    let by = || "a custom domain".to_owned();
+    let blog = ("app blog".to_owned(), by(), None);
+    assert_eq!(route("http://blog.example/"), blog);
+    let proof = ("the proof of a custom domain".to_owned(), by(), Some(200));
+    let at = "http://shop.example/.well-known/m3o-domain-verification/t0ken";
+    assert_eq!(route(at), proof);
+    let other = ("none".to_owned(), String::new(), Some(404));
+    assert_eq!(route("http://shop.example/"), other);
 }
 
 #[test]
