@@ -11,7 +11,8 @@ use tokio_util::task::TaskTracker;
 
 use super::api::Api;
 use super::parts::Parts;
-use super::{Addresses, Ingress, SIDE_POOL};
+use super::side::SIDE_POOL;
+use super::{Addresses, Ingress};
 use crate::admin::Readiness;
 use crate::control::{self, Control};
 use crate::pool::{Guard, Pool};
