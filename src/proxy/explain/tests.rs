@@ -18,7 +18,7 @@ enabled = true
 ";
 
 fn sources(more: &str) -> Sources {
-    let text = format!("{CONFIG}\n{more}");
+    let text = format!("{more}\n{CONFIG}");
     of_configuration(&Config::parse("f", &text, &Environment::default()).unwrap())
 }
 
