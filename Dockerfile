@@ -28,4 +28,6 @@ ENV M3O_INGRESS_CONFIG=/etc/m3o-ingress/ingress.toml
 USER 65532:65532
 EXPOSE 8080
 STOPSIGNAL SIGTERM
+# Over the control socket where the file names one, else at the admin address.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["/usr/local/bin/m3o-ingress", "health"]
 ENTRYPOINT ["/usr/local/bin/m3o-ingress"]

@@ -1,55 +1,42 @@
 //! Builds the house from its configuration, wires it and drains it. Decides nothing per request.
 
-use std::io;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use tokio::runtime::{Handle, LocalOptions};
+use tokio::runtime::LocalOptions;
 use tokio::task::JoinSet;
-use tokio_util::task::TaskTracker;
 
 use crate::acme;
-use crate::admin::{Admin, Readiness};
+use crate::admin::Readiness;
 use crate::config::Config;
 use crate::credentials::Secret;
 use crate::mail::Mailbox;
-use crate::platform;
-use crate::platform::demo::{DemoApp, DemoFunction};
-use crate::pool::{self, Dialer, Guard, Pool, PoolLimits};
-use crate::proxy::Settings;
-use crate::proxy::https::Https;
-use crate::resolve::Cache;
-use crate::server::connection::ConnectionSettings;
 use crate::server::descriptors;
-use crate::server::door::Guests;
 use crate::server::listener::{self, Listeners};
-use crate::server::local::{self, LocalSocket};
+use crate::server::local::LocalSocket;
 use crate::server::permits::Permits;
 use crate::server::shutdown::{Stage, Stop, stop_signal};
-use crate::server::worker::Worker;
-use crate::telemetry::exchange::Telemetry;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::serving::Serving;
-use crate::upstream;
-use crate::wire::Handler;
 use api::Api;
 pub use certificates::BadCertificates;
 use certificates::Certificates;
+use control::Knows;
 use demo::Demo;
 use ending::{drained, flatten, join};
-use parts::Parts;
+pub use error::Error;
 
 mod api;
 mod certificates;
 mod control;
 mod demo;
 mod ending;
+mod error;
 mod parts;
+mod side;
+mod workers;
 
 /// What the configuration names but does not hold.
 #[derive(Debug, Clone, Default)]
@@ -73,39 +60,6 @@ pub struct Addresses {
     pub https: Vec<SocketAddr>,
     /// Health and metrics.
     pub admin: Option<SocketAddr>,
-}
-
-/// Why an ingress could not be built, or stopped on its own.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// An address cannot be listened on.
-    #[error(transparent)]
-    Listen(#[from] listener::Error),
-    /// The control socket cannot be bound.
-    #[error("listen.control: {0}")]
-    Control(#[from] local::Error),
-    /// The embedded platform cannot be opened.
-    #[error(transparent)]
-    Platform(#[from] platform::OpenError),
-    /// The remote API cannot be called.
-    #[error("[api]: {0}")]
-    Api(#[from] upstream::Error),
-    /// Its authorities cannot be read any more.
-    #[error("backends.ca: {0}")]
-    Authorities(#[from] pool::BadAuthorities),
-    /// HTTPS cannot be served.
-    #[error(transparent)]
-    Certificates(#[from] BadCertificates),
-    /// Neither a remote API nor the embedded platform is configured.
-    #[error("neither [api] nor [platform] is configured")]
-    NoApi,
-    /// The system refuses a thread, a socket or a runtime.
-    #[error("the system refuses what is needed to run: {0}")]
-    System(#[from] io::Error),
-    /// A worker ended on its own.
-    #[error("a worker ended on its own: {0}")]
-    Worker(String),
 }
 
 /// A whole ingress, its listeners bound, not yet serving.
@@ -215,26 +169,17 @@ impl Ingress {
             demo.register(platform).await?;
         }
         let dialer = self.dialer()?;
-        let workers = self.start_workers(&permits, &worker_stop, dialer.clone())?;
+        let (workers, parts) = self.start_workers(&permits, &worker_stop, dialer.clone())?;
         let (config, metrics) = (&self.config, &self.metrics);
         self.certificates
             .start_orders(&mut side, config, metrics, &side_stop)?;
-        let control = control::control(
-            control::about(&addresses, &self.config.api_name(), workers.len()),
-            &readiness,
-            &permits,
-        );
-        if let Some(socket) = self.control.take() {
-            let settings = ConnectionSettings::new(&self.config.timeouts, &self.config.limits);
-            control::start(
-                &mut side,
-                socket,
-                control,
-                settings,
-                &self.metrics,
-                &side_stop,
-            );
-        }
+        let knows = Knows {
+            addresses: &addresses,
+            parts: &parts,
+            permits: &permits,
+            readiness: &readiness,
+        };
+        self.start_control(&mut side, &knows, &side_stop);
         self.start_side(&mut side, &permits, &readiness, &side_stop, dialer);
         readiness.set(true);
         Serving {
@@ -286,184 +231,7 @@ impl Ingress {
         tracing::info!("stopped");
         outcome
     }
-
-    /// What all pools dial with; names are looked up on this thread.
-    fn dialer(&self) -> Result<Dialer, Error> {
-        let own = self
-            .listeners
-            .iter()
-            .chain(&self.admin)
-            .map(|bound| bound.address)
-            .collect();
-        let (backends, connect) = (&self.config.backends, self.config.timeouts.connect);
-        let guard = Guard::new(backends.allow_private, own);
-        let names = Handle::current();
-        let dialer = Dialer::new(guard, connect, &backends.ca, &backends.dns, names)?;
-        Ok(dialer)
-    }
-
-    fn start_workers(
-        &mut self,
-        permits: &Arc<Permits>,
-        stop: &Stop,
-        dialer: Dialer,
-    ) -> Result<Vec<JoinHandle<io::Result<()>>>, Error> {
-        let mut bound = std::mem::take(&mut self.listeners);
-        let terms = self.certificates.terms()?;
-        for secure in bound.iter_mut().skip(self.config.listen.http.len()) {
-            secure.entrance.tls = Some(Arc::clone(&terms));
-        }
-        let config = &self.config;
-        let parts = Parts {
-            settings: Arc::new(Settings {
-                hosts: config.hosts.clone(),
-                timeouts: config.timeouts.clone(),
-                limits: config.limits.clone(),
-                trusted: config.backends.trusted_proxies.clone(),
-                user: config.user.clone(),
-                index: config.index.clone(),
-                domains: self.api.domains(),
-                https: Https::new(&config.https, config.listen.public()).map(Arc::new),
-            }),
-            telemetry: Arc::new(Telemetry {
-                metrics: Arc::clone(&self.metrics),
-                log: self.log.clone(),
-                access: config.log.access,
-            }),
-            cache: Cache::new(config.cache.clone(), Arc::clone(&self.metrics)),
-            challenges: Arc::clone(&self.certificates.challenges),
-            dialer,
-            pool: PoolLimits {
-                connections: config
-                    .backends
-                    .connections
-                    .min(config.limits.connections)
-                    .div_ceil(self.workers),
-                per_backend: config.backends.per_backend.div_ceil(self.workers),
-                idle: config.timeouts.pool,
-            },
-            api: self.api.clone(),
-        };
-        (0..self.workers)
-            .map(|index| {
-                let worker = Worker {
-                    name: format!("worker-{index}"),
-                    listeners: bound.iter_mut().filter_map(Listeners::take_one).collect(),
-                    guests: Guests::Strangers,
-                    settings: ConnectionSettings::new(&config.timeouts, &config.limits),
-                    permits: Arc::clone(permits),
-                    metrics: Arc::clone(&self.metrics),
-                    drain: config.timeouts.drain,
-                };
-                let parts = parts.clone();
-                let most = config.limits.per_workload;
-                let build = move |tasks: &_, pressure: &_| parts.build(tasks, pressure);
-                Ok(worker.spawn(most, build, stop.clone())?)
-            })
-            .collect()
-    }
-
-    /// What goes on beside the workers, on this thread.
-    fn start_side(
-        &mut self,
-        side: &mut JoinSet<()>,
-        permits: &Arc<Permits>,
-        readiness: &Arc<Readiness>,
-        stop: &Stop,
-        dialer: Dialer,
-    ) {
-        if let Some(listeners) = self.admin.take() {
-            let admin = Admin::new(
-                Arc::clone(&self.metrics),
-                Arc::clone(permits),
-                Arc::clone(readiness),
-                Arc::clone(&self.certificates.keyring),
-                self.mailbox.clone(),
-            );
-            self.serve_beside(side, "admin", Guests::Operator, listeners, admin, stop);
-        }
-        if let Some(demo) = self.demo.take() {
-            let guests = Guests::Strangers;
-            self.serve_beside(side, "demo app", guests, demo.app, DemoApp, stop);
-            let listeners = demo.function;
-            self.serve_beside(side, "demo function", guests, listeners, DemoFunction, stop);
-        }
-        if let Some(sources) = self.certificates.sources.take() {
-            let keyring = Arc::clone(&self.certificates.keyring);
-            let keeping = sources.keep_fresh(keyring, Arc::clone(&self.metrics));
-            let mut stop = stop.clone();
-            side.spawn_local(async move {
-                tokio::select! {
-                    () = keeping => {}
-                    () = stop.reached(Stage::Draining) => {}
-                }
-            });
-        }
-        if let Api::Local(platform) = &self.api {
-            let platform = Arc::clone(platform);
-            let stop = stop.clone();
-            let metrics = Arc::clone(&self.metrics);
-            let limits = PoolLimits {
-                idle: self.config.timeouts.pool,
-                ..SIDE_POOL
-            };
-            let pool = Pool::new(dialer, limits, Arc::clone(&metrics));
-            side.spawn_local(async move {
-                // Mail, hit counts and proofs go on after a panic in one of them.
-                let run = || AssertUnwindSafe(platform.run_background(stop.clone(), &pool));
-                while let Err(_panic) = run().catch_unwind().await {
-                    metrics.panics.inc();
-                    tokio::time::sleep(PANIC_PAUSE).await;
-                }
-            });
-        }
-    }
-
-    fn serve_beside<H: Handler + 'static>(
-        &self,
-        side: &mut JoinSet<()>,
-        name: &'static str,
-        guests: Guests,
-        listeners: Listeners,
-        handler: H,
-        stop: &Stop,
-    ) {
-        let settings = ConnectionSettings::new(&self.config.timeouts, &self.config.limits);
-        let metrics = Arc::clone(&self.metrics);
-        let stop = stop.clone();
-        side.spawn_local(async move {
-            let worker = Worker {
-                name: name.to_owned(),
-                listeners: listeners.into_sockets().collect(),
-                guests,
-                settings,
-                metrics,
-                // Its own: whoever fills the front door must not shut out the operator.
-                permits: Permits::new(SIDE_CONNECTIONS, SIDE_CONNECTIONS),
-                drain: SIDE_DRAIN,
-            };
-            if let Err(error) = worker.serve(|_: &TaskTracker| handler, stop).await {
-                tracing::error!(%error, name, "a side listener ended");
-            }
-        });
-    }
 }
-
-/// Connections to the admin address, and to each demo backend.
-const SIDE_CONNECTIONS: usize = 1024;
-
-/// The connections of this thread itself: to the web servers of custom domains.
-const SIDE_POOL: PoolLimits = PoolLimits {
-    connections: 8,
-    per_backend: 1,
-    idle: Duration::from_secs(60),
-};
-
-/// How long the admin address may take to finish: a scrape, not a stream.
-const SIDE_DRAIN: Duration = Duration::from_secs(1);
-
-/// Before what panicked beside the workers begins anew.
-const PANIC_PAUSE: Duration = Duration::from_secs(1);
 
 /// As many as configured, else one a core that this process may run on.
 fn worker_count(configured: usize) -> usize {

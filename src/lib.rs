@@ -3,7 +3,7 @@
 //! The house, from the ground up; a module imports only from floors below its own.
 //!
 //! - **Words**, no I/O, no clock but in new ids: [`address`], [`host`], [`id`], [`credentials`],
-//!   [`destination`], [`domains`], [`hosts`], [`units`], [`settings`].
+//!   [`destination`], [`domains`], [`closed`], [`hosts`], [`units`], [`settings`].
 //! - **Parts**, each works alone: [`wire`], [`telemetry`], [`tls`], [`pool`], [`acme`], [`server`],
 //!   [`mail`], [`upstream`], [`resolve`].
 //! - **Handlers**, which never name each other: [`proxy`], [`admin`], [`platform`].
@@ -14,6 +14,7 @@
 //! M3O API) and forwards to a *backend* (the server of an app or function).
 
 pub mod address;
+pub mod closed;
 pub mod credentials;
 pub mod destination;
 pub mod domains;

@@ -85,6 +85,24 @@ impl Control {
         Ok(Self { path })
     }
 
+    /// Where it is asked.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether anybody listens there.
+    pub(super) fn listens(&self) -> bool {
+        UnixStream::connect(&self.path).is_ok()
+    }
+
+    /// What came back is no answer.
+    pub(super) fn broken(&self, reason: &dyn fmt::Display) -> Failure {
+        Failure::Control(NoAnswer::Broken {
+            path: self.path.clone(),
+            reason: reason.to_string(),
+        })
+    }
+
     /// Asks for `target`.
     pub(super) fn get(&self, target: &str) -> Result<Value, Failure> {
         self.ask("GET", target, "")
@@ -101,20 +119,14 @@ impl Control {
     }
 
     fn ask(&self, method: &str, target: &str, body: &str) -> Result<Value, Failure> {
-        let path = || self.path.clone();
         let mut stream = UnixStream::connect(&self.path).map_err(|source| {
-            let path = path();
+            let path = self.path.clone();
             Failure::Control(NoAnswer::Silent { path, source })
         })?;
-        let broken = |reason: String| {
-            let path = path();
-            Failure::Control(NoAnswer::Broken { path, reason })
-        };
-        let answer = exchange(&mut stream, method, target, body)
-            .map_err(|error| broken(error.to_string()))?;
-        let (status, body) = read(&answer).ok_or_else(|| broken("it is not whole".to_owned()))?;
-        let value: Value =
-            serde_json::from_slice(body).map_err(|error| broken(error.to_string()))?;
+        let answer = exchange(&mut stream, method, target, body);
+        let answer = answer.map_err(|error| self.broken(&error))?;
+        let (status, body) = read(&answer).ok_or_else(|| self.broken(&"it is not whole"))?;
+        let value: Value = serde_json::from_slice(body).map_err(|error| self.broken(&error))?;
         if status == 200 {
             return Ok(value);
         }

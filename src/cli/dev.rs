@@ -34,6 +34,7 @@ pub(super) fn dev(flags: &DevFlags, log: &LogFlags) -> Result<(), Failure> {
         platform_key: Some(Secret::new(KEY)),
         ..Secrets::default()
     };
+    let control = config.listen.control.clone();
     run::serve(config, secrets, |addresses| {
         let bound = Bound {
             http: addresses.http.first().unwrap_or(&flags.http).port(),
@@ -41,7 +42,9 @@ pub(super) fn dev(flags: &DevFlags, log: &LogFlags) -> Result<(), Failure> {
             admin: addresses.admin.unwrap_or(flags.admin),
         };
         // Whoever closed the output does not want to read it; the ingress serves all the same.
-        let _ = what_to_open(&mut io::stdout(), &bound, &data, &new_link());
+        let out = &mut io::stdout();
+        let _ = what_to_open(out, &bound, &data, &new_link())
+            .and_then(|()| how_to_ask(out, &bound, control.as_deref()));
     })
 }
 
@@ -107,7 +110,7 @@ fn what_to_open(out: &mut impl Write, bound: &Bound, data: &Path, link: &str) ->
     let mail = format!(
         r#"{{"email":"alice@example.com","subject":"Welcome","textContent":"Please confirm: $micro_verification_link","redirectUrl":"{app}","failureRedirectUrl":"{all_apps}"}}"#
     );
-    writeln!(
+    write!(
         out,
         "\
 M3O Ingress runs on this machine alone; Ctrl-C ends it. The API key is `{KEY}`.
@@ -133,6 +136,20 @@ M3O Ingress runs on this machine alone; Ctrl-C ends it. The API key is `{KEY}`.
     out.flush()
 }
 
+/// How to ask about what was opened.
+fn how_to_ask(out: &mut impl Write, bound: &Bound, control: Option<&Path>) -> io::Result<()> {
+    let Some(control) = control else {
+        return writeln!(out);
+    };
+    let (control, port) = (control.display(), bound.http);
+    let url = format!("http://helloworld.app.localhost:{port}/");
+    writeln!(
+        out,
+        "  why            m3o-ingress explain --control '{control}' {url}\n"
+    )?;
+    out.flush()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +162,7 @@ mod tests {
             admin: "127.0.0.1:8090".parse().unwrap(),
         };
         what_to_open(&mut out, &bound, Path::new("/data"), "hello-1").unwrap();
+        how_to_ask(&mut out, &bound, Some(Path::new("/data/control.sock"))).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -162,6 +180,7 @@ mod tests {
             "http://127.0.0.1:8090/mail\n",
             "http://127.0.0.1:8090/readyz\n",
             "http://127.0.0.1:8090/metrics\n",
+            "explain --control '/data/control.sock' http://helloworld.app.localhost:49152/\n",
         ] {
             assert!(table.contains(line), "{line} in\n{table}");
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use m3o_ingress::config::Problem;
 use m3o_ingress::ingress;
+use m3o_ingress::proxy::explain::BadQuestion;
 use m3o_ingress::tls::local::BadAuthority;
 
 use super::control::NoAnswer;
@@ -28,13 +29,15 @@ pub(crate) enum Failure {
     Control(NoAnswer),
     /// It takes no requests.
     NotReady,
+    /// No request that a client would send.
+    Question(BadQuestion),
 }
 
 impl Failure {
     /// 1: could not start, or failed while running; 2: bad configuration or usage.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Configuration(_) | Self::NoDataFolder => 2,
+            Self::Configuration(_) | Self::NoDataFolder | Self::Question(_) => 2,
             Self::Ingress(ingress::Error::Platform(error)) if error.is_configuration() => 2,
             Self::Ingress(ingress::Error::Certificates(error)) if error.is_configuration() => 2,
             Self::Control(error) => error.exit_code(),
@@ -68,6 +71,7 @@ impl fmt::Display for Failure {
             Self::System(error) => with_causes(out, error),
             Self::Ingress(error) => with_causes(out, error),
             Self::Control(error) => error.fmt(out),
+            Self::Question(error) => write!(out, "m3o-ingress: {error}"),
             Self::NotReady => out.write_str("m3o-ingress: it takes no requests now"),
         }
     }

@@ -13,9 +13,11 @@ use m3o_ingress::telemetry::{Format, Level};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as Unknown, StrDeserializer};
 
+mod app;
 mod check;
 mod control;
 mod dev;
+mod explain;
 mod failure;
 mod reload;
 mod run;
@@ -54,6 +56,8 @@ enum Command {
     Dev(DevFlags),
     /// Validates a configuration and what it names, and prints what it amounts to.
     Check,
+    /// Says what becomes of a request: every decision, in order.
+    Explain(explain::ExplainFlags),
     /// Makes a running ingress read its configuration again.
     Reload(ControlFlags),
     /// Says what a running ingress is and does.
@@ -65,6 +69,12 @@ enum Command {
     },
     /// Ends with 0 if a running ingress takes requests, else with 1.
     Health(ControlFlags),
+    /// The apps of the embedded platform.
+    #[command(subcommand)]
+    App(app::Verb),
+    /// The functions of the embedded platform.
+    #[command(subcommand)]
+    Fn(app::Verb),
 }
 
 #[derive(Debug, Args)]
@@ -162,9 +172,12 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         None | Some(Command::Run) => run::run(&config, &log),
         Some(Command::Check) => check::check(&config, &log),
         Some(Command::Dev(flags)) => dev::dev(&flags, &log),
+        Some(Command::Explain(flags)) => explain::explain(flags, &config),
         Some(Command::Reload(control)) => reload::reload(&control, &config),
         Some(Command::Status { control, json }) => status::status(&control, &json, &config),
         Some(Command::Health(control)) => status::health(&control, &config),
+        Some(Command::App(verb)) => app::execute(&verb, "apps", &config),
+        Some(Command::Fn(verb)) => app::execute(&verb, "functions", &config),
     }
 }
 

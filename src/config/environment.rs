@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 const PREFIX: &str = "M3O_INGRESS_";
 
 /// The variables with that prefix that stand for a flag of the command line.
-pub const FLAGS: [&str; 10] = [
+pub const FLAGS: [&str; 18] = [
     "M3O_INGRESS_CONFIG",
     "M3O_INGRESS_CONTROL",
     "M3O_INGRESS_DEV_ADMIN",
@@ -14,9 +14,17 @@ pub const FLAGS: [&str; 10] = [
     "M3O_INGRESS_DEV_DATA",
     "M3O_INGRESS_DEV_HTTP",
     "M3O_INGRESS_DEV_HTTPS",
+    "M3O_INGRESS_EXPLAIN_FROM",
+    "M3O_INGRESS_EXPLAIN_HEADER",
+    "M3O_INGRESS_EXPLAIN_HOST",
+    "M3O_INGRESS_EXPLAIN_METHOD",
     "M3O_INGRESS_JSON",
     "M3O_INGRESS_LOG_FORMAT",
     "M3O_INGRESS_LOG_LEVEL",
+    "M3O_INGRESS_MESSAGE",
+    "M3O_INGRESS_OFFLINE",
+    "M3O_INGRESS_RETRY_AFTER",
+    "M3O_INGRESS_RUNNING",
 ];
 
 /// The variables of a process.

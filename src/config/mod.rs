@@ -18,6 +18,7 @@ mod load;
 mod problem;
 mod reach;
 mod report;
+mod settings;
 mod tls;
 mod wording;
 

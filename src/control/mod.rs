@@ -1,6 +1,7 @@
 //! What the operator asks of a running ingress, and tells it, over the control socket: JSON, on the control
 //! thread. Whoever may open the socket may do all of this.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,10 +11,17 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::admin::Readiness;
+use crate::platform::{Kind, Platform};
+use crate::proxy::explain::Sources;
 use crate::server::local::Caller;
 use crate::server::permits::Permits;
 use crate::upstream::messages::ErrorMessage;
 use crate::wire::{Body, Handler, Peer, Request, Response};
+
+mod closing;
+mod explain;
+
+pub use explain::{listeners, of_configuration, on_demand};
 
 /// Takes the configuration over as it is now: what changed, or every reason why it is refused.
 pub type Reload = Box<dyn Fn() -> LocalBoxFuture<'static, Result<Value, Vec<String>>>>;
@@ -28,6 +36,10 @@ pub struct Control {
     pub readiness: Arc<Readiness>,
     /// Counts connections.
     pub permits: Arc<Permits>,
+    /// The embedded platform, where there is one.
+    pub platform: Option<Arc<Platform>>,
+    /// What requests are explained by. A reload puts others in their place.
+    pub sources: RefCell<Rc<Sources>>,
     /// Where the configuration can be read anew.
     pub reload: Option<Reload>,
 }
@@ -42,9 +54,21 @@ pub struct Desk {
 /// Why there is nothing to answer.
 #[derive(Debug)]
 enum Refused {
+    /// No such question.
     NotFound,
+    /// Asked in another way than this.
     Method(&'static str),
+    /// What it is about is not there.
+    Missing(String),
+    /// The question makes no sense.
+    Wrong(String),
+    /// Apps and functions are somebody else's.
+    Remote,
+    /// It cannot be done now.
+    Unavailable(String),
+    /// Nobody can read the configuration again.
     CannotReload,
+    /// It was read, and is refused for all these reasons.
     Reload(Vec<String>),
 }
 
@@ -83,7 +107,7 @@ impl Handler for Desk {
     type Body = Body;
 
     async fn handle(&self, request: Request, _peer: &Peer) -> Response {
-        match self.answer(&request).await {
+        match self.answer(request).await {
             Ok(value) => respond(StatusCode::OK, value.to_string()),
             Err(refused) => refused.to_response(),
         }
@@ -91,17 +115,39 @@ impl Handler for Desk {
 }
 
 impl Desk {
-    async fn answer(&self, request: &Request) -> Result<Value, Refused> {
-        let path = request.uri().path();
-        let by = |method: Method, allow| match *request.method() == method {
+    async fn answer(&self, request: Request) -> Result<Value, Refused> {
+        let (head, body) = request.into_parts();
+        let body = body.collect(LARGEST).await;
+        let body = body.map_err(|error| Refused::Wrong(error.to_string()))?;
+        let by = |method: Method, allow| match head.method == method {
             true => Ok(()),
             false => Err(Refused::Method(allow)),
         };
-        match path {
-            "/status" => by(Method::GET, "GET").map(|()| self.control.status()),
-            "/reload" => {
-                by(Method::POST, "POST")?;
+        let (get, post) = (|| by(Method::GET, "GET"), || by(Method::POST, "POST"));
+        let path = head.uri.path();
+        let (shelf, rest) = match path[1.min(path.len())..].split_once('/') {
+            Some((shelf, rest)) => (shelf, Some(rest)),
+            None => (&path[1.min(path.len())..], None),
+        };
+        let kind = match shelf {
+            "apps" => Some(Kind::App),
+            "functions" => Some(Kind::Function),
+            _ => None,
+        };
+        match (shelf, kind, rest) {
+            ("status", _, None) => get().map(|()| self.control.status()),
+            ("reload", _, None) => {
+                post()?;
                 self.reload().await
+            }
+            ("explain", _, None) => {
+                post()?;
+                self.explain(&body).await
+            }
+            (_, Some(kind), None) => get().and_then(|()| self.listed(kind)),
+            (_, Some(kind), Some(rest)) => {
+                post()?;
+                self.close(kind, rest, &body).await
             }
             _ => Err(Refused::NotFound),
         }
@@ -116,8 +162,8 @@ impl Desk {
     /// Who did what, before it is done.
     fn note(&self, what: &str) {
         match self.caller {
-            Some(caller) => tracing::info!(uid = caller.uid, "{what}: asked by {caller}"),
-            None => tracing::info!("{what}: asked over the control socket"),
+            Some(caller) => tracing::info!(uid = caller.uid, "{what}, asked by {caller}"),
+            None => tracing::info!("{what}, asked over the control socket"),
         }
     }
 }
@@ -127,6 +173,13 @@ impl Refused {
         let (status, detail) = match self {
             Self::NotFound => (StatusCode::NOT_FOUND, "there is nothing here".to_owned()),
             Self::Method(allow) => (StatusCode::METHOD_NOT_ALLOWED, format!("use {allow}")),
+            Self::Missing(why) => (StatusCode::NOT_FOUND, why.clone()),
+            Self::Wrong(why) => (StatusCode::BAD_REQUEST, why.clone()),
+            Self::Unavailable(why) => (StatusCode::SERVICE_UNAVAILABLE, why.clone()),
+            Self::Remote => (
+                StatusCode::NOT_IMPLEMENTED,
+                "apps and functions are kept by the remote API of [api]: it lists them, and says in its answers that one is closed".to_owned(),
+            ),
             Self::CannotReload => (
                 StatusCode::NOT_IMPLEMENTED,
                 "this process has no file to read its configuration from again".to_owned(),
@@ -142,6 +195,9 @@ impl Refused {
         response
     }
 }
+
+/// Bytes of a question.
+const LARGEST: u64 = 256 << 10;
 
 fn respond(status: StatusCode, json: String) -> Response {
     let mut response = Response::new(Body::from(json));

@@ -1,61 +1,92 @@
 //! The control socket of an ingress.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
-use super::Addresses;
+use super::api::Api;
+use super::parts::Parts;
+use super::side::SIDE_POOL;
+use super::{Addresses, Ingress};
 use crate::admin::Readiness;
-use crate::control::Control;
+use crate::control::{self, Control};
+use crate::pool::{Guard, Pool};
+use crate::proxy::explain::{Live, Sources};
 use crate::server::connection::ConnectionSettings;
-use crate::server::local::LocalSocket;
 use crate::server::permits::Permits;
 use crate::server::shutdown::Stop;
-use crate::telemetry::metrics::Metrics;
+use crate::upstream::Upstream;
 
-/// What does not change while the process runs.
-pub(super) fn about(addresses: &Addresses, api: &str, workers: usize) -> Value {
-    json!({
-        "http": addresses.http,
-        "https": addresses.https,
-        "admin": addresses.admin,
-        "api": api,
-        "workers": workers,
-    })
+/// What the operator may ask about.
+pub(super) struct Knows<'a> {
+    pub(super) addresses: &'a Addresses,
+    pub(super) parts: &'a Parts,
+    pub(super) permits: &'a Arc<Permits>,
+    pub(super) readiness: &'a Arc<Readiness>,
 }
 
-/// What answers over it.
-pub(super) fn control(
-    about: Value,
-    readiness: &Arc<Readiness>,
-    permits: &Arc<Permits>,
-) -> Rc<Control> {
-    Rc::new(Control {
-        about,
-        started: Instant::now(),
-        readiness: Arc::clone(readiness),
-        permits: Arc::clone(permits),
-        reload: None,
-    })
-}
+impl Ingress {
+    /// Serves the control socket until `stop`, where there is one.
+    pub(super) fn start_control(&mut self, side: &mut JoinSet<()>, knows: &Knows<'_>, stop: &Stop) {
+        let Some(socket) = self.control.take() else {
+            return;
+        };
+        let addresses = knows.addresses;
+        let control = Rc::new(Control {
+            about: json!({
+                "http": addresses.http,
+                "https": addresses.https,
+                "admin": addresses.admin,
+                "api": self.config.api_name(),
+                "workers": self.workers,
+            }),
+            started: Instant::now(),
+            readiness: Arc::clone(knows.readiness),
+            permits: Arc::clone(knows.permits),
+            platform: match &self.api {
+                Api::Local(platform) => Some(Arc::clone(platform)),
+                Api::Remote(_) => None,
+            },
+            sources: RefCell::new(Rc::new(self.sources(knows))),
+            reload: None,
+        });
+        let settings = ConnectionSettings::new(&self.config.timeouts, &self.config.limits);
+        let (metrics, stop) = (Arc::clone(&self.metrics), stop.clone());
+        side.spawn_local(async move {
+            let greet = move |caller| control.desk(caller);
+            if let Err(error) = socket.serve(greet, settings, metrics, stop).await {
+                tracing::error!(%error, "the control socket ended");
+            }
+        });
+    }
 
-/// Serves `socket` until `stop`.
-pub(super) fn start(
-    side: &mut JoinSet<()>,
-    socket: LocalSocket,
-    control: Rc<Control>,
-    settings: ConnectionSettings,
-    metrics: &Arc<Metrics>,
-    stop: &Stop,
-) {
-    let (metrics, stop) = (Arc::clone(metrics), stop.clone());
-    side.spawn_local(async move {
-        let greet = move |caller| control.desk(caller);
-        if let Err(error) = socket.serve(greet, settings, metrics, stop).await {
-            tracing::error!(%error, "the control socket ended");
+    /// What requests of this process are explained by.
+    fn sources(&self, knows: &Knows<'_>) -> Sources {
+        let (config, parts, addresses) = (&self.config, knows.parts, knows.addresses);
+        let own = addresses.http.iter().chain(&addresses.https);
+        let own = own.chain(&addresses.admin).copied().collect();
+        // Of no use but to make an Upstream: only this process is asked.
+        let pool = Pool::new(parts.dialer.clone(), SIDE_POOL, Arc::clone(&self.metrics));
+        let via = parts.api.clone().into_via();
+        let keyring = &self.certificates.keyring;
+        Sources {
+            settings: Arc::clone(&parts.settings),
+            listeners: control::listeners(&addresses.http, &addresses.https),
+            guard: Guard::new(config.backends.allow_private, own),
+            keyring: (!addresses.https.is_empty()).then(|| Arc::clone(keyring)),
+            on_demand: control::on_demand(config),
+            api: config.api_name(),
+            live: Some(Live {
+                cache: Arc::clone(&parts.cache),
+                upstream: Upstream::new(via, pool, TaskTracker::new()),
+                dialer: parts.dialer.clone(),
+                challenges: Arc::clone(&parts.challenges),
+            }),
         }
-    });
+    }
 }

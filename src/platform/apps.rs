@@ -12,12 +12,16 @@ use super::fields::Fields;
 use super::kept::{self, Kept};
 use super::store::{self, Read, Table, Transaction};
 use super::{Platform, workload};
+use crate::closed::Closed;
 use crate::id::WorkloadId;
 
 /// An app as it is kept.
 #[derive(Clone, Serialize, Deserialize)]
-struct App {
+pub(super) struct App {
     backend: String,
+    /// That it takes no requests for now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    closed: Option<Closed>,
     repo: String,
     branch: String,
     region: String,
@@ -49,7 +53,7 @@ pub(super) async fn call(
         "List" => Ok(json!({ "services": kept::list::<App>(platform)? })),
         "Resolve" => {
             let (name, app) = kept::find::<App>(platform, fields, "id")?;
-            let mut resolved = json!({ "url": app.backend });
+            let mut resolved = workload::resolved(&app.backend, app.closed.as_ref());
             let is_its =
                 |domain: &&DomainName| platform.domains.app_of(domain.as_str()) == Some(name);
             let proven: Vec<&DomainName> = app.custom_domains.iter().filter(is_its).collect();
@@ -156,6 +160,10 @@ impl Kept for App {
         &mut self.backend
     }
 
+    fn closed(&mut self) -> &mut Option<Closed> {
+        &mut self.closed
+    }
+
     fn touch(&mut self) {
         self.updated = Timestamp::now();
     }
@@ -177,7 +185,7 @@ impl Kept for App {
             "branch": self.branch,
             "region": self.region,
             "port": self.port,
-            "status": "running",
+            "status": workload::status(self.closed.as_ref(), "running"),
             "url": platform.links.app(name),
             "backend": self.backend,
             "created": self.created.to_string(),
@@ -194,6 +202,7 @@ impl App {
         let now = Timestamp::now();
         Self {
             backend,
+            closed: None,
             repo: String::new(),
             branch: String::new(),
             region: workload::REGION.to_owned(),

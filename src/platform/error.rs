@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use http::{HeaderValue, StatusCode, header};
 
 use super::store;
+use crate::closed::Closed;
 use crate::mail::BadMessage;
 use crate::upstream::messages::ErrorMessage;
 use crate::wire::{Body, Response};
@@ -74,6 +75,9 @@ pub(super) enum Error {
     /// It answered with something that is no JSON, or too much of it.
     #[error("the function did not answer with a JSON object of at most 4 MiB")]
     BadAnswer,
+    /// A function that takes no requests for now.
+    #[error("{}", .0.told("function"))]
+    Closed(Closed),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -109,7 +113,9 @@ impl Error {
             Self::Taken(_) | Self::DomainTaken(_) => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotBuilt | Self::NoMail => StatusCode::NOT_IMPLEMENTED,
-            Self::Busy | Self::Store(store::Error::Busy | store::Error::Unavailable) => {
+            Self::Busy
+            | Self::Closed(_)
+            | Self::Store(store::Error::Busy | store::Error::Unavailable) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Unreachable | Self::Failed(_) | Self::BadAnswer => StatusCode::BAD_GATEWAY,
@@ -151,7 +157,11 @@ impl Error {
                 fields.insert(header::ALLOW, HeaderValue::from_static("POST"));
             }
             StatusCode::SERVICE_UNAVAILABLE => {
-                fields.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                let after = match self {
+                    Self::Closed(closed) => closed.retry_after().into(),
+                    _ => HeaderValue::from_static("1"),
+                };
+                fields.insert(header::RETRY_AFTER, after);
             }
             _ => {}
         }

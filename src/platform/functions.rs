@@ -13,14 +13,18 @@ use super::fields::Fields;
 use super::kept::{self, Kept};
 use super::store::{self, Read, Table};
 use super::{Platform, workload};
+use crate::closed::Closed;
 use crate::id::WorkloadId;
 use crate::pool::{Origin, Pool, Reach};
 use crate::wire::{Body, Request};
 
 /// A function as it is kept.
 #[derive(Clone, Serialize, Deserialize)]
-struct Function {
+pub(super) struct Function {
     backend: String,
+    /// That it takes no requests for now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    closed: Option<Closed>,
     details: BTreeMap<String, String>,
     env_vars: BTreeMap<String, String>,
     created: Timestamp,
@@ -61,7 +65,8 @@ pub(super) async fn call(
         "List" => Ok(json!({ "functions": kept::list::<Function>(platform)? })),
         "Proxy" => {
             let (_, function) = kept::find::<Function>(platform, fields, "id")?;
-            Ok(json!({ "url": function.backend }))
+            let closed = function.closed.as_ref();
+            Ok(workload::resolved(&function.backend, closed))
         }
         "Regions" => Ok(workload::regions()),
         // Nothing is built or started here: whatever its backend runs on, it is not ours.
@@ -96,6 +101,9 @@ async fn call_function(
 ) -> Result<Value, Error> {
     let argument = fields.object("request")?.unwrap_or_default();
     let (_, function) = kept::find::<Function>(platform, fields, "name")?;
+    if let Some(closed) = function.closed {
+        return Err(Error::Closed(closed));
+    }
     let exchange = exchange(&function.backend, argument, pool);
     // From head to end: then the ingress gives the whole call up anyhow.
     let limit = platform.rules.timeouts.response;
@@ -184,6 +192,10 @@ impl Kept for Function {
         &mut self.backend
     }
 
+    fn closed(&mut self) -> &mut Option<Closed> {
+        &mut self.closed
+    }
+
     fn touch(&mut self) {
         self.updated = Timestamp::now();
     }
@@ -197,7 +209,7 @@ impl Kept for Function {
         let mut json = json!({
             "id": name.as_str(),
             "name": name.as_str(),
-            "status": "Deployed",
+            "status": workload::status(self.closed.as_ref(), "Deployed"),
             "url": platform.links.function(name),
             "backend": self.backend,
             "created": self.created.to_string(),
@@ -216,6 +228,7 @@ impl Function {
         let now = Timestamp::now();
         Self {
             backend,
+            closed: None,
             details: BTreeMap::from([("region".to_owned(), workload::REGION.to_owned())]),
             env_vars: BTreeMap::new(),
             created: now,

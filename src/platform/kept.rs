@@ -8,6 +8,7 @@ use super::error::Error;
 use super::fields::Fields;
 use super::store::{self, Read, Table, Transaction};
 use super::{EVERYTHING, Platform, workload};
+use crate::closed::Closed;
 use crate::id::WorkloadId;
 
 /// A record of an app or a function.
@@ -19,6 +20,9 @@ pub(super) trait Kept: Serialize + DeserializeOwned + Send + 'static {
 
     /// Where it runs.
     fn backend(&mut self) -> &mut String;
+
+    /// Whether it takes no requests for now.
+    fn closed(&mut self) -> &mut Option<Closed>;
 
     /// It was changed just now.
     fn touch(&mut self);
@@ -112,6 +116,17 @@ pub(super) async fn update<K: Kept>(
     change: impl FnOnce(&mut K, &mut Transaction<'_>) -> Result<(), Error> + Send + 'static,
 ) -> Result<Value, Error> {
     let name = workload::known_name(fields, "name", K::KIND)?;
+    update_named(platform, name, change)
+        .await
+        .map(|()| json!({}))
+}
+
+/// The same for the record under `name`.
+pub(super) async fn update_named<K: Kept>(
+    platform: &Platform,
+    name: WorkloadId,
+    change: impl FnOnce(&mut K, &mut Transaction<'_>) -> Result<(), Error> + Send + 'static,
+) -> Result<(), Error> {
     let write = platform.store.write(move |tx| {
         let known: Option<K> = tx.get(K::TABLE, name.as_str())?;
         let mut record = known.ok_or(Error::NotFound(K::KIND))?;
@@ -120,7 +135,7 @@ pub(super) async fn update<K: Kept>(
         tx.put(K::TABLE, name.as_str(), &record);
         Ok(())
     });
-    write.await.map(|()| json!({}))
+    write.await
 }
 
 /// `Delete {name}` → `{}`.

@@ -23,6 +23,7 @@ use crate::wire::{Body, Request, Response};
 
 mod accounts;
 mod apps;
+mod closing;
 pub mod demo;
 mod domains;
 mod error;
@@ -47,6 +48,7 @@ use fields::Fields;
 use mailing::Mail;
 use store::{IN_MEMORY, Store};
 
+pub use closing::{ClosingError, Kind};
 pub use store::{BackupError, FileError};
 
 /// `[platform]`: the embedded platform.

@@ -45,6 +45,11 @@ impl TestPlatform {
         Self::with(rules, mailbox.clone(), Some(mailbox))
     }
 
+    /// As the operator has it.
+    pub(super) fn platform(&self) -> &Platform {
+        &self.platform
+    }
+
     pub(super) fn without_mail() -> Self {
         Self::with(Rules::default(), Mailbox::default(), None)
     }

@@ -1,9 +1,10 @@
 //! What apps and functions have in common: a name, and a backend that runs them.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::error::Error;
 use super::fields::Fields;
+use crate::closed::Closed;
 use crate::id::WorkloadId;
 use crate::pool::{Origin, Reach};
 
@@ -58,6 +59,20 @@ pub(super) fn check_backend(backend: &str) -> Result<url::Url, Error> {
     Ok(url)
 }
 
+/// What `Resolve` and `Proxy` give.
+pub(super) fn resolved(backend: &str, closed: Option<&Closed>) -> Value {
+    let mut resolved = json!({ "url": backend });
+    if let Some(closed) = closed {
+        resolved["closed"] = json!(closed);
+    }
+    resolved
+}
+
+/// How it is: closed, or `open` in the words of its kind.
+pub(super) fn status(closed: Option<&Closed>, open: &'static str) -> &'static str {
+    closed.map_or(open, |closed| closed.status().as_str())
+}
+
 /// A TCP port, if one is said.
 pub(super) fn port(fields: &Fields) -> Result<Option<u16>, Error> {
     fields
@@ -73,7 +88,7 @@ pub(super) const REGION: &str = "local";
 
 /// All of them.
 pub(super) fn regions() -> Value {
-    serde_json::json!({ "regions": [REGION] })
+    json!({ "regions": [REGION] })
 }
 
 /// A region that there is, if one is said.

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
 use super::eyeballs;
-use super::guard::Guard;
+use super::guard::{Guard, Verdict};
 use super::names::{NameServer, Names, NoTexts};
 use super::origin::{Origin, Spoken};
 use super::secure::Secure;
@@ -164,6 +164,19 @@ impl Dialer {
         texts.unwrap_or(Err(NoTexts::TimedOut))
     }
 
+    /// Where `origin` is, and what the guard says of each address. Dials nothing.
+    ///
+    /// # Errors
+    /// When its name has no address, or nobody says so in time.
+    pub async fn look(&self, origin: &Origin) -> Result<Vec<(SocketAddr, Verdict)>, DialError> {
+        let found = self.in_time(origin, self.addresses(origin)).await?;
+        let judged = |ip| {
+            let address = SocketAddr::new(ip, origin.port());
+            (address, self.guard.verdict(address, origin.reach()))
+        };
+        Ok(found.into_iter().map(judged).collect())
+    }
+
     /// Connects to `origin` within `timeouts.connect`, name, TLS and the server's first words over
     /// HTTP/2 included.
     ///
@@ -271,12 +284,10 @@ impl Dialer {
     }
 
     async fn addresses(&self, origin: &Origin) -> Result<Vec<IpAddr>, DialError> {
-        let host = origin.host();
-        let literal = host.trim_start_matches('[').trim_end_matches(']');
-        if let Ok(address) = literal.parse() {
+        if let Some(address) = origin.ip() {
             return Ok(vec![address]);
         }
-        let found = self.names.addresses(host).await;
+        let found = self.names.addresses(origin.host()).await;
         found.map_err(|source| DialError::Name {
             origin: origin.clone(),
             source,

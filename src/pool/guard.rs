@@ -13,6 +13,17 @@ pub struct Guard {
     own: Vec<SocketAddr>,
 }
 
+/// What the guard says of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may be dialled.
+    Permitted,
+    /// Backends may not live there.
+    Private,
+    /// We listen there ourselves.
+    Own,
+}
+
 impl Guard {
     /// Private addresses only where allowed, and never one of `own`.
     #[must_use]
@@ -20,18 +31,30 @@ impl Guard {
         Self { allow_private, own }
     }
 
+    /// Whether backends may live at private addresses.
+    #[must_use]
+    pub fn allows_private(&self) -> bool {
+        self.allow_private
+    }
+
     /// Whether `address` may be dialled.
     #[must_use]
     pub fn permits(&self, address: SocketAddr, reach: Reach) -> bool {
+        self.verdict(address, reach) == Verdict::Permitted
+    }
+
+    /// Whether `address` may be dialled, and why not.
+    #[must_use]
+    pub fn verdict(&self, address: SocketAddr, reach: Reach) -> Verdict {
         let ip = address.ip().to_canonical();
+        let is_private = || !self.allow_private && !is_public(ip);
         match reach {
-            Reach::Operator => true,
+            Reach::Operator => Verdict::Permitted,
+            Reach::Proof | Reach::Workload if is_private() => Verdict::Private,
             // Also our own: whether a domain leads here is what is asked.
-            Reach::Proof => self.allow_private || is_public(ip),
-            Reach::Workload => {
-                (self.allow_private || is_public(ip))
-                    && !self.is_own(SocketAddr::new(ip, address.port()))
-            }
+            Reach::Proof => Verdict::Permitted,
+            Reach::Workload if self.is_own(SocketAddr::new(ip, address.port())) => Verdict::Own,
+            Reach::Workload => Verdict::Permitted,
         }
     }
 

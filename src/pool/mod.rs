@@ -39,7 +39,7 @@ mod watched;
 mod websocket;
 
 pub use dial::{BadAuthorities, DialError, Dialer};
-pub use guard::Guard;
+pub use guard::{Guard, Verdict};
 pub use names::{NameServer, NoTexts};
 pub use origin::{BadOrigin, Origin, Reach};
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 
 use http::HeaderValue;
 
@@ -120,6 +121,13 @@ impl Origin {
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The host, where it is an address.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        let literal = self.host.trim_start_matches('[').trim_end_matches(']');
+        literal.parse().ok()
     }
 
     /// The port.

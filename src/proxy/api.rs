@@ -41,11 +41,11 @@ impl Proxy {
         let keyed_url = in_url.is_some();
         let answered = match (self.admit(&request, exchange), request.method()) {
             (Err(error), _) => Err(error),
-            (Ok(()), &Method::OPTIONS) => Ok(preflight(request.headers())),
-            (Ok(()), &(Method::GET | Method::HEAD | Method::POST)) => {
-                self.call(endpoint, request, in_url.flatten(), client).await
-            }
-            (Ok(()), _) => Err(Error::Method { allow: ALLOWED }),
+            (Ok(()), method) => match wish(method) {
+                Err(error) => Err(error),
+                Ok(Wish::Preflight) => Ok(preflight(request.headers())),
+                Ok(Wish::Call) => self.call(endpoint, request, in_url.flatten(), client).await,
+            },
         };
         let mut response =
             answered.unwrap_or_else(|error| super::tell(&error, Form::Json, exchange));
@@ -66,25 +66,10 @@ impl Proxy {
         key: Option<Secret>,
         client: &Client<'_>,
     ) -> Result<Response, Error> {
-        if request
-            .headers()
-            .get_all(header::AUTHORIZATION)
-            .iter()
-            .count()
-            > 1
-        {
-            return Err(Error::Malformed(
-                "the request has more than one Authorization field",
-            ));
-        }
-        if headers::loops(request.headers()) {
-            return Err(Error::Loop);
-        }
+        check(request.headers())?;
         let upgrade = Upgrade::asked_by(&request).filter(Upgrade::is_websocket);
         client.prepare(&mut request);
-        // The page that calls may have the key in its own address.
-        request.headers_mut().remove(header::REFERER);
-        request.headers_mut().remove(header::COOKIE);
+        keep_private(request.headers_mut());
         if let Some(upgrade) = upgrade {
             return self
                 .websocket(endpoint, request, key, upgrade, client)
@@ -214,13 +199,48 @@ impl Proxy {
     }
 }
 
+/// What a method asks for.
+pub(super) enum Wish {
+    /// Whether a page may call.
+    Preflight,
+    /// A call.
+    Call,
+}
+
+pub(super) fn wish(method: &Method) -> Result<Wish, Error> {
+    match *method {
+        Method::OPTIONS => Ok(Wish::Preflight),
+        Method::GET | Method::HEAD | Method::POST => Ok(Wish::Call),
+        _ => Err(Error::Method { allow: ALLOWED }),
+    }
+}
+
+/// Refuses what no call may carry.
+pub(super) fn check(headers: &HeaderMap) -> Result<(), Error> {
+    if headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
+        return Err(Error::Malformed(
+            "the request has more than one Authorization field",
+        ));
+    }
+    if headers::loops(headers) {
+        return Err(Error::Loop);
+    }
+    Ok(())
+}
+
+/// Removes what is not the API's business: the page that calls may have the key in its own address.
+pub(super) fn keep_private(headers: &mut HeaderMap) {
+    headers.remove(header::REFERER);
+    headers.remove(header::COOKIE);
+}
+
 fn query_of(request: &Request) -> &[u8] {
     request.uri().query().unwrap_or_default().as_bytes()
 }
 
 /// Takes `api_key` out of the query: the outer option says that it was there, the inner one that it
 /// had a value.
-fn take_key_from_url(request: &mut Request) -> Option<Option<Secret>> {
+pub(super) fn take_key_from_url(request: &mut Request) -> Option<Option<Secret>> {
     let query = request.uri().query()?;
     let (rest, had_key) = without_key(query);
     if !had_key {
@@ -238,7 +258,7 @@ fn take_key_from_url(request: &mut Request) -> Option<Option<Secret>> {
     Some(key)
 }
 
-fn authorize(headers: &mut HeaderMap, key: Option<Secret>) -> Result<(), Error> {
+pub(super) fn authorize(headers: &mut HeaderMap, key: Option<Secret>) -> Result<(), Error> {
     if let Some(given) = headers.remove(header::AUTHORIZATION) {
         headers.insert(
             header::AUTHORIZATION,

@@ -1,15 +1,9 @@
 //! The one table from an error to an answer. Nothing else in the proxy gives an error a status, but for
 //! the page of a verification link that is not good, which offers a link to go on by.
 
-use std::error::Error as StdError;
-use std::sync::Arc;
-
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
-use super::authority::BadAuthority;
 use super::form::Form;
-use super::parameters::BadForm;
-use crate::destination::BadDestination;
 use crate::id::RequestId;
 use crate::pool::{self, DialError};
 use crate::resolve::{self, WorkloadKind};
@@ -17,75 +11,9 @@ use crate::server::descriptors;
 use crate::telemetry::metrics::RouteKind;
 use crate::upstream;
 use crate::wire::{Response, body};
+pub(super) use cause::{Error, of_backend, of_body, of_upstream};
 
-/// Why a request is answered by the ingress itself, and not well.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error(transparent)]
-    Authority(#[from] BadAuthority),
-    #[error("the target of the request cannot be used")]
-    Target,
-    #[error("the request is malformed")]
-    Malformed(&'static str),
-    #[error("the certificate of the connection does not speak for the host")]
-    Misdirected,
-    #[error("no route")]
-    Unknown,
-    #[error("no such short link")]
-    NoSuchLink,
-    #[error("no such endpoint")]
-    NoSuchEndpoint,
-    #[error("the method is not allowed here")]
-    Method { allow: &'static str },
-    #[error("the method is not supported")]
-    MethodUnknown,
-    #[error("no key")]
-    NoKey,
-    #[error("the key cannot stand in a header")]
-    BadKey,
-    #[error("the URI is longer than the limit")]
-    UriTooLong,
-    #[error("the body is larger than the limit")]
-    BodyTooLarge,
-    #[error("a form with a content coding")]
-    CompressedForm,
-    #[error("the form cannot be read")]
-    Form(#[from] BadForm),
-    #[error("the client's body failed")]
-    ClientBody(#[source] body::Error),
-    #[error("an expectation that is not 100-continue")]
-    Expectation,
-    #[error("the request has been here too often")]
-    Loop,
-    #[error("too many requests in flight to one workload")]
-    Busy,
-    #[error("cannot find the backend")]
-    Resolve(WorkloadKind, #[source] Arc<resolve::Error>),
-    #[error("the upstream gave no answer")]
-    Upstream(#[source] upstream::Error),
-    #[error("the upstream does not say whether the link is good")]
-    NotVerifiable(#[source] upstream::Error),
-    #[error("the upstream broke off")]
-    UpstreamBroken(#[source] pool::Error),
-    #[error("the upstream did not answer in time")]
-    UpstreamTimedOut,
-    #[error("the upstream gave a destination that cannot be redirected to")]
-    Destination(#[source] BadDestination),
-    #[error("a redirect target that cannot be redirected to")]
-    Redirect(&'static str, #[source] BadDestination),
-    #[error("a redirect target on a host that is not allowed")]
-    RedirectHost(&'static str),
-    #[error("no token")]
-    NoToken,
-    #[error("the backend gave no response")]
-    Backend(#[source] pool::Error),
-    #[error("the backend did not answer in time")]
-    BackendTimedOut,
-    #[error("the backend switched protocols without being asked")]
-    BackendUpgrade,
-    #[error("the task panicked")]
-    Panicked,
-}
+mod cause;
 
 /// An error as it is told.
 struct Told {
@@ -110,6 +38,9 @@ impl Error {
         if told.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }
+        if let Self::Closed(_, closed) = self {
+            headers.insert(header::RETRY_AFTER, closed.retry_after().into());
+        }
         if let Self::Method { allow } = self {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
@@ -127,21 +58,11 @@ impl Error {
         self.told().kind
     }
 
-    /// What happened, for the log alone: addresses and the words of the system.
-    pub(super) fn cause(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = self.source();
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        text
-    }
-
     /// Whether what went wrong is worth a cause in the log: not what clients do wrong every day.
     pub(super) fn is_ours(&self) -> bool {
-        !matches!(self, Self::MethodUnknown) && self.told().status.is_server_error()
+        // What is closed is so on purpose.
+        !matches!(self, Self::MethodUnknown | Self::Closed(..))
+            && self.told().status.is_server_error()
     }
 
     fn leaves_body_unread(&self) -> bool {
@@ -206,6 +127,11 @@ impl Error {
                 "too many requests at once; try again in a moment",
             ),
             Self::Resolve(kind, error) => resolve_error(*kind, error),
+            Self::Closed(kind, closed) => told(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "destination_unavailable",
+                &closed.told(kind.as_str()),
+            ),
             Self::Upstream(error) => upstream_error(error),
             Self::NotVerifiable(_) => told(
                 StatusCode::BAD_GATEWAY,
@@ -291,10 +217,7 @@ fn client_body(error: &body::Error) -> Told {
 }
 
 fn resolve_error(kind: WorkloadKind, error: &resolve::Error) -> Told {
-    let name = match kind {
-        WorkloadKind::App => "app",
-        WorkloadKind::Function => "function",
-    };
+    let name = kind.as_str();
     match error {
         resolve::Error::Unknown => not_found(&format!("there is no such {name}")),
         // Whoever waits for an app is told to try again, not that the API was slow.
@@ -427,35 +350,4 @@ fn backend_error(error: &pool::Error) -> Told {
 pub(super) fn proxy_status(kind: &str) -> HeaderValue {
     HeaderValue::try_from(format!("{}; error={kind}", super::headers::OUR_NAME))
         .expect("error types are tokens")
-}
-
-/// An error of the pool, told apart by whose fault it is.
-pub(super) fn of_backend(error: pool::Error) -> Error {
-    match error {
-        pool::Error::RequestBody(error) => of_body(error),
-        error => Error::Backend(error),
-    }
-}
-
-/// An error of the upstream while a client's call was passed on to it.
-pub(super) fn of_upstream(error: upstream::Error) -> Error {
-    let upstream::Error::Unreachable(error) = error else {
-        return Error::Upstream(error);
-    };
-    match error {
-        pool::Error::RequestBody(error) => of_body(error),
-        error @ (pool::Error::Broken { .. }
-        | pool::Error::Malformed { .. }
-        | pool::Error::Upgrade { .. }) => Error::UpstreamBroken(error),
-        pool::Error::Dial(DialError::TimedOut { .. }) => Error::UpstreamTimedOut,
-        error @ pool::Error::Dial(_) => Error::Upstream(upstream::Error::Unreachable(error)),
-    }
-}
-
-/// The body of a client's request ended before its end.
-pub(super) fn of_body(error: body::Error) -> Error {
-    match error {
-        body::Error::TooLarge { .. } => Error::BodyTooLarge,
-        error => Error::ClientBody(error),
-    }
 }

@@ -5,7 +5,7 @@ use std::pin::pin;
 use http::{StatusCode, Uri, Version, header};
 
 use super::error::{Error, of_backend};
-use super::headers::{self, Trust};
+use super::headers;
 use super::upgrade::Upgrade;
 use super::{Client, Proxy};
 use crate::resolve::Backend;
@@ -82,20 +82,6 @@ impl Proxy {
         *response.version_mut() = Version::HTTP_11;
         let limit = self.settings.timeouts.response;
         response.body_mut().watch(&client.peer.timer, limit);
-    }
-
-    /// Whether `client` is a proxy that the configuration trusts.
-    pub(super) fn trust(&self, address: std::net::IpAddr) -> Trust {
-        let trusted = self
-            .settings
-            .trusted
-            .iter()
-            .any(|net| net.contains(&address));
-        if trusted {
-            Trust::Proxy
-        } else {
-            Trust::Stranger
-        }
     }
 }
 

@@ -25,12 +25,7 @@ impl Proxy {
         request: &Request,
         client: &Client<'_>,
     ) -> Result<Response, Error> {
-        if !self.settings.index.enabled {
-            return Err(Error::Unknown);
-        }
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Err(Error::Method { allow: "GET, HEAD" });
-        }
+        check(&self.settings.index, request.method())?;
         let apps = self.upstream.list_apps().await.map_err(Error::Upstream)?;
         let host = client.authority.to_str().unwrap_or_default();
         let scheme = client.peer.scheme.as_str();
@@ -41,6 +36,17 @@ impl Proxy {
         apps.sort_by(|one, other| one.id.cmp(&other.id));
         Ok(page::respond(StatusCode::OK, &IndexPage { apps }))
     }
+}
+
+/// Refuses where there is no list, and what does not read it.
+pub(super) fn check(config: &Config, method: &Method) -> Result<(), Error> {
+    if !config.enabled {
+        return Err(Error::Unknown);
+    }
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(Error::Method { allow: "GET, HEAD" });
+    }
+    Ok(())
 }
 
 /// An app whose id is none has no page to link to.

@@ -18,28 +18,12 @@ impl Proxy {
         link: &ShortLink,
         request: &Request,
     ) -> Result<Response, Error> {
-        let hit = match *request.method() {
-            Method::GET => Hit::Count,
-            Method::HEAD => Hit::Peek,
-            // On a host of short links this is a link by its whole URL, but nobody means one.
-            _ if is_of_the_api(request.uri().path()) => return Err(Error::NoSuchEndpoint),
-            _ => return Err(Error::Method { allow: "GET, HEAD" }),
-        };
+        let hit = hit(request.method(), request.uri().path())?;
         let url = self
             .upstream
             .resolve_link(link, hit)
             .await
-            .map_err(|error| match error {
-                upstream::Error::NotFound
-                | upstream::Error::Rejected(StatusCode::BAD_REQUEST | StatusCode::GONE) => {
-                    if is_of_the_api(request.uri().path()) {
-                        Error::NoSuchEndpoint
-                    } else {
-                        Error::NoSuchLink
-                    }
-                }
-                error => Error::Upstream(error),
-            })?;
+            .map_err(|error| unresolved(error, request.uri().path()))?;
         // Checked when it was written, and again here: what is sent is what we answer for.
         let destination = Destination::parse(&url).map_err(Error::Destination)?;
         let mut response = redirect(&destination);
@@ -51,6 +35,32 @@ impl Proxy {
         );
         headers.insert(ROBOTS, HeaderValue::from_static("noindex"));
         Ok(response)
+    }
+}
+
+/// Whether a request with `method` is a visit.
+pub(super) fn hit(method: &Method, path: &str) -> Result<Hit, Error> {
+    match *method {
+        Method::GET => Ok(Hit::Count),
+        Method::HEAD => Ok(Hit::Peek),
+        // On a host of short links this is a link by its whole URL, but nobody means one.
+        _ if is_of_the_api(path) => Err(Error::NoSuchEndpoint),
+        _ => Err(Error::Method { allow: "GET, HEAD" }),
+    }
+}
+
+/// Why a link leads nowhere.
+pub(super) fn unresolved(error: upstream::Error, path: &str) -> Error {
+    match error {
+        upstream::Error::NotFound
+        | upstream::Error::Rejected(StatusCode::BAD_REQUEST | StatusCode::GONE) => {
+            if is_of_the_api(path) {
+                Error::NoSuchEndpoint
+            } else {
+                Error::NoSuchLink
+            }
+        }
+        error => Error::Upstream(error),
     }
 }
 

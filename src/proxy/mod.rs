@@ -1,5 +1,6 @@
 //! One request: an exchange begins, the route decides, a handler answers, the exchange ends.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
@@ -34,6 +35,7 @@ mod api;
 mod authority;
 mod challenge;
 mod error;
+pub mod explain;
 mod form;
 mod forward;
 pub mod headers;
@@ -67,6 +69,16 @@ pub struct Settings {
     pub domains: Domains,
     /// Who is sent to HTTPS; `None`: nobody is.
     pub https: Option<Arc<Https>>,
+}
+
+impl Settings {
+    /// Whether `address` is that of a proxy that the configuration trusts.
+    fn trust(&self, address: IpAddr) -> Trust {
+        match self.trusted.iter().any(|net| net.contains(&address)) {
+            true => Trust::Proxy,
+            false => Trust::Stranger,
+        }
+    }
 }
 
 /// The proxy of one worker.
@@ -131,7 +143,7 @@ impl Handler for Proxy {
     type Body = Observed<Body>;
 
     async fn handle(&self, mut request: Request, peer: &Peer) -> http::Response<Observed<Body>> {
-        let trust = self.trust(peer.address.ip());
+        let trust = self.settings.trust(peer.address.ip());
         let id = request_id(request.headers(), trust);
         let mut exchange = Exchange::begin(&self.telemetry, &request, peer, id);
         let accepted = Form::accepted_by(request.headers());
@@ -241,7 +253,7 @@ impl Proxy {
 
     /// Refuses what no route takes and what there is no room for, before any work is done.
     fn admit(&self, request: &Request, exchange: &mut Exchange) -> Result<(), Error> {
-        self.check(request)?;
+        check(request, &self.settings.limits)?;
         match exchange.route {
             // Each app or function has a count of its own; what leads nowhere costs nothing.
             RouteKind::App | RouteKind::Function | RouteKind::Unknown => {}
@@ -262,28 +274,28 @@ impl Proxy {
                 Error::Busy
             })
     }
+}
 
-    fn check(&self, request: &Request) -> Result<(), Error> {
-        let limits = &self.settings.limits;
-        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-            return Err(Error::MethodUnknown);
-        }
-        let target = request
-            .uri()
-            .path_and_query()
-            .map_or(0, |target| target.as_str().len());
-        if target as u64 > limits.uri {
-            return Err(Error::UriTooLong);
-        }
-        if limits.body > 0 && request.body().size_hint().lower() > limits.body {
-            return Err(Error::BodyTooLarge);
-        }
-        let mut expectations = request.headers().get_all(header::EXPECT).iter();
-        if !expectations.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-            return Err(Error::Expectation);
-        }
-        Ok(())
+/// Refuses what no route takes.
+fn check(request: &Request, limits: &Limits) -> Result<(), Error> {
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err(Error::MethodUnknown);
     }
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    if target as u64 > limits.uri {
+        return Err(Error::UriTooLong);
+    }
+    if limits.body > 0 && request.body().size_hint().lower() > limits.body {
+        return Err(Error::BodyTooLarge);
+    }
+    let mut expectations = request.headers().get_all(header::EXPECT).iter();
+    if !expectations.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Error::Expectation);
+    }
+    Ok(())
 }
 
 /// What becomes of `request` for the scheme that it came by. Without a host it has an error to come, which

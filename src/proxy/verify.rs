@@ -40,14 +40,14 @@ pub enum Confirm {
 }
 
 /// What a verification link says.
-struct Asked {
+pub(super) struct Asked {
     token: Option<Secret>,
     success: Option<Destination>,
     failure: Option<Destination>,
 }
 
 /// What a method is here.
-enum Act {
+pub(super) enum Act {
     /// Spends the token.
     Spend,
     /// Shows the button.
@@ -67,23 +67,11 @@ impl Proxy {
         request: &Request,
         client: &Client<'_>,
     ) -> Result<Response, Error> {
-        let act = self.act(request)?;
+        let act = self.settings.user.act(request)?;
         if matches!(act, Act::Look) {
             return Ok(self.looked_at(request.method()));
         }
-        let asked = Asked::read(request.uri().query().unwrap_or_default(), id)?;
-        let allowed = &self.settings.user.redirect_hosts;
-        for (name, target) in [
-            ("redirectUrl", &asked.success),
-            ("failureRedirectUrl", &asked.failure),
-        ] {
-            if target
-                .as_ref()
-                .is_some_and(|target| !target.stays_on(allowed))
-            {
-                return Err(Error::RedirectHost(name));
-            }
-        }
+        let asked = self.settings.user.asked(request, id)?;
         let token = asked.token.as_ref().ok_or(Error::NoToken)?;
         if matches!(act, Act::Ask) {
             return Ok(page::respond(StatusCode::OK, &ConfirmPage));
@@ -103,35 +91,10 @@ impl Proxy {
         let mut response = Response::new(Body::Empty);
         if method == Method::OPTIONS {
             *response.status_mut() = StatusCode::NO_CONTENT;
-            let allow = HeaderValue::from_static(self.allowed());
+            let allow = HeaderValue::from_static(self.settings.user.allowed());
             response.headers_mut().insert(header::ALLOW, allow);
         }
         response
-    }
-
-    fn allowed(&self) -> &'static str {
-        match self.settings.user.confirm {
-            Confirm::Never => "GET, HEAD, OPTIONS",
-            Confirm::Always | Confirm::Auto => "GET, HEAD, POST, OPTIONS",
-        }
-    }
-
-    fn act(&self, request: &Request) -> Result<Act, Error> {
-        let confirm = self.settings.user.confirm;
-        let clicked = request
-            .headers()
-            .get(SEC_FETCH_USER)
-            .is_some_and(|user| user == "?1");
-        Ok(match (request.method().as_str(), confirm) {
-            ("HEAD" | "OPTIONS", _) => Act::Look,
-            ("GET", Confirm::Never) | ("POST", Confirm::Always | Confirm::Auto) => Act::Spend,
-            ("GET", Confirm::Auto) if clicked => Act::Spend,
-            ("GET", Confirm::Always | Confirm::Auto) => Act::Ask,
-            _ => {
-                let allow = self.allowed();
-                return Err(Error::Method { allow });
-            }
-        })
     }
 
     /// An unverified link must not be an open redirect: without a list of hosts its target is shown
@@ -156,6 +119,51 @@ impl Proxy {
         let status = proxy_status("http_request_denied");
         response.headers_mut().insert(PROXY_STATUS, status);
         response
+    }
+}
+
+impl Config {
+    fn allowed(&self) -> &'static str {
+        match self.confirm {
+            Confirm::Never => "GET, HEAD, OPTIONS",
+            Confirm::Always | Confirm::Auto => "GET, HEAD, POST, OPTIONS",
+        }
+    }
+
+    /// What `request` does by its method.
+    pub(super) fn act(&self, request: &Request) -> Result<Act, Error> {
+        let confirm = self.confirm;
+        let clicked = request
+            .headers()
+            .get(SEC_FETCH_USER)
+            .is_some_and(|user| user == "?1");
+        Ok(match (request.method().as_str(), confirm) {
+            ("HEAD" | "OPTIONS", _) => Act::Look,
+            ("GET", Confirm::Never) | ("POST", Confirm::Always | Confirm::Auto) => Act::Spend,
+            ("GET", Confirm::Auto) if clicked => Act::Spend,
+            ("GET", Confirm::Always | Confirm::Auto) => Act::Ask,
+            _ => {
+                let allow = self.allowed();
+                return Err(Error::Method { allow });
+            }
+        })
+    }
+
+    /// What a link says, its targets checked.
+    pub(super) fn asked(&self, request: &Request, id: Option<&str>) -> Result<Asked, Error> {
+        let asked = Asked::read(request.uri().query().unwrap_or_default(), id)?;
+        for (name, target) in [
+            ("redirectUrl", &asked.success),
+            ("failureRedirectUrl", &asked.failure),
+        ] {
+            if target
+                .as_ref()
+                .is_some_and(|target| !target.stays_on(&self.redirect_hosts))
+            {
+                return Err(Error::RedirectHost(name));
+            }
+        }
+        Ok(asked)
     }
 }
 
@@ -187,6 +195,11 @@ fn verified(asked: &Asked, client: &Client<'_>) -> Response {
 }
 
 impl Asked {
+    /// Whether there is something to spend.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// Reads a query; `id` stands for a missing token.
     fn read(query: &str, id: Option<&str>) -> Result<Self, Error> {
         let mut asked = Self {

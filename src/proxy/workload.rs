@@ -1,5 +1,7 @@
 //! Apps and functions: from the id to the backend, and on to it.
 
+use std::sync::Arc;
+
 use super::error::Error;
 use super::{Client, Proxy};
 use crate::resolve::Workload;
@@ -25,6 +27,9 @@ impl Proxy {
         let found = found.map_err(|(error, _)| Error::Resolve(workload.kind, error))?;
         // Only what exists is named in the log: made-up names would fill it.
         exchange.workload = Some(workload.id);
+        if let Some(closed) = found.backend.closed() {
+            return Err(Error::Closed(workload.kind, Arc::clone(closed)));
+        }
         let place = self.enter(&found.load, self.settings.limits.per_workload)?;
         exchange.in_flight = Some(place);
         self.forward(&found.backend, request, client, exchange)

@@ -1,8 +1,11 @@
 //! The server of an app or function: where requests go and how their targets are joined to it.
 
+use std::sync::Arc;
+
 use http::uri::{InvalidUri, PathAndQuery};
 use http::{HeaderValue, Uri};
 
+use crate::closed::Closed;
 use crate::pool::{BadOrigin, Origin, Reach};
 
 /// Where an app or function runs. `Debug` hides path and query: a backend may want a key there.
@@ -12,6 +15,8 @@ pub struct Backend {
     /// Without the slash at its end.
     path: Box<str>,
     query: Box<str>,
+    /// That no requests go there for now, by word of who runs the platform.
+    closed: Option<Arc<Closed>>,
 }
 
 /// Why a URL is no backend.
@@ -38,7 +43,21 @@ impl Backend {
             origin: Origin::of(&url, Reach::Workload)?,
             path: path.strip_suffix('/').unwrap_or(path).into(),
             query: url.query().unwrap_or_default().into(),
+            closed: None,
         })
+    }
+
+    /// The same, which takes no requests for now where `closed` says so.
+    #[must_use]
+    pub fn closed_as(self, closed: Option<Closed>) -> Self {
+        let closed = closed.map(Arc::new);
+        Self { closed, ..self }
+    }
+
+    /// That no requests go there for now.
+    #[must_use]
+    pub fn closed(&self) -> Option<&Arc<Closed>> {
+        self.closed.as_ref()
     }
 
     /// Where connections lead.
@@ -57,6 +76,12 @@ impl Backend {
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Whether it has a path or a query of its own, which may hold a key.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.path.is_empty() || !self.query.is_empty()
     }
 
     /// The target of a request there: paths joined with exactly one slash, queries with `&`,

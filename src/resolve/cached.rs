@@ -17,6 +17,10 @@ use super::{Answer, Backend, Config, Error, Resolve, Workload};
 use crate::telemetry::load::Load;
 use crate::telemetry::metrics::{CacheResult, Metrics, Shed};
 
+mod look;
+
+pub use look::Entry;
+
 /// What is known about backends, shared by all workers.
 #[derive(Debug)]
 pub struct Cache {
@@ -93,9 +97,13 @@ impl Cache {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn loads(&self) -> MutexGuard<'_, HashMap<Workload, Weak<Load>>> {
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The one load of `workload`, whether or not its backend is in the cache.
     fn load(&self, workload: Workload) -> Arc<Load> {
-        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loads = self.loads();
         if let Some(load) = loads.get(&workload).and_then(Weak::upgrade) {
             return load;
         }

@@ -14,7 +14,7 @@ pub mod cached;
 mod freshness;
 
 pub use backend::{Backend, BadBackend};
-pub use cached::{Cache, Cached};
+pub use cached::{Cache, Cached, Entry};
 
 /// An app or a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,6 +32,17 @@ pub enum WorkloadKind {
     App,
     /// A function.
     Function,
+}
+
+impl WorkloadKind {
+    /// `app` or `function`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::Function => "function",
+        }
+    }
 }
 
 /// Why there is no backend.
@@ -76,12 +87,14 @@ impl Resolve for Upstream {
     }
 
     async fn resolve(&self, workload: Workload) -> Result<Backend, Error> {
-        let url = match workload.kind {
+        let resolved = match workload.kind {
             WorkloadKind::App => self.resolve_app(&workload.id).await,
             WorkloadKind::Function => self.resolve_function(&workload.id).await,
         };
-        let backend = match url {
-            Ok(url) => Backend::parse(&url).map_err(Error::from),
+        let backend = match resolved {
+            Ok(resolved) => Backend::parse(&resolved.url)
+                .map(|backend| backend.closed_as(resolved.closed))
+                .map_err(Error::from),
             Err(
                 upstream::Error::NotFound
                 | upstream::Error::Rejected(http::StatusCode::BAD_REQUEST),

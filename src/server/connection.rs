@@ -39,10 +39,7 @@ impl ConnectionSettings {
         Self {
             timeouts: timeouts.clone(),
             body_limit: limits.body,
-            head: HeadLimits {
-                bytes: usize::try_from(limits.header).unwrap_or(usize::MAX),
-                fields: limits.headers,
-            },
+            head: HeadLimits::new(limits),
             streams: limits.streams,
         }
     }

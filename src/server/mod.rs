@@ -23,6 +23,8 @@ mod refusal;
 pub mod shutdown;
 pub mod worker;
 
+pub use refusal::status_of;
+
 /// `[listen]`: the addresses of this ingress.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -144,16 +144,20 @@ impl Refusal {
             Self::HeadTimedOut => StatusCode::REQUEST_TIMEOUT,
             Self::Full => StatusCode::SERVICE_UNAVAILABLE,
             Self::Plain => StatusCode::BAD_REQUEST,
-            Self::Head(bad) => match bad {
-                BadHead::Malformed(_) => StatusCode::BAD_REQUEST,
-                BadHead::TargetTooLong => StatusCode::URI_TOO_LONG,
-                BadHead::TooLarge | BadHead::TooManyFields => {
-                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
-                }
-                BadHead::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-                BadHead::Coding => StatusCode::NOT_IMPLEMENTED,
-            },
+            Self::Head(bad) => status_of(bad),
         }
+    }
+}
+
+/// The status of the answer to what is no head.
+#[must_use]
+pub fn status_of(bad: BadHead) -> StatusCode {
+    match bad {
+        BadHead::Malformed(_) => StatusCode::BAD_REQUEST,
+        BadHead::TargetTooLong => StatusCode::URI_TOO_LONG,
+        BadHead::TooLarge | BadHead::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        BadHead::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+        BadHead::Coding => StatusCode::NOT_IMPLEMENTED,
     }
 }
 

@@ -49,6 +49,15 @@ impl Load {
     }
 }
 
+impl Load {
+    /// Requests and tunnels at this moment.
+    #[must_use]
+    pub fn now(&self) -> (usize, usize) {
+        let count = |of: &AtomicUsize| of.load(Ordering::Relaxed);
+        (count(&self.requests), count(&self.tunnels))
+    }
+}
+
 impl InFlight {
     /// Goes on as a tunnel.
     #[must_use]

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use crate::closed::Closed;
+
 /// An error in the M3O shape: `{"id":"…","code":404,"detail":"…","status":"Not Found"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorMessage<'a> {
@@ -64,6 +66,9 @@ pub struct ByToken<'a> {
 pub struct Resolved {
     /// Where the backend is.
     pub url: String,
+    /// That it takes no requests for now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Closed>,
 }
 
 /// What `url/Resolve` gives.

@@ -178,6 +178,23 @@ const MAX_ANSWER: u64 = 8 << 20;
 const MAX_ERROR: u64 = 64 << 10;
 
 impl Upstream {
+    /// What is asked for the backend of an app.
+    pub const RESOLVE_APP: &str = "app/Resolve";
+    /// What is asked for the backend of a function.
+    pub const RESOLVE_FUNCTION: &str = "function/Proxy";
+    /// What is asked for where a short link leads.
+    pub const RESOLVE_LINK: &str = "url/Resolve";
+    /// What spends the token of a mail.
+    pub const VERIFY: &str = "user/VerifyEmail";
+    /// What gives all apps.
+    pub const LIST_APPS: &str = "app/List";
+
+    /// How a call of `endpoint` is made.
+    #[must_use]
+    pub fn call_of(endpoint: &str) -> String {
+        format!("POST /v1/{endpoint}")
+    }
+
     /// The API behind `via`, over this worker's pool.
     #[must_use]
     pub fn new(via: Via, pool: Rc<Pool>, tasks: TaskTracker) -> Self {
@@ -204,24 +221,23 @@ impl Upstream {
     ///
     /// # Errors
     /// [`Error::NotFound`] where there is no such app; any other where that is not known.
-    pub async fn resolve_app(&self, id: &WorkloadId) -> Result<String, Error> {
+    pub async fn resolve_app(&self, id: &WorkloadId) -> Result<Resolved, Error> {
         let id = ById {
             id: id.as_str().into(),
         };
-        let resolved: Resolved = self.call("app/Resolve", &id, OwnCall::Ordinary).await?;
-        Ok(resolved.url)
+        self.call(Self::RESOLVE_APP, &id, OwnCall::Ordinary).await
     }
 
     /// Where a function runs.
     ///
     /// # Errors
     /// As [`Upstream::resolve_app`].
-    pub async fn resolve_function(&self, id: &WorkloadId) -> Result<String, Error> {
+    pub async fn resolve_function(&self, id: &WorkloadId) -> Result<Resolved, Error> {
         let id = ById {
             id: id.as_str().into(),
         };
-        let resolved: Resolved = self.call("function/Proxy", &id, OwnCall::Ordinary).await?;
-        Ok(resolved.url)
+        self.call(Self::RESOLVE_FUNCTION, &id, OwnCall::Ordinary)
+            .await
     }
 
     /// Where a short link leads.
@@ -238,13 +254,13 @@ impl Upstream {
                 let id = ById {
                     id: id.as_str().into(),
                 };
-                self.call("url/Resolve", &id, own).await?
+                self.call(Self::RESOLVE_LINK, &id, own).await?
             }
             ShortLink::Url(url) => {
                 let url = ByShortUrl {
                     short_url: url.into(),
                 };
-                self.call("url/Resolve", &url, own).await?
+                self.call(Self::RESOLVE_LINK, &url, own).await?
             }
         };
         Ok(resolved.destination_url)
@@ -259,9 +275,7 @@ impl Upstream {
         let token = ByToken {
             token: token.expose().into(),
         };
-        let _: serde::de::IgnoredAny = self
-            .call("user/VerifyEmail", &token, OwnCall::Ordinary)
-            .await?;
+        let _: serde::de::IgnoredAny = self.call(Self::VERIFY, &token, OwnCall::Ordinary).await?;
         Ok(())
     }
 
@@ -271,7 +285,7 @@ impl Upstream {
     /// Whatever the call met.
     pub async fn list_apps(&self) -> Result<Vec<ListedApp>, Error> {
         let list: AppList = self
-            .call("app/List", &serde_json::json!({}), OwnCall::Ordinary)
+            .call(Self::LIST_APPS, &serde_json::json!({}), OwnCall::Ordinary)
             .await?;
         Ok(list.services)
     }

@@ -8,6 +8,8 @@ use http::header::{HeaderMap, HeaderName};
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use memchr::{memchr, memchr_iter};
 
+use crate::settings::Limits;
+
 /// How large a head may be.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
@@ -15,6 +17,17 @@ pub struct HeadLimits {
     pub bytes: usize,
     /// Fields in it.
     pub fields: usize,
+}
+
+impl HeadLimits {
+    /// From the configuration.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            bytes: usize::try_from(limits.header).unwrap_or(usize::MAX),
+            fields: limits.headers,
+        }
+    }
 }
 
 /// Why a head is refused.

@@ -36,10 +36,10 @@ const FLOORS: [(&str, &str); 17] = [
         "wire telemetry tls pool acme server mail upstream resolve admin proxy platform config control",
     ),
     ("secrets", "config ingress"),
-    ("cli", "telemetry tls server config ingress"),
+    ("cli", "telemetry tls server proxy config control ingress"),
 ];
 
-const WORDS: &str = "address host hosts id credentials destination domains units settings";
+const WORDS: &str = "address closed host hosts id credentials destination domains units settings";
 
 /// One file of the library or the binary, without its unit tests and without comments.
 struct Source {

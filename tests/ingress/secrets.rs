@@ -215,7 +215,13 @@ fn no_type_that_holds_a_secret_prints_it() {
             token: SECRET.into(),
         },
     );
-    check_printed("Resolved", &messages::Resolved { url: url.clone() });
+    check_printed(
+        "Resolved",
+        &messages::Resolved {
+            url: url.clone(),
+            closed: None,
+        },
+    );
     check_printed(
         "LinkResolved",
         &messages::LinkResolved {

@@ -10,6 +10,7 @@
 mod balancer;
 mod browser;
 mod caller;
+mod control;
 mod dev;
 mod durability;
 mod grpc;

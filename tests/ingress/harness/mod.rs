@@ -15,6 +15,7 @@ pub(crate) mod http2_backend;
 pub(crate) mod ingress;
 pub(crate) mod message;
 pub(crate) mod names;
+pub(crate) mod operator;
 pub(crate) mod secure;
 
 pub(crate) use api::TestApi;

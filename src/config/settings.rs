@@ -1,0 +1,25 @@
+//! What the proxy reads of a configuration.
+
+use std::sync::Arc;
+
+use super::Config;
+use crate::domains::Domains;
+use crate::proxy::Settings;
+use crate::proxy::https::Https;
+
+impl Config {
+    /// What requests are held to, with the custom domains that there are.
+    #[must_use]
+    pub fn settings(&self, domains: Domains) -> Settings {
+        Settings {
+            hosts: self.hosts.clone(),
+            timeouts: self.timeouts.clone(),
+            limits: self.limits.clone(),
+            trusted: self.backends.trusted_proxies.clone(),
+            user: self.user.clone(),
+            index: self.index.clone(),
+            domains,
+            https: Https::new(&self.https, self.listen.public()).map(Arc::new),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What becomes of a request: with what this process knows, or by a configuration alone.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Desk, Refused};
+use crate::config::Config;
+use crate::domains::Domains;
+use crate::pool::Guard;
+use crate::proxy::explain::{Question, Sources, explain};
+use crate::tls::files::{Depth, Folder};
+use crate::tls::keyring::{Keyring, Source};
+use crate::wire::Scheme;
+
+impl Desk {
+    /// `POST /explain`.
+    pub(super) async fn explain(&self, body: &[u8]) -> Result<Value, Refused> {
+        let wrong = |why: &dyn std::fmt::Display| Refused::Wrong(why.to_string());
+        // What serde says of a text would repeat it, and a URL may hold a key.
+        let question: Question = serde_json::from_slice(body)
+            .map_err(|error| wrong(&format!("no question, at column {}", error.column())))?;
+        let sources = Rc::clone(&self.control.sources.borrow());
+        let explained = explain(&question, &sources).await;
+        Ok(json!(explained.map_err(|error| wrong(&error))?))
+    }
+}
+
+/// What a configuration says, where nobody is asked. Certificates are read from their folder.
+#[must_use]
+pub fn of_configuration(config: &Config) -> Sources {
+    let own: Vec<SocketAddr> = config.listen.public().chain(config.listen.admin).collect();
+    Sources {
+        settings: Arc::new(config.settings(Domains::default())),
+        listeners: listeners(&config.listen.http, &config.listen.https),
+        guard: Guard::new(config.backends.allow_private, own),
+        keyring: keyring(config),
+        on_demand: on_demand(config),
+        api: config.api_name(),
+        live: None,
+    }
+}
+
+/// The public addresses in the order of their ids.
+#[must_use]
+pub fn listeners(http: &[SocketAddr], https: &[SocketAddr]) -> Vec<(SocketAddr, Scheme)> {
+    let http = http.iter().map(|address| (*address, Scheme::Http));
+    let https = https.iter().map(|address| (*address, Scheme::Https));
+    http.chain(https).collect()
+}
+
+/// Whether a handshake may make an authority give a certificate.
+#[must_use]
+pub fn on_demand(config: &Config) -> bool {
+    config.tls.acme.as_ref().is_some_and(|acme| acme.on_demand)
+}
+
+fn keyring(config: &Config) -> Option<Arc<Keyring>> {
+    if config.listen.https.is_empty() {
+        return None;
+    }
+    let keyring = Keyring::with_fallback(&config.tls.default);
+    let mut folder = Folder::new(&config.tls.certs);
+    // What cannot be read is not there: `check` says why.
+    let _unlisted = folder.scan(Depth::Names);
+    keyring.put(Source::Files, folder.certificates());
+    Some(keyring)
+}

@@ -1,0 +1,72 @@
+//! What becomes of a request, step by step, by the rules that requests themselves go by: from the
+//! configuration alone, or with what a running ingress knows.
+//!
+//! Nothing is changed by asking: no backend and no remote API is called, no hit counted, no place taken.
+//! `question` makes the request that a client would send, `walk` follows it up to its route, `workload`,
+//! `others` and `api` from there; `report` is what is told of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Settings;
+use crate::pool::{Dialer, Guard};
+use crate::resolve::Cache;
+use crate::tls::challenges::Challenges;
+use crate::tls::keyring::Keyring;
+use crate::upstream::Upstream;
+use crate::wire::Scheme;
+use walk::Walk;
+
+mod api;
+mod others;
+mod question;
+mod report;
+mod walk;
+mod workload;
+
+pub use question::{BadQuestion, Question};
+pub use report::{Answer, Explanation, Step};
+
+/// What the answers come from.
+#[derive(Debug)]
+pub struct Sources {
+    /// What requests are held to.
+    pub settings: Arc<Settings>,
+    /// The public addresses, in the order of their ids, and what is spoken there.
+    pub listeners: Vec<(SocketAddr, Scheme)>,
+    /// Which addresses backends may live at.
+    pub guard: Guard,
+    /// The certificates, where HTTPS is served and they are known.
+    pub keyring: Option<Arc<Keyring>>,
+    /// Whether an authority is asked for a certificate at a handshake.
+    pub on_demand: bool,
+    /// What the API is called: its address, or its store.
+    pub api: String,
+    /// What only a running ingress knows.
+    pub live: Option<Live>,
+}
+
+/// What a running ingress knows.
+#[derive(Debug)]
+pub struct Live {
+    /// What it remembers of apps and functions.
+    pub cache: Arc<Cache>,
+    /// The API, which is asked only where it is the embedded platform.
+    pub upstream: Upstream,
+    /// Looks names up; dials nothing.
+    pub dialer: Dialer,
+    /// The proofs that authorities look for.
+    pub challenges: Arc<Challenges>,
+}
+
+/// Explains what becomes of the request that `question` describes.
+///
+/// # Errors
+/// When no client would send it.
+pub async fn explain(question: &Question, sources: &Sources) -> Result<Explanation, BadQuestion> {
+    let asked = question::Asked::read(question)?;
+    Ok(Walk::new(sources, &asked).run().await)
+}
+
+#[cfg(test)]
+mod tests;
