@@ -39,6 +39,8 @@ pub(super) struct JsonFlag {
 #[derive(Debug)]
 pub(super) struct Control {
     path: PathBuf,
+    /// How long an answer may take.
+    patience: Duration,
 }
 
 /// Why there is no answer that says what was asked.
@@ -64,7 +66,7 @@ impl NoAnswer {
     }
 }
 
-/// How long an answer may take.
+/// How long most answers may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The largest answer that is read.
 const LARGEST: u64 = 64 << 20;
@@ -82,7 +84,15 @@ impl Control {
                     Failure::Control(NoAnswer::Nowhere { config })
                 })?,
         };
-        Ok(Self { path })
+        Ok(Self {
+            path,
+            patience: PATIENCE,
+        })
+    }
+
+    /// The same, where an answer may take longer than others.
+    pub(super) fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Where it is asked.
@@ -123,7 +133,10 @@ impl Control {
             let path = self.path.clone();
             Failure::Control(NoAnswer::Silent { path, source })
         })?;
-        let answer = exchange(&mut stream, method, target, body);
+        let answer = stream
+            .set_read_timeout(Some(self.patience))
+            .and_then(|()| stream.set_write_timeout(Some(self.patience)))
+            .and_then(|()| exchange(&mut stream, method, target, body));
         let answer = answer.map_err(|error| self.broken(&error))?;
         let (status, body) = read(&answer).ok_or_else(|| self.broken(&"it is not whole"))?;
         let value: Value = serde_json::from_slice(body).map_err(|error| self.broken(&error))?;
@@ -141,8 +154,6 @@ fn exchange(
     target: &str,
     body: &str,
 ) -> io::Result<Vec<u8>> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
     let length = body.len();
     let request = format!(
         "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::de::value::{Error as Unknown, StrDeserializer};
 
 mod app;
+mod backup;
 mod check;
 mod control;
 mod dev;
@@ -69,6 +70,8 @@ enum Command {
     },
     /// Ends with 0 if a running ingress takes requests, else with 1.
     Health(ControlFlags),
+    /// Copies the store of the embedded platform while it is in use.
+    Backup(backup::BackupFlags),
     /// The apps of the embedded platform.
     #[command(subcommand)]
     App(app::Verb),
@@ -175,6 +178,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Explain(flags)) => explain::explain(flags, &config),
         Some(Command::Reload(control)) => reload::reload(&control, &config),
         Some(Command::Status { control, json }) => status::status(&control, &json, &config),
+        Some(Command::Backup(flags)) => backup::back_up(&flags, &config),
         Some(Command::Health(control)) => status::health(&control, &config),
         Some(Command::App(verb)) => app::execute(&verb, "apps", &config),
         Some(Command::Fn(verb)) => app::execute(&verb, "functions", &config),

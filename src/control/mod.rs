@@ -18,6 +18,7 @@ use crate::server::permits::Permits;
 use crate::upstream::messages::ErrorMessage;
 use crate::wire::{Body, Handler, Peer, Request, Response};
 
+mod backup;
 mod closing;
 mod explain;
 
@@ -144,6 +145,10 @@ impl Desk {
                 post()?;
                 self.explain(&body).await
             }
+            ("backup", _, None) => {
+                post()?;
+                self.back_up(&body).await
+            }
             (_, Some(kind), None) => get().and_then(|()| self.listed(kind)),
             (_, Some(kind), Some(rest)) => {
                 post()?;
@@ -178,7 +183,7 @@ impl Refused {
             Self::Unavailable(why) => (StatusCode::SERVICE_UNAVAILABLE, why.clone()),
             Self::Remote => (
                 StatusCode::NOT_IMPLEMENTED,
-                "apps and functions are kept by the remote API of [api]: it lists them, and says in its answers that one is closed".to_owned(),
+                "apps and functions are kept by the remote API of [api]: it lists them, says in its answers that one is closed, and has its own backups".to_owned(),
             ),
             Self::CannotReload => (
                 StatusCode::NOT_IMPLEMENTED,

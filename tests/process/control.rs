@@ -291,3 +291,27 @@ fn a_url_is_explained_by_the_file_alone_or_by_what_runs() {
     assert_eq!(wrong.status.code(), Some(2), "{}", wrong.text);
     ingress.stop();
 }
+
+#[test]
+fn a_backup_that_is_made_in_use_is_a_store_to_start_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = Server::start(|_| ok("text/plain", "from the backend"));
+    let copies = tempfile::tempdir().unwrap();
+    let copy = copies.path().join("platform.redb");
+    let ingress = Ingress::dev(folder.path());
+    let app = json!({ "name": "blog", "backend": backend.url() });
+    api(ingress.http, "dev", "app/Run", &app).fine();
+    let copied = said(folder.path(), &["backup", copy.to_str().unwrap()]);
+    assert!(copied.ends_with(" records\n"), "{copied}");
+    let later = json!({ "name": "later", "backend": backend.url() });
+    api(ingress.http, "dev", "app/Run", &later).fine();
+    let again = asked(folder.path(), &["backup", copy.to_str().unwrap()]);
+    assert_eq!(again.status.code(), Some(2), "nothing is replaced");
+    assert!(again.text.contains("is there already"), "{}", again.text);
+    ingress.stop();
+    let ingress = Ingress::dev(copies.path());
+    let (status, _, page) = curl(&ingress, "blog.m3o.app");
+    assert_eq!((&*status, &*page), ("200", "from the backend"));
+    assert_eq!(curl(&ingress, "later.m3o.app").0, "404");
+    ingress.stop();
+}
