@@ -2,6 +2,7 @@
 
 pub mod acme;
 pub mod exchange;
+pub mod labels;
 pub mod load;
 pub mod log;
 pub mod metrics;
