@@ -21,11 +21,14 @@ impl Proxy {
             Err((_, cache)) => *cache,
         };
         exchange.cache = Some(cache);
-        self.telemetry.metrics.resolved(cache);
+        let metrics = &self.telemetry.metrics;
+        metrics.resolved(workload.kind.into(), cache);
         let found = found.map_err(|(error, _)| Error::Resolve(workload.kind, error))?;
         // Only what exists is named in the log: made-up names would fill it.
         exchange.workload = Some(workload.id);
-        let place = self.enter(&found.load, self.settings.limits.per_workload)?;
+        // Counted for it also where there is no room.
+        let load = exchange.load.insert(found.load);
+        let place = self.enter(load, self.settings.limits.per_workload)?;
         exchange.in_flight = Some(place);
         self.forward(&found.backend, request, client, exchange)
             .await

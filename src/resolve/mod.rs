@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::WorkloadId;
+use crate::telemetry::metrics::AppKind;
 use crate::units;
 use crate::upstream::{self, Upstream};
 
@@ -32,6 +33,15 @@ pub enum WorkloadKind {
     App,
     /// A function.
     Function,
+}
+
+impl From<WorkloadKind> for AppKind {
+    fn from(kind: WorkloadKind) -> Self {
+        match kind {
+            WorkloadKind::App => Self::App,
+            WorkloadKind::Function => Self::Function,
+        }
+    }
 }
 
 /// Why there is no backend.

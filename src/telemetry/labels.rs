@@ -89,6 +89,28 @@ impl CacheResult {
     }
 }
 
+/// The two kinds of workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AppKind {
+    /// An app.
+    App,
+    /// A function.
+    Function,
+}
+
+impl AppKind {
+    pub(super) const ALL: [Self; 2] = [Self::App, Self::Function];
+
+    /// The route that leads there, by whose label they are known.
+    #[must_use]
+    pub fn route(self) -> RouteKind {
+        match self {
+            Self::App => RouteKind::App,
+            Self::Function => RouteKind::Function,
+        }
+    }
+}
+
 /// Why a request was sent once more, over a fresh connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {

@@ -16,6 +16,7 @@ use super::super::refusal::Refusal;
 use super::body::Asked;
 use super::request::{self, Bad};
 use crate::id::RequestId;
+use crate::telemetry::connections::Protocol;
 use crate::telemetry::exchange;
 use crate::wire::body::{Answer, Cut, Received};
 use crate::wire::encode::SaidLength;
@@ -215,6 +216,7 @@ impl Stream<'_> {
             return;
         };
         drop(response);
+        let _open = self.settings.count(Protocol::Tunnel, self.peer.scheme);
         tunnel.join(Ends::new(incoming, stream)).await;
     }
 }
