@@ -62,6 +62,13 @@ impl ConnectionSettings {
         }
     }
 
+    /// Counts a connection that is let in.
+    pub(super) fn accepted(&self, scheme: Scheme) {
+        if let Some(metrics) = &self.metrics {
+            metrics.connections_of.accepted(scheme);
+        }
+    }
+
     /// Counts what is open until that is dropped.
     pub(super) fn count(&self, protocol: Protocol, scheme: Scheme) -> Option<Open> {
         let metrics = self.metrics.as_ref()?;

@@ -68,6 +68,8 @@ pub struct Metrics {
     no_header: Vec<IntCounter>,
     /// Connections of clients.
     pub connections: IntGauge,
+    /// How many there may be.
+    pub connections_limit: IntGauge,
     /// What is spoken over them.
     pub connections_of: Connections,
     /// Connections opened to backends and the upstream.
@@ -130,6 +132,10 @@ impl Metrics {
             tasks: gauge("m3o_ingress_tasks", "Tasks that have not ended"),
             retries: each(&retries, Retry::ALL.map(Retry::as_str)),
             connections: gauge("m3o_ingress_connections", "Connections of clients"),
+            connections_limit: gauge(
+                "m3o_ingress_connections_limit",
+                "Connections of clients that there may be at once",
+            ),
             connections_of: Connections::new(&registry),
             pool_opened: pool.with_label_values(&["opened"]),
             pool_reused: pool.with_label_values(&["reused"]),
@@ -154,7 +160,7 @@ impl Metrics {
             ),
             registry,
         };
-        let collectors: [Box<dyn Collector>; 13] = [
+        let collectors: [Box<dyn Collector>; 14] = [
             Box::new(pool),
             Box::new(retries),
             Box::new(shed),
@@ -163,6 +169,7 @@ impl Metrics {
             Box::new(metrics.errors.clone()),
             Box::new(metrics.tasks.clone()),
             Box::new(metrics.connections.clone()),
+            Box::new(metrics.connections_limit.clone()),
             Box::new(metrics.pool_idle.clone()),
             Box::new(metrics.overloaded.clone()),
             Box::new(metrics.panics.clone()),
