@@ -3,11 +3,13 @@
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+use http_body_util::BodyExt as _;
 use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
 
@@ -19,9 +21,11 @@ use m3o_ingress::proxy::headers::{self, Trust};
 use m3o_ingress::proxy::parameters::{Parameters, without_key};
 use m3o_ingress::proxy::route::route;
 use m3o_ingress::resolve::{self, Backend, Cache, Cached, Resolve, Workload, WorkloadKind};
-use m3o_ingress::telemetry::metrics::Metrics;
+use m3o_ingress::telemetry::exchange::{Exchange, Telemetry};
+use m3o_ingress::telemetry::log::Log;
+use m3o_ingress::telemetry::metrics::{AppKind, CacheResult, Metrics, RouteKind};
 use m3o_ingress::wire::timer::Timer;
-use m3o_ingress::wire::{Peer, Scheme};
+use m3o_ingress::wire::{Body, Peer, Request, Response, Scheme};
 
 criterion_group! {
     name = request;
@@ -29,7 +33,7 @@ criterion_group! {
         .without_plots()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = routing, request_id, parameters, request_fields, response_fields, target, cache_hit
+    targets = routing, request_id, parameters, request_fields, response_fields, target, cache_hit, exchange, scrape
 }
 criterion_main!(request);
 
@@ -197,4 +201,68 @@ fn cache_hit(criterion: &mut Criterion) {
             found.expect("a hit waits for nothing")
         });
     });
+}
+
+/// What is counted of a request to an app, without an access log.
+fn exchange(criterion: &mut Criterion) {
+    let metrics = Metrics::new();
+    let telemetry = Arc::new(Telemetry {
+        metrics: Arc::clone(&metrics),
+        log: Log::discard(metrics),
+        access: false,
+    });
+    let client = SocketAddr::from(([192, 0, 2, 7], 50_000));
+    let peer = Peer::new(client, Scheme::Http, Timer::new());
+    let blog = WorkloadId::parse("blog").expect("a valid id");
+    let load = telemetry.metrics.load(AppKind::App, blog);
+    let id = RequestId::new();
+    criterion.bench_function("exchange", |bencher| {
+        bencher.iter(|| {
+            let request = Request::new(Body::Empty);
+            let mut exchange = Exchange::begin(&telemetry, &request, &peer, id.clone());
+            exchange.route = RouteKind::App;
+            exchange.cache = Some(CacheResult::Fresh);
+            telemetry.metrics.resolved(AppKind::App, CacheResult::Fresh);
+            exchange.load = Some(Arc::clone(&load));
+            exchange.in_flight = Some(load.enter(1024, usize::MAX).expect("there is room"));
+            let response = Response::new(Body::from(bytes::Bytes::from_static(b"Hello")));
+            let mut body = exchange.observe(response).into_body();
+            while let Some(frame) = body.frame().now_or_never().expect("it is whole") {
+                black_box(frame).expect("it does not fail");
+            }
+        });
+    });
+}
+
+/// All series that there can be with what is configured by default.
+fn scrape(criterion: &mut Criterion) {
+    let metrics = Metrics::new();
+    let telemetry = Arc::new(Telemetry {
+        metrics: Arc::clone(&metrics),
+        log: Log::discard(Arc::clone(&metrics)),
+        access: false,
+    });
+    let client = SocketAddr::from(([192, 0, 2, 7], 50_000));
+    let peer = Peer::new(client, Scheme::Http, Timer::new());
+    let id = RequestId::new();
+    for number in 0..10_000_u16 {
+        let app = WorkloadId::parse(&format!("app{}", number % 1000)).expect("a valid id");
+        let load = metrics.load(AppKind::App, app);
+        let mut request = Request::new(Body::Empty);
+        *request.method_mut() = match number % 3 {
+            0 => Method::GET,
+            1 => Method::POST,
+            _ => Method::PUT,
+        };
+        let mut exchange = Exchange::begin(&telemetry, &request, &peer, id.clone());
+        exchange.route =
+            [RouteKind::App, RouteKind::Api, RouteKind::Link][usize::from(number % 7 % 3)];
+        exchange.in_flight = Some(load.enter(1024, usize::MAX).expect("there is room"));
+        exchange.load = Some(load);
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() =
+            StatusCode::from_u16(200 + number % 400).expect("a status has three digits");
+        drop(exchange.observe(response));
+    }
+    criterion.bench_function("scrape", |bencher| bencher.iter(|| metrics.to_text()));
 }

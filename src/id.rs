@@ -4,11 +4,13 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use http::HeaderValue;
+use serde::{Deserialize, Serialize};
 
 /// The id of an app or a function: a DNS label (RFC 1035, 2.3.1, digits first allowed).
 ///
 /// Held in place, so that looking one up allocates nothing.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct WorkloadId {
     length: u8,
     // Zero behind `length`, so that derived comparison sees equal ids as equal.
@@ -56,6 +58,20 @@ impl WorkloadId {
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.bytes[..usize::from(self.length)])
             .expect("only ASCII is taken in `parse`")
+    }
+}
+
+impl TryFrom<String> for WorkloadId {
+    type Error = String;
+
+    fn try_from(label: String) -> Result<Self, String> {
+        Self::parse(&label).map_err(|error| format!("`{label}` is no name of an app: {error}"))
+    }
+}
+
+impl From<WorkloadId> for String {
+    fn from(id: WorkloadId) -> Self {
+        id.as_str().to_owned()
     }
 }
 

@@ -106,7 +106,7 @@ impl Ingress {
             platform.public.port = Some(first.address.port());
         }
         let acme = secrets.acme.clone();
-        let api = Api::open(&config, secrets, mailbox.clone())?;
+        let api = Api::open(&config, secrets, mailbox.clone(), &log.metrics())?;
         let certificates = Certificates::open(&config, &acme, api.domains(), log.metrics())?;
         // Last: until all is well, the name leads to whoever served before.
         let control = config.listen.control.as_deref();

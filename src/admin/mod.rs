@@ -127,8 +127,10 @@ impl Admin {
             .iter()
             .map(|expiry| (&*expiry.label, expiry.not_after.as_second()));
         self.metrics.tls.show(ends);
-        let open = i64::try_from(self.permits.open()).unwrap_or(i64::MAX);
-        self.metrics.connections.set(open);
+        let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        let metrics = &self.metrics;
+        metrics.connections.set(number(self.permits.open()));
+        metrics.connections_limit.set(number(self.permits.limit()));
         typed(
             StatusCode::OK,
             TEXT_FORMAT,

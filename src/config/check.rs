@@ -12,6 +12,7 @@ use super::report::Report;
 use crate::mail::check_address;
 use crate::proxy::https::Place;
 use crate::server::local;
+use crate::telemetry::metrics::{MOST_APPS, MOST_COMBINATIONS};
 use crate::units::{duration, size};
 
 /// More threads than any machine has cores.
@@ -245,12 +246,38 @@ fn numbers(config: &Config, report: &mut Report<'_>) {
             format!("`{uri}` is more than `limits.header`, {header}, which it is a part of");
         report.add("limits.uri", message);
     }
+    series(config, report);
     if config.listen.workers > MOST_WORKERS {
         let message = format!(
             "`{}` is too many: it is at most {MOST_WORKERS}",
             config.listen.workers
         );
         report.add("listen.workers", message);
+    }
+}
+
+/// Each number is one of series, of which a server of metrics keeps all.
+fn series(config: &Config, report: &mut Report<'_>) {
+    let metrics = &config.metrics;
+    let most = [
+        ("metrics.apps", metrics.apps, MOST_APPS),
+        (
+            "metrics.combinations",
+            metrics.combinations,
+            MOST_COMBINATIONS,
+        ),
+    ];
+    for (key, number, most) in most {
+        if number > most {
+            report.add(key, format!("`{number}` is too many: it is at most {most}"));
+        }
+    }
+    if metrics.always.len() > metrics.apps {
+        let message = format!(
+            "there are more names than `metrics.apps`, {}, which they are among",
+            metrics.apps
+        );
+        report.add("metrics.always", message);
     }
 }
 

@@ -107,6 +107,9 @@ command = ["/usr/local/bin/dns-hook"]
 
 [user]
 redirect_hosts = ["m3o.app"]
+
+[metrics]
+always = ["blog"]
 "#;
 
 #[cfg(test)]

@@ -59,6 +59,8 @@ pub struct Config {
     pub index: proxy::index::Config,
     /// Logs.
     pub log: telemetry::Config,
+    /// Metrics.
+    pub metrics: telemetry::metrics::Config,
     /// Set by `m3o-ingress dev` alone: a demo app, a demo function, and a mailbox in place of mail.
     #[serde(skip)]
     pub dev: bool,

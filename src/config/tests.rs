@@ -306,6 +306,31 @@ fn listeners_do_not_collide_and_admin_stays_inside() {
 }
 
 #[test]
+fn there_are_no_more_series_than_a_server_of_metrics_can_keep() {
+    check("[metrics]\napps = 0\ncombinations = 0", &[]);
+    check("[metrics]\napps = 2\nalways = ['blog', 'shop']", &[]);
+    check(
+        "[metrics]\napps = 1001\ncombinations = 4097",
+        &[
+            "f:5:8: metrics.apps: `1001` is too many: it is at most 1000",
+            "f:6:16: metrics.combinations: `4097` is too many: it is at most 4096",
+        ],
+    );
+    check(
+        "[metrics]\napps = 1\nalways = ['blog', 'shop']",
+        &[
+            "f:6:10: metrics.always: there are more names than `metrics.apps`, 1, which they are among",
+        ],
+    );
+    check(
+        "[metrics]\nalways = ['Blog']",
+        &[
+            "f:5:11: metrics.always: `Blog` is no name of an app: an id has 1 to 63 characters of a-z, 0-9 and -, with no hyphen at either end",
+        ],
+    );
+}
+
+#[test]
 fn a_host_name_leads_to_one_kind() {
     check("[hosts]\nurl = []", &[]);
     check(

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::domains::Domains;
 use crate::mail::Mailbox;
 use crate::platform::{self, Platform};
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::{self, Remote, Via};
 
 /// The API, ready to be called.
@@ -25,6 +26,7 @@ impl Api {
         config: &Config,
         secrets: Secrets,
         mailbox: Option<Mailbox>,
+        metrics: &Metrics,
     ) -> Result<Self, Error> {
         if let Some(api) = &config.api {
             let token = secrets.api_token.ok_or(upstream::Error::Misconfigured)?;
@@ -36,6 +38,7 @@ impl Api {
             key: secrets.platform_key,
             smtp_url: secrets.smtp_url,
             mailbox,
+            series: metrics.platform(),
         };
         let rules = platform::Rules {
             hosts: config.hosts.clone(),

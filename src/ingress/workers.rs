@@ -47,6 +47,7 @@ impl Ingress {
             secure.entrance.tls = Some(Arc::clone(&terms));
         }
         let config = &self.config;
+        self.metrics.follow(&config.metrics);
         let parts = Parts {
             settings: Arc::new(config.settings(self.api.domains())),
             telemetry: Arc::new(Telemetry {
@@ -74,7 +75,8 @@ impl Ingress {
                     name: format!("worker-{index}"),
                     listeners: bound.iter_mut().filter_map(Listeners::take_one).collect(),
                     guests: Guests::Strangers,
-                    settings: ConnectionSettings::new(&config.timeouts, &config.limits),
+                    settings: ConnectionSettings::new(&config.timeouts, &config.limits)
+                        .counted_in(&self.metrics),
                     permits: Arc::clone(permits),
                     metrics: Arc::clone(&self.metrics),
                     drain: config.timeouts.drain,

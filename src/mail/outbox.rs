@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::Message;
+use crate::telemetry::platform::Platform as Series;
 
 /// A mail that waits, and what was tried already.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,15 +55,20 @@ pub enum SendError {
 
 /// A queue and the way out of it.
 #[derive(Debug)]
-pub struct Outbox<Q, T> {
+pub struct Outbox<'a, Q, T> {
     queue: Q,
     transport: T,
+    series: &'a Series,
 }
 
-impl<Q: Queue, T: Transport> Outbox<Q, T> {
-    /// Sends from `queue` over `transport`.
-    pub fn new(queue: Q, transport: T) -> Self {
-        Self { queue, transport }
+impl<'a, Q: Queue, T: Transport> Outbox<'a, Q, T> {
+    /// Sends from `queue` over `transport`, and counts what became of each mail.
+    pub fn new(queue: Q, transport: T, series: &'a Series) -> Self {
+        Self {
+            queue,
+            transport,
+            series,
+        }
     }
 
     /// Sends until `stop` is there. A mail that is under way then is sent to its end: dropped in the
@@ -85,6 +91,7 @@ impl<Q: Queue, T: Transport> Outbox<Q, T> {
         match (outcome, next_attempt(mail, now)) {
             (Ok(()), _) => {
                 tracing::info!(mail = mail.id, "sent mail {}", mail.id);
+                self.series.mail_sent.inc();
                 self.queue.done(mail).await;
             }
             (Err(SendError::Later(why)), Some(due)) => {
@@ -94,10 +101,12 @@ impl<Q: Queue, T: Transport> Outbox<Q, T> {
                     "mail {} waits until {due}: {why}",
                     mail.id
                 );
+                self.series.mail_retried.inc();
                 self.queue.retry(mail, due).await;
             }
             (Err(error), _) => {
                 tracing::error!(mail = mail.id, %error, "gave mail {} up: {error}", mail.id);
+                self.series.mail_given_up.inc();
                 self.queue.done(mail).await;
             }
         }
@@ -174,20 +183,34 @@ mod tests {
         }
     }
 
-    async fn check(answer: Result<(), SendError>, since: Timestamp, expected: &str) {
+    async fn check(
+        answer: Result<(), SendError>,
+        since: Timestamp,
+        expected: &str,
+        counts: [u64; 3],
+    ) {
         let queue = Noted::default();
-        let outbox = Outbox::new(&queue, Answers(answer));
+        let series = Series::default();
+        let outbox = Outbox::new(&queue, Answers(answer), &series);
         outbox.send(&mail(0, since)).await;
         assert_eq!(*queue.0.borrow(), [expected]);
+        let counted = [
+            &series.mail_sent,
+            &series.mail_retried,
+            &series.mail_given_up,
+        ];
+        assert_eq!(counted.map(|counter| counter.get()), counts);
     }
 
     #[tokio::test]
     async fn a_mail_is_kept_until_it_left_or_cannot_leave() {
         let now = Timestamp::now();
         let later = || Err(SendError::Later("450".to_owned()));
-        check(Ok(()), now, "done").await;
-        check(later(), now, "retry").await;
-        check(later(), now - SignedDuration::from_hours(73), "done").await;
-        check(Err(SendError::Refused("550".to_owned())), now, "done").await;
+        check(Ok(()), now, "done", [1, 0, 0]).await;
+        check(later(), now, "retry", [0, 1, 0]).await;
+        let old = now - SignedDuration::from_hours(73);
+        check(later(), old, "done", [0, 0, 1]).await;
+        let refused = Err(SendError::Refused("550".to_owned()));
+        check(refused, now, "done", [0, 0, 1]).await;
     }
 }

@@ -16,6 +16,7 @@ use super::{Platform, workload};
 use crate::closed::Closed;
 use crate::id::WorkloadId;
 use crate::pool::{Origin, Pool, Reach};
+use crate::telemetry::client::Side;
 use crate::wire::{Body, Request};
 
 /// A function as it is kept.
@@ -135,11 +136,13 @@ async fn exchange(
     headers.insert(header::CONTENT_TYPE, JSON);
     headers.insert(header::ACCEPT, JSON);
 
+    let asking = pool.asking(Side::Backend);
     let response = pool.send(&origin, request).await.map_err(|error| {
         tracing::warn!(backend = %origin, %error, "a function is not reachable: {error}");
         Error::Unreachable
     })?;
     let status = response.status();
+    asking.answered(status);
     if !status.is_success() {
         return Err(Error::Failed(status.as_u16()));
     }

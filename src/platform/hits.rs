@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::store::{self, Read, Store, Table};
 use super::urls::Link;
 use crate::id::LinkId;
+use crate::telemetry::platform::Platform as Series;
 
 /// The hits that are not written yet. At most a second of them is lost to a kill.
 #[derive(Debug, Default)]
@@ -13,11 +14,21 @@ pub(super) struct Hits {
     pending: Mutex<HashMap<LinkId, u64>>,
     /// Held while a batch is written, so that who waits for it sees it written.
     flushing: tokio::sync::Mutex<()>,
+    series: Series,
 }
 
 impl Hits {
+    /// None yet. How many are not written is shown by `series`.
+    pub(super) fn new(series: Series) -> Self {
+        Self {
+            series,
+            ..Self::default()
+        }
+    }
+
     /// Counts one.
     pub(super) fn count(&self, id: LinkId) {
+        self.series.pending_hits.inc();
         *self.locked().entry(id).or_default() += 1;
     }
 
@@ -28,7 +39,8 @@ impl Hits {
 
     /// Forgets those of a link that is gone: another may get its id.
     pub(super) fn forget(&self, id: &LinkId) {
-        self.locked().remove(id);
+        let gone = self.locked().remove(id).unwrap_or_default();
+        self.written(gone);
     }
 
     /// Writes all that were counted so far.
@@ -57,13 +69,21 @@ impl Hits {
             Ok(())
         });
         let written = written.await;
-        if written.is_err() {
+        if written.is_ok() {
+            self.written(batch.into_values().sum());
+        } else {
             let mut pending = self.locked();
             for (id, hits) in batch {
                 *pending.entry(id).or_default() += hits;
             }
         }
         written
+    }
+
+    /// So many are not pending any more.
+    fn written(&self, hits: u64) {
+        let hits = i64::try_from(hits).unwrap_or(i64::MAX);
+        self.series.pending_hits.sub(hits);
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<LinkId, u64>> {

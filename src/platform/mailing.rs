@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::error::Error;
 use super::store::{self, Read, Store, Table, Transaction};
 use crate::mail::{Mailbox, Message, Outbox, Queue, Queued, Smtp};
+use crate::telemetry::platform::Platform as Series;
 
 /// Where mail goes.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(super) enum Mail {
         smtp: Box<Smtp>,
         /// Rung when something was queued.
         bell: Notify,
+        /// Where mail is counted.
+        series: Box<Series>,
     },
 }
 
@@ -48,7 +51,10 @@ impl Mail {
         match self {
             Self::Nowhere => {}
             Self::Mailbox(mailbox) => mailbox.deliver(message),
-            Self::Server { bell, .. } => bell.notify_one(),
+            Self::Server { bell, series, .. } => {
+                series.mail_queue.inc();
+                bell.notify_one();
+            }
         }
     }
 
@@ -56,9 +62,13 @@ impl Mail {
     pub(super) async fn run(&self, store: &Store, stop: impl Future<Output = ()>) {
         match self {
             Self::Nowhere | Self::Mailbox(_) => stop.await,
-            Self::Server { smtp, bell } => {
-                let queue = StoreQueue { store, bell };
-                Outbox::new(queue, smtp.as_ref()).run(stop).await;
+            Self::Server { smtp, bell, series } => {
+                let queue = StoreQueue {
+                    store,
+                    bell,
+                    series,
+                };
+                Outbox::new(queue, smtp.as_ref(), series).run(stop).await;
             }
         }
     }
@@ -75,6 +85,11 @@ pub(super) fn enqueue(tx: &mut Transaction<'_>, message: Message) {
     tx.put(Table::Mail, &key(now), &waiting);
 }
 
+/// How many mails wait.
+pub(super) fn queued(view: &store::View<'_>) -> Result<usize, store::Error> {
+    Ok(view.keys(Table::Mail, usize::MAX)?.len())
+}
+
 /// A mail as it is kept, under a key that begins with the second when it is due.
 #[derive(Clone, Serialize, Deserialize)]
 struct Waiting {
@@ -87,6 +102,7 @@ struct Waiting {
 struct StoreQueue<'a> {
     store: &'a Store,
     bell: &'a Notify,
+    series: &'a Series,
 }
 
 impl StoreQueue<'_> {
@@ -152,6 +168,7 @@ impl Queue for StoreQueue<'_> {
     async fn done(&self, mail: &Queued) {
         let id = mail.id.clone();
         self.write(move |tx| tx.delete(Table::Mail, &id)).await;
+        self.series.mail_queue.dec();
     }
 
     async fn retry(&self, mail: &Queued, due: Timestamp) {
@@ -209,6 +226,7 @@ mod tests {
         let queue = StoreQueue {
             store: &store,
             bell: &bell,
+            series: &Series::default(),
         };
         queue.write(|tx| enqueue(tx, message("one"))).await;
         drop(store);
@@ -217,6 +235,7 @@ mod tests {
         let queue = StoreQueue {
             store: &store,
             bell: &bell,
+            series: &Series::default(),
         };
         let mail = queue.next_due().await;
         assert_eq!(mail.message.subject, "one");
@@ -241,6 +260,7 @@ mod tests {
         let queue = StoreQueue {
             store: &store,
             bell: &bell,
+            series: &Series::default(),
         };
         let ring = async {
             queue.write(|tx| enqueue(tx, message("one"))).await;

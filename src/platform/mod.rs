@@ -18,6 +18,7 @@ use crate::mail::{self, Mailbox, Smtp};
 use crate::pool::Pool;
 use crate::server::shutdown::{Stage, Stop};
 use crate::settings::Timeouts;
+use crate::telemetry::platform::Platform as Series;
 use crate::upstream::{LocalAnswer, LocalApi, OwnCall};
 use crate::wire::{Body, Request, Response};
 
@@ -113,6 +114,8 @@ pub struct Extras {
     pub smtp_url: Option<Secret>,
     /// Takes all mail in place of a server: for `dev`.
     pub mailbox: Option<Mailbox>,
+    /// Where its store and its mail are counted.
+    pub series: Series,
 }
 
 /// Why the platform could not be opened.
@@ -198,11 +201,14 @@ impl Platform {
             return Err(config.no_key());
         }
         let domains = Domains::default();
-        let store = Store::open(&config.store, domains::follow(&domains))?;
+        let store = Store::open(&config.store, domains::follow(&domains), &extras.series)?;
         let unusable = |error: store::Error| OpenError::Unusable(error.to_string());
         // Nobody writes yet.
         let view = store.read().map_err(unusable)?;
         domains::load(&domains, &view).map_err(unusable)?;
+        let queued = mailing::queued(&view).map_err(unusable)?;
+        let queued = i64::try_from(queued).unwrap_or(i64::MAX);
+        extras.series.mail_queue.set(queued);
         drop(view);
         if let Some(key) = &extras.key {
             keys::give(&store, key).map_err(unusable)?;
@@ -215,7 +221,7 @@ impl Platform {
             rules,
             mail,
             passwords: passwords::Passwords::new(),
-            hits: hits::Hits::default(),
+            hits: hits::Hits::new(extras.series.clone()),
             domains,
             proofs: domains::Proofs::new(domains::proof_port(config.public)),
         })
@@ -418,6 +424,7 @@ fn open_mail(config: &Config, extras: &Extras) -> Result<Mail, OpenError> {
     Ok(Mail::Server {
         smtp: Box::new(Smtp::new(config, url)?),
         bell: tokio::sync::Notify::new(),
+        series: Box::new(extras.series.clone()),
     })
 }
 

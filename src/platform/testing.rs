@@ -59,6 +59,7 @@ impl TestPlatform {
             key: Some(Secret::new("dev")),
             smtp_url: None,
             mailbox: used,
+            ..Extras::default()
         };
         Self {
             platform: open_with(Path::new("memory"), rules, &extras).unwrap(),

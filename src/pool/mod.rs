@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
+use crate::telemetry::client::{Asking, Side};
 use crate::telemetry::metrics::Metrics;
 use crate::units;
 use crate::wire::body;
@@ -158,6 +160,18 @@ impl Pool {
             drivers: RefCell::default(),
             sweeper: RefCell::default(),
         })
+    }
+
+    /// Counts the time from now until what is sent is answered.
+    #[must_use]
+    pub fn asking(&self, side: Side) -> Asking<'_> {
+        self.asking_since(Instant::now(), side)
+    }
+
+    /// The same, for whoever has looked at the clock a moment ago.
+    #[must_use]
+    pub fn asking_since(&self, began: Instant, side: Side) -> Asking<'_> {
+        Asking::since(began, &self.metrics, side)
     }
 
     /// The TXT records of `name`, each as one piece, asked for anew, within `timeouts.connect`.

@@ -9,6 +9,7 @@ use super::headers;
 use super::upgrade::Upgrade;
 use super::{Client, Proxy};
 use crate::resolve::Backend;
+use crate::telemetry::client::Side;
 use crate::telemetry::exchange::Exchange;
 use crate::telemetry::load::InFlight;
 use crate::wire::{Body, Request, Response};
@@ -43,12 +44,14 @@ impl Proxy {
 
         let timeouts = &self.settings.timeouts;
         let timer = &client.peer.timer;
+        let asking = self.pool.asking_since(exchange.ready(), Side::Backend);
         let sent = pin!(self.pool.send(backend.origin(), std::mem::take(request)));
         let mut response = timer
             .while_moving(timeouts.response, sent)
             .await
             .ok_or(Error::BackendTimedOut)?
             .map_err(of_backend)?;
+        asking.answered(response.status());
 
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upgrade = upgrade

@@ -88,5 +88,6 @@ async fn a_panic_costs_one_request_and_a_counter() {
     tokio::time::timeout(Duration::from_secs(10), asking)
         .await
         .unwrap();
-    assert_eq!(metrics.active_requests.get(), 0);
+    let text = String::from_utf8(metrics.to_text()).unwrap();
+    assert!(text.contains("http_server_active_requests 0\n"), "{text}");
 }

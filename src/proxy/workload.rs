@@ -23,14 +23,17 @@ impl Proxy {
             Err((_, cache)) => *cache,
         };
         exchange.cache = Some(cache);
-        self.telemetry.metrics.resolved(cache);
+        let metrics = &self.telemetry.metrics;
+        metrics.resolved(workload.kind.into(), cache);
         let found = found.map_err(|(error, _)| Error::Resolve(workload.kind, error))?;
         // Only what exists is named in the log: made-up names would fill it.
         exchange.workload = Some(workload.id);
+        // Counted for it also where it is closed, or there is no room.
+        let load = exchange.load.insert(found.load);
         if let Some(closed) = found.backend.closed() {
             return Err(Error::Closed(workload.kind, Arc::clone(closed)));
         }
-        let place = self.enter(&found.load, self.settings.limits.per_workload)?;
+        let place = self.enter(load, self.settings.limits.per_workload)?;
         exchange.in_flight = Some(place);
         self.forward(&found.backend, request, client, exchange)
             .await

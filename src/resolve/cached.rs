@@ -113,7 +113,7 @@ impl Cache {
             let held = loads.len();
             loads.reserve(held.max(64));
         }
-        let load = Arc::default();
+        let load = self.metrics.load(workload.kind.into(), workload.id);
         loads.insert(workload, Arc::downgrade(&load));
         load
     }

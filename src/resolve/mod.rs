@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::WorkloadId;
+use crate::telemetry::metrics::AppKind;
 use crate::units;
 use crate::upstream::{self, Upstream};
 
@@ -41,6 +42,15 @@ impl WorkloadKind {
         match self {
             Self::App => "app",
             Self::Function => "function",
+        }
+    }
+}
+
+impl From<WorkloadKind> for AppKind {
+    fn from(kind: WorkloadKind) -> Self {
+        match kind {
+            WorkloadKind::App => Self::App,
+            WorkloadKind::Function => Self::Function,
         }
     }
 }

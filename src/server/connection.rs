@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ use super::http2;
 use super::refusal::{self, Form, Refusal};
 use crate::id::RequestId;
 use crate::settings::{Limits, Timeouts};
+use crate::telemetry::connections::{Http2Ended, Open, Protocol};
 use crate::telemetry::exchange;
+use crate::telemetry::metrics::Metrics;
 use crate::wire::body::{Answer, Cut, Received};
 use crate::wire::head::{BadHead, HeadLimits};
 use crate::wire::link::Transport;
@@ -30,6 +33,8 @@ pub struct ConnectionSettings {
     pub(super) body_limit: u64,
     pub(super) head: HeadLimits,
     pub(super) streams: usize,
+    /// Where connections are counted; `None`: nowhere.
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl ConnectionSettings {
@@ -41,6 +46,36 @@ impl ConnectionSettings {
             body_limit: limits.body,
             head: HeadLimits::new(limits),
             streams: limits.streams,
+            metrics: None,
+        }
+    }
+
+    /// The same, its connections counted in `metrics`.
+    #[must_use]
+    pub fn counted_in(self, metrics: &Arc<Metrics>) -> Self {
+        Self {
+            metrics: Some(Arc::clone(metrics)),
+            ..self
+        }
+    }
+
+    /// Counts a connection that is let in.
+    pub(super) fn accepted(&self, scheme: Scheme) {
+        if let Some(metrics) = &self.metrics {
+            metrics.connections_of.accepted(scheme);
+        }
+    }
+
+    /// Counts what is open until that is dropped.
+    pub(super) fn count(&self, protocol: Protocol, scheme: Scheme) -> Option<Open> {
+        let metrics = self.metrics.as_ref()?;
+        Some(Open::count(metrics, protocol, scheme))
+    }
+
+    /// Counts a connection of HTTP/2 that is ended.
+    pub(super) fn http2_ended(&self, reason: Http2Ended) {
+        if let Some(metrics) = &self.metrics {
+            metrics.connections_of.http2_ended(reason);
         }
     }
 
@@ -65,6 +100,7 @@ pub(super) async fn serve<S, P, H>(
     let _held = permit;
     let connection = Connection {
         server: Server::new(stream, settings.head),
+        open: settings.count(Protocol::Http1, peer.scheme),
         peer: &peer,
         settings,
         drained,
@@ -75,6 +111,8 @@ pub(super) async fn serve<S, P, H>(
 
 struct Connection<'a, S> {
     server: Server<S>,
+    /// Counted as one of HTTP/1.1 as long as it is.
+    open: Option<Open>,
     peer: &'a Peer,
     settings: &'a ConnectionSettings,
     drained: Drained,
@@ -140,6 +178,7 @@ impl<S: Transport + 'static> Connection<'_, S> {
                     ended => break ended,
                 },
                 Ok(Came::Http2) => {
+                    drop(self.open);
                     if let Some(link) = self.server.into_link() {
                         let (stream, ahead) = link.into_parts();
                         let (peer, settings) = (self.peer, self.settings);
@@ -180,6 +219,7 @@ impl<S: Transport + 'static> Connection<'_, S> {
             Ended::Answered(After::Open | After::Close) => link.farewell(),
             Ended::Answered(After::Linger) => linger(link).await,
             Ended::Switched(tunnel) => {
+                let _open = self.settings.count(Protocol::Tunnel, self.peer.scheme);
                 tunnel
                     .join(link, |context| self.drained.began(context))
                     .await;

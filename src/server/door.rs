@@ -228,6 +228,7 @@ impl<H: Handler + 'static> Door<H> {
         let door = Rc::clone(self);
         let drained = self.drain.join();
         let id = entrance.id;
+        self.settings.accepted(entrance.scheme());
         // Two tasks of their own size: one without TLS is much smaller.
         match entrance.tls.clone() {
             None => self.spawn(async move {

@@ -62,6 +62,12 @@ impl Permits {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many there may be.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Connections open right now.
     #[must_use]
     pub fn open(&self) -> usize {

@@ -66,6 +66,7 @@ impl Pressure {
     }
 
     fn tick(&self, late: Duration) {
+        self.metrics.late(late);
         let before = self.allowed.get();
         let in_a_row = match late >= LATE {
             true => self.late.get().saturating_add(1),

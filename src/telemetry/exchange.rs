@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -12,10 +13,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::load::InFlight;
+use super::load::{InFlight, Load};
 use super::log::{Log, Style};
 use super::metrics::{CacheResult, Metrics, RouteKind};
 use super::redact;
+use super::requests::{Asked, Ended};
 use crate::id::{RequestId, WorkloadId};
 use crate::wire::body::{self, Answer, Cut};
 use crate::wire::tunnel::Tunnel;
@@ -45,6 +47,9 @@ pub struct Exchange {
     started: Instant,
     id: RequestId,
     line: Option<Line>,
+    asked: Asked,
+    /// Octets that came of the request's body; `None` where it has none.
+    received: Option<Rc<Cell<u64>>>,
     /// Where the request went.
     pub route: RouteKind,
     /// The app or function, where it went to one.
@@ -57,6 +62,8 @@ pub struct Exchange {
     pub cause: Option<String>,
     /// Its place among the requests of its workload, given up when it ends.
     pub in_flight: Option<InFlight>,
+    /// Where the workload's requests are counted.
+    pub load: Option<Arc<Load>>,
     status: Option<StatusCode>,
     sent: u64,
     outcome: Outcome,
@@ -90,6 +97,11 @@ enum Outcome {
 
 /// nginx's number for a client that left before its answer.
 const CLIENT_LEFT: u16 = 499;
+
+/// Whether what is dropped now is dropped because its client has left.
+pub(super) fn is_client_leaving() -> bool {
+    CLIENT_IS_LEAVING.get()
+}
 
 thread_local! {
     static CLIENT_IS_LEAVING: Cell<bool> = const { Cell::new(false) };
@@ -129,8 +141,11 @@ impl Exchange {
             user_agent: request.headers().get(header::USER_AGENT).cloned(),
             client: peer.address.ip(),
         });
-        let to_head = request.method() == Method::HEAD;
-        Box::new(Self::new(telemetry, id, line, to_head))
+        let asked = Asked::by(request.method(), request.version(), peer.scheme);
+        let mut exchange = Box::new(Self::new(telemetry, id, line, asked));
+        exchange.to_head = request.method() == Method::HEAD;
+        exchange.received = request.body().received();
+        exchange
     }
 
     /// Notes what was no request, or not whole in time, and was answered with `status`.
@@ -141,7 +156,7 @@ impl Exchange {
             user_agent: None,
             client: peer.address.ip(),
         });
-        let mut exchange = Self::new(telemetry, id, line, false);
+        let mut exchange = Self::new(telemetry, id, line, Asked::badly(peer.scheme));
         exchange.status = Some(status);
         exchange.error = Some(match status {
             StatusCode::SERVICE_UNAVAILABLE => "connection_limit_reached",
@@ -150,23 +165,26 @@ impl Exchange {
         exchange.outcome = Outcome::Complete;
     }
 
-    fn new(telemetry: &Arc<Telemetry>, id: RequestId, line: Option<Line>, to_head: bool) -> Self {
-        telemetry.metrics.active_requests.inc();
+    fn new(telemetry: &Arc<Telemetry>, id: RequestId, line: Option<Line>, asked: Asked) -> Self {
+        telemetry.metrics.requests.begin();
         Self {
             telemetry: Arc::clone(telemetry),
             started: Instant::now(),
             id,
             line,
+            asked,
+            received: None,
             route: RouteKind::Unknown,
             workload: None,
             cache: None,
             error: None,
             cause: None,
             in_flight: None,
+            load: None,
             status: None,
             sent: 0,
             outcome: Outcome::Cut,
-            to_head,
+            to_head: false,
         }
     }
 
@@ -174,6 +192,15 @@ impl Exchange {
     #[must_use]
     pub fn id(&self) -> &RequestId {
         &self.id
+    }
+
+    /// When it could be forwarded: when it began, if nothing was waited for since.
+    #[must_use]
+    pub fn ready(&self) -> Instant {
+        match self.cache {
+            Some(CacheResult::Fresh | CacheResult::Stale) => self.started,
+            _ => Instant::now(),
+        }
     }
 
     /// Goes on with the body of the answer, and ends with it.
@@ -271,13 +298,11 @@ impl std::fmt::Debug for Line {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let metrics = &self.telemetry.metrics;
-        metrics.active_requests.dec();
         if std::thread::panicking() {
             self.outcome = Outcome::Cut;
             self.status.get_or_insert(StatusCode::INTERNAL_SERVER_ERROR);
         }
-        if CLIENT_IS_LEAVING.get() {
+        if is_client_leaving() {
             self.outcome = Outcome::ClientLeft;
         }
         let unanswered = match self.outcome {
@@ -285,7 +310,19 @@ impl Drop for Exchange {
             Outcome::Complete | Outcome::Cut => StatusCode::SERVICE_UNAVAILABLE.as_u16(),
         };
         let status = self.status.map_or(unanswered, |status| status.as_u16());
-        metrics.request_ended(self.route, status, self.started.elapsed());
+        let ended = Ended {
+            asked: self.asked,
+            route: self.route,
+            status,
+            took: self.started.elapsed(),
+            received: self.received.as_ref().map(|received| received.get()),
+            sent: self.sent,
+        };
+        let metrics = &self.telemetry.metrics;
+        metrics.request_ended(&ended, self.load.as_deref());
+        if let Some(error) = self.error {
+            metrics.failed(error);
+        }
         if let Some(line) = &self.line {
             self.write_line(line, status);
         }

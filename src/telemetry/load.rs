@@ -1,8 +1,9 @@
 //! How many requests are in flight to one thing, and how many tunnels lead there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use super::apps::App;
 use super::metrics::Shed;
 
 /// What is in flight to one workload, over all workers.
@@ -11,6 +12,12 @@ pub struct Load {
     requests: AtomicUsize,
     /// Apart, because a tunnel that is idle makes no work.
     tunnels: AtomicUsize,
+    /// About how many have come: threads that count at once may lose some.
+    entered: AtomicU64,
+    /// Where its requests are counted.
+    slot: AtomicU32,
+    /// Whose load it is; `None` where that is no app.
+    app: Option<App>,
 }
 
 /// One request or tunnel in flight; counted down when dropped.
@@ -27,6 +34,32 @@ enum Kind {
 }
 
 impl Load {
+    /// That of `app`.
+    pub(super) fn of(app: App) -> Self {
+        Self {
+            slot: AtomicU32::new(app.common_slot()),
+            app: Some(app),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn app(&self) -> Option<App> {
+        self.app
+    }
+
+    pub(super) fn slot(&self) -> u32 {
+        self.slot.load(Ordering::Relaxed)
+    }
+
+    /// From now on its requests are counted in `slot`.
+    pub(super) fn count_in(&self, slot: u32) {
+        self.slot.store(slot, Ordering::Relaxed);
+    }
+
+    pub(super) fn entered(&self) -> u64 {
+        self.entered.load(Ordering::Relaxed)
+    }
+
     /// Counts one more request, unless requests and tunnels are `limit` together, or requests alone
     /// are what pressure has `allowed`.
     ///
@@ -35,6 +68,8 @@ impl Load {
     pub fn enter(self: &Arc<Self>, limit: usize, allowed: usize) -> Result<InFlight, Shed> {
         // Whoever sees that a request has become a tunnel sees the tunnel.
         let requests = self.requests.fetch_add(1, Ordering::Acquire);
+        let entered = self.entered.load(Ordering::Relaxed) + 1;
+        self.entered.store(entered, Ordering::Relaxed);
         let place = InFlight {
             load: Arc::clone(self),
             kind: Kind::Request,

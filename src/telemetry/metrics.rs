@@ -1,190 +1,52 @@
-//! Every series of the process in one struct. Only this module knows prometheus.
+//! Every series of the process in one struct. Only this folder knows prometheus.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::MetricType;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use serde::{Deserialize, Serialize};
 use tokio::runtime::RuntimeMetrics;
 
 use super::acme::Orders;
+pub use super::apps::MOST_APPS;
+use super::apps::{Apps, Served};
+use super::client::Clients;
+use super::connections::Connections;
+use super::exposition;
+use super::histogram::{Histogram, SECONDS, steps};
+pub use super::labels::{AppKind, CacheResult, NoHeader, Retry, RouteKind, Shed};
+use super::load::Load;
+use super::platform::Platform;
+pub use super::requests::MOST_COMBINATIONS;
+use super::requests::{Ended, Requests};
 use super::tls::Tls;
+use crate::id::WorkloadId;
+use crate::units;
 
-/// The kinds of route, as the label `http_route` and the log name them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RouteKind {
-    /// `/api/…` and `/v1/…`.
-    Api,
-    /// `<id>.m3o.app`.
-    App,
-    /// `<id>.m3o.sh`.
-    Function,
-    /// Short links.
-    Link,
-    /// Verification links.
-    Verify,
-    /// The list of apps.
-    Index,
-    /// Proofs of custom domains.
-    Proof,
-    /// Everything that leads nowhere.
-    Unknown,
+/// `[metrics]`: how many series there are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Apps and functions with series of their own: the busiest.
+    pub apps: usize,
+    /// Those among them that have some always.
+    #[serde(with = "units::one_or_many")]
+    pub always: Vec<WorkloadId>,
+    /// Combinations of method, status, version, scheme and route with series of their own.
+    pub combinations: usize,
 }
 
-impl RouteKind {
-    /// How many there are.
-    pub const COUNT: usize = Self::ALL.len();
-
-    const ALL: [Self; 8] = [
-        Self::Api,
-        Self::App,
-        Self::Function,
-        Self::Link,
-        Self::Verify,
-        Self::Index,
-        Self::Proof,
-        Self::Unknown,
-    ];
-
-    /// The label.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Api => "api",
-            Self::App => "app",
-            Self::Function => "function",
-            Self::Link => "link",
-            Self::Verify => "verify",
-            Self::Index => "index",
-            Self::Proof => "proof",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// What the resolve cache had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CacheResult {
-    /// An entry that needs no asking.
-    Fresh,
-    /// An entry that is being refreshed in the background.
-    Stale,
-    /// An old entry, because the upstream does not answer.
-    Rescued,
-    /// "No such app", remembered.
-    Negative,
-    /// Nothing: the upstream was asked.
-    Miss,
-}
-
-impl CacheResult {
-    const ALL: [Self; 5] = [
-        Self::Fresh,
-        Self::Stale,
-        Self::Rescued,
-        Self::Negative,
-        Self::Miss,
-    ];
-
-    /// The label.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fresh => "fresh",
-            Self::Stale => "stale",
-            Self::Rescued => "rescued",
-            Self::Negative => "negative",
-            Self::Miss => "miss",
-        }
-    }
-}
-
-/// Why a request was sent once more, over a fresh connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
-    /// Not a byte of it had left, or the server says that it has not looked at it.
-    Unsent,
-    /// The kept connection broke off, and the request may arrive twice.
-    BrokenOff,
-}
-
-impl Retry {
-    const ALL: [Self; 2] = [Self::Unsent, Self::BrokenOff];
-
-    /// The label.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unsent => "unsent",
-            Self::BrokenOff => "broken_off",
-        }
-    }
-}
-
-/// What there was no room for, and the request or connection was turned away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shed {
-    /// One more connection: `limits.connections` is reached.
-    Connections,
-    /// One more connection of this address: `limits.per_peer` is reached.
-    Peer,
-    /// One more descriptor: only those are left that are kept for what must go on.
-    Descriptors,
-    /// One more request to this workload: `limits.per_workload` is reached, tunnels included.
-    Workload,
-    /// One more request to this workload while a worker has more to do than it can.
-    Overload,
-    /// One more question to the upstream about a workload that is not known.
-    Lookups,
-}
-
-impl Shed {
-    const ALL: [Self; 6] = [
-        Self::Connections,
-        Self::Peer,
-        Self::Descriptors,
-        Self::Workload,
-        Self::Overload,
-        Self::Lookups,
-    ];
-
-    /// The label.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Connections => "connections",
-            Self::Peer => "peer",
-            Self::Descriptors => "descriptors",
-            Self::Workload => "workload",
-            Self::Overload => "overload",
-            Self::Lookups => "lookups",
-        }
-    }
-}
-
-/// Why a connection is closed for its PROXY header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoHeader {
-    /// Its peer is not trusted to announce anybody.
-    Untrusted,
-    /// It begins with none, or with one that breaks off or is malformed.
-    Malformed,
-    /// The header did not arrive in time.
-    TimedOut,
-}
-
-impl NoHeader {
-    const ALL: [Self; 3] = [Self::Untrusted, Self::Malformed, Self::TimedOut];
-
-    /// The label.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Untrusted => "untrusted",
-            Self::Malformed => "malformed",
-            Self::TimedOut => "timed_out",
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            apps: 50,
+            always: Vec::new(),
+            combinations: 512,
         }
     }
 }
@@ -196,15 +58,20 @@ pub struct Metrics {
     /// Those whose tasks are counted.
     runtimes: Mutex<Vec<RuntimeMetrics>>,
     tasks: IntGauge,
-    durations: Vec<Histogram>,
-    resolve_cache: Vec<IntCounter>,
+    pub(super) requests: Requests,
+    apps: Apps,
+    pub(super) clients: Clients,
+    lateness: Histogram,
+    errors: IntCounterVec,
     retries: Vec<IntCounter>,
     shed: Vec<IntCounter>,
     no_header: Vec<IntCounter>,
-    /// Requests being answered right now.
-    pub active_requests: IntGauge,
     /// Connections of clients.
     pub connections: IntGauge,
+    /// How many there may be.
+    pub connections_limit: IntGauge,
+    /// What is spoken over them.
+    pub connections_of: Connections,
     /// Connections opened to backends and the upstream.
     pub pool_opened: IntCounter,
     /// Requests sent over a connection that was kept.
@@ -219,39 +86,18 @@ pub struct Metrics {
     pub tls: Tls,
     /// Those of certificates that are ordered.
     pub acme: Orders,
+    platform: OnceLock<Platform>,
     /// Panics, each of which cost a request or a task.
     pub panics: IntCounter,
     /// Log lines that found the queue full.
     pub log_lines_dropped: IntCounter,
 }
 
-/// The status classes, `1xx` to `5xx`.
-const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-
-/// The buckets that OpenTelemetry advises for request durations, in seconds.
-const BUCKETS: [f64; 14] = [
-    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-];
-
 impl Metrics {
     /// All series at zero.
     #[must_use]
     pub fn new() -> Arc<Self> {
         let registry = Registry::new();
-        let durations = HistogramVec::new(
-            HistogramOpts::new(
-                "http_server_request_duration_seconds",
-                "Time from a request's head to the end of its response",
-            )
-            .buckets(BUCKETS.to_vec()),
-            &["http_route", "http_response_status_class"],
-        )
-        .expect("static name and labels");
-        let cache = counters(
-            "m3o_ingress_resolve_cache_total",
-            "Lookups of backends, by what the cache had",
-            "result",
-        );
         let pool = counters(
             "m3o_ingress_pool_connections_total",
             "Connections to backends and the upstream",
@@ -273,17 +119,24 @@ impl Metrics {
             "reason",
         );
         let metrics = Self {
-            durations: RouteKind::ALL
-                .iter()
-                .flat_map(|route| CLASSES.map(|class| [route.as_str(), class]))
-                .map(|labels| durations.with_label_values(&labels))
-                .collect(),
+            requests: Requests::new(),
+            apps: Apps::new(),
+            clients: Clients::new(),
+            lateness: Histogram::new(&SECONDS),
+            errors: counters(
+                "m3o_ingress_errors_total",
+                "Errors that the ingress answered with, by their type in Proxy-Status",
+                "error",
+            ),
             runtimes: Mutex::default(),
             tasks: gauge("m3o_ingress_tasks", "Tasks that have not ended"),
-            resolve_cache: each(&cache, CacheResult::ALL.map(CacheResult::as_str)),
             retries: each(&retries, Retry::ALL.map(Retry::as_str)),
-            active_requests: gauge("http_server_active_requests", "Requests being answered"),
             connections: gauge("m3o_ingress_connections", "Connections of clients"),
+            connections_limit: gauge(
+                "m3o_ingress_connections_limit",
+                "Connections of clients that there may be at once",
+            ),
+            connections_of: Connections::new(&registry),
             pool_opened: pool.with_label_values(&["opened"]),
             pool_reused: pool.with_label_values(&["reused"]),
             pool_failed: pool.with_label_values(&["failed"]),
@@ -292,6 +145,7 @@ impl Metrics {
             no_header: each(&no_header, NoHeader::ALL.map(NoHeader::as_str)),
             acme: Orders::new(&registry),
             tls: Tls::new(&registry),
+            platform: OnceLock::new(),
             overloaded: gauge(
                 "m3o_ingress_overloaded_workers",
                 "Workers that have more to do than they can",
@@ -306,42 +160,63 @@ impl Metrics {
             ),
             registry,
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 15] = [
-            Box::new(durations),
-            Box::new(cache),
+        let collectors: [Box<dyn Collector>; 14] = [
             Box::new(pool),
             Box::new(retries),
             Box::new(shed),
             Box::new(no_header),
             Box::new(build_info()),
+            Box::new(metrics.errors.clone()),
             Box::new(metrics.tasks.clone()),
-            Box::new(metrics.active_requests.clone()),
             Box::new(metrics.connections.clone()),
+            Box::new(metrics.connections_limit.clone()),
             Box::new(metrics.pool_idle.clone()),
             Box::new(metrics.overloaded.clone()),
             Box::new(metrics.panics.clone()),
             Box::new(metrics.log_lines_dropped.clone()),
-            Box::new(prometheus::process_collector::ProcessCollector::for_self()),
+            Box::new(ProcessCollector::for_self()),
         ];
         for collector in collectors {
-            metrics
-                .registry
-                .register(collector)
-                .expect("every name is registered once");
+            register(&metrics.registry, collector);
         }
+        metrics.follow(&Config::default());
         Arc::new(metrics)
     }
 
-    /// Counts one request that has ended.
-    pub fn request_ended(&self, route: RouteKind, status: u16, took: Duration) {
-        let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
-        let series = route as usize * CLASSES.len() + class;
-        self.durations[series].observe(took.as_secs_f64());
+    /// Shows as many series as `config` says from now on. Those of requests that are there stay.
+    pub fn follow(&self, config: &Config) {
+        self.requests.limit_to(config.combinations);
+        self.apps.follow(config);
+    }
+
+    /// The load of an app that exists, and is counted from now on.
+    #[must_use]
+    pub fn load(&self, kind: AppKind, id: WorkloadId) -> Arc<Load> {
+        self.apps.load(kind, id)
+    }
+
+    /// Counts one request that has ended, for its app too where it has one.
+    pub(super) fn request_ended(&self, ended: &Ended, load: Option<&Load>) {
+        self.requests.end(ended);
+        if let Some(load) = load {
+            let served = Served {
+                status: ended.status,
+                took: steps(ended.took),
+                received: ended.received.unwrap_or_default(),
+                sent: ended.sent,
+            };
+            self.apps.served(load, served);
+        }
+    }
+
+    /// Counts one answer that is an error of ours. Its type is a word of the code.
+    pub(super) fn failed(&self, error: &'static str) {
+        self.errors.with_label_values(&[error]).inc();
     }
 
     /// Counts one lookup of a backend.
-    pub fn resolved(&self, result: CacheResult) {
-        self.resolve_cache[result as usize].inc();
+    pub fn resolved(&self, kind: AppKind, result: CacheResult) {
+        self.requests.resolved(kind, result);
     }
 
     /// Counts one request that is sent once more.
@@ -352,6 +227,18 @@ impl Metrics {
     /// Counts what was turned away.
     pub fn shed(&self, reason: Shed) {
         self.shed[reason as usize].inc();
+    }
+
+    /// Counts one look of a worker at its clock, which came so late.
+    pub fn late(&self, late: Duration) {
+        self.lateness.observe_time(late);
+    }
+
+    /// The series of the embedded platform, which are shown from now on.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        let platform = || Platform::new(&self.registry);
+        self.platform.get_or_init(platform).clone()
     }
 
     /// Counts the tasks of this runtime too, from now on.
@@ -378,9 +265,21 @@ impl Metrics {
             .map(RuntimeMetrics::num_alive_tasks)
             .sum();
         self.tasks.set(i64::try_from(alive).unwrap_or(i64::MAX));
+        let mut families = self.requests.families();
+        families.extend(self.apps.families());
+        families.push(self.clients.family());
+        families.push(exposition::family(
+            "m3o_ingress_worker_lateness_seconds",
+            "How late workers look at their clocks, which they do ten times a second",
+            MetricType::HISTOGRAM,
+            vec![exposition::histogram(&[], self.lateness.to_proto())],
+        ));
+        families.extend(self.registry.gather());
+        // Without a series there is no such metric yet.
+        families.retain(|family| !family.get_metric().is_empty());
         let mut text = Vec::new();
         TextEncoder::new()
-            .encode(&self.registry.gather(), &mut text)
+            .encode(&families, &mut text)
             .expect("writing to memory does not fail");
         text
     }
@@ -397,10 +296,16 @@ pub(super) fn counters(name: &str, help: &str, label: &str) -> IntCounterVec {
     IntCounterVec::new(Opts::new(name, help), &[label]).expect("static name and label")
 }
 
-fn each<const N: usize>(series: &IntCounterVec, labels: [&str; N]) -> Vec<IntCounter> {
+pub(super) fn each<const N: usize>(series: &IntCounterVec, labels: [&str; N]) -> Vec<IntCounter> {
     labels
         .map(|label| series.with_label_values(&[label]))
         .into()
+}
+
+pub(super) fn register(registry: &Registry, collector: Box<dyn Collector>) {
+    registry
+        .register(collector)
+        .expect("every name is registered once");
 }
 
 fn build_info() -> IntGaugeVec {
@@ -422,21 +327,38 @@ pub(super) fn counter(name: &str, help: &str) -> IntCounter {
 
 #[cfg(test)]
 mod tests {
+    use http::{Method, Version};
+
+    use super::super::requests::Asked;
     use super::*;
+    use crate::wire::Scheme;
 
     #[test]
     fn what_is_counted_is_shown_under_its_labels() {
         let metrics = Metrics::new();
-        metrics.request_ended(RouteKind::Verify, 302, Duration::from_millis(7));
-        metrics.resolved(CacheResult::Negative);
+        metrics.requests.begin();
+        let ended = Ended {
+            asked: Asked::by(&Method::GET, Version::HTTP_11, Scheme::Http),
+            route: RouteKind::Verify,
+            status: 302,
+            took: Duration::from_millis(7),
+            received: None,
+            sent: 0,
+        };
+        metrics.request_ended(&ended, None);
+        metrics.failed("proxy_loop_detected");
+        metrics.late(Duration::from_millis(300));
+        metrics.resolved(AppKind::Function, CacheResult::Negative);
         metrics.retried(Retry::BrokenOff);
         metrics.shed(Shed::Descriptors);
         metrics.closed_for_header(NoHeader::TimedOut);
         let text = String::from_utf8(metrics.to_text()).unwrap();
         for line in [
-            r#"http_server_request_duration_seconds_count{http_response_status_class="3xx",http_route="verify"} 1"#,
-            r#"m3o_ingress_resolve_cache_total{result="negative"} 1"#,
-            r#"m3o_ingress_resolve_cache_total{result="miss"} 0"#,
+            r#"http_server_request_duration_seconds_count{http_request_method="GET",http_response_status_code="302",http_route="verify",network_protocol_version="1.1",url_scheme="http"} 1"#,
+            r#"m3o_ingress_errors_total{error="proxy_loop_detected"} 1"#,
+            r#"m3o_ingress_worker_lateness_seconds_bucket{le="0.5"} 1"#,
+            r#"m3o_ingress_resolve_cache_total{kind="function",result="negative"} 1"#,
+            r#"m3o_ingress_resolve_cache_total{kind="app",result="negative"} 0"#,
             r#"m3o_ingress_backend_retries_total{reason="broken_off"} 1"#,
             r#"m3o_ingress_backend_retries_total{reason="unsent"} 0"#,
             r#"m3o_ingress_shed_total{reason="descriptors"} 1"#,

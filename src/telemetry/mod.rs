@@ -1,12 +1,21 @@
 //! What the process says about itself: log lines and metrics.
 
 pub mod acme;
+mod apps;
+pub mod client;
+pub mod connections;
 pub mod exchange;
+mod exposition;
+mod histogram;
+pub mod labels;
 pub mod load;
 pub mod log;
 pub mod metrics;
+pub mod platform;
 pub mod redact;
+mod requests;
 pub mod serving;
+mod shards;
 pub mod tls;
 
 use serde::{Deserialize, Serialize};

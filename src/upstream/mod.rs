@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::credentials::{Credentials, Secret};
 use crate::id::{LinkId, WorkloadId};
 use crate::pool::{Origin, Pool, Reach};
+use crate::telemetry::client::Side;
 use crate::wire::{Body, Request, Response};
 use messages::{AppList, ById, ByShortUrl, ByToken, LinkResolved, ListedApp, Resolved};
 
@@ -310,7 +311,10 @@ impl Upstream {
                 request
                     .headers_mut()
                     .insert(header::HOST, remote.origin.authority().clone());
-                Ok(self.pool.send(&remote.origin, request).await?)
+                let asking = self.pool.asking(Side::Upstream);
+                let response = self.pool.send(&remote.origin, request).await?;
+                asking.answered(response.status());
+                Ok(response)
             }
             Via::Local(api) => Ok(api.call(request, &self.pool, &self.tasks).await),
         }

@@ -1,6 +1,8 @@
 //! One body type for every protocol and every source: an enum, not a box.
 
+use std::cell::Cell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -58,6 +60,15 @@ impl Body {
         }
     }
 
+    /// How many octets came of a client's body, as it is read; `None` where there is none.
+    #[must_use]
+    pub fn received(&self) -> Option<Rc<Cell<u64>>> {
+        match self {
+            Self::Received(received) => Some(Rc::clone(&received.came)),
+            Self::Empty | Self::Full(_) | Self::Sent(_) | Self::Chunks(_) | Self::Tunnel(_) => None,
+        }
+    }
+
     /// The body with `data`, which was read of it, before what is still to come; `None` where that
     /// cannot be put back.
     #[must_use]
@@ -70,6 +81,8 @@ impl Body {
             Self::Full(rest) if rest.is_empty() => Some(Self::Full(data)),
             Self::Received(mut received) if received.ahead.is_none() => {
                 received.left = received.left.saturating_add(data.len() as u64);
+                let came = received.came.get().saturating_sub(data.len() as u64);
+                received.came.set(came);
                 received.ahead = Some(data);
                 Some(Self::Received(received))
             }
@@ -284,6 +297,8 @@ pub struct Received {
     ahead: Option<Bytes>,
     limit: u64,
     left: u64,
+    /// How much has come, for whoever counts it.
+    came: Rc<Cell<u64>>,
     stall: Stall,
 }
 
@@ -297,6 +312,7 @@ impl Received {
             ahead: None,
             limit,
             left,
+            came: Rc::default(),
             stall: Stall::new(timer, stall),
         }
     }
@@ -333,6 +349,7 @@ impl Received {
         };
         self.stall.timer.touch();
         let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+        self.came.set(self.came.get() + length);
         let Some(left) = self.left.checked_sub(length) else {
             return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
         };

@@ -22,7 +22,7 @@ const FLOORS: [(&str, &str); 17] = [
         "proxy",
         "wire telemetry tls pool server mail upstream resolve",
     ),
-    ("platform", "wire server mail upstream pool"),
+    ("platform", "wire telemetry server mail upstream pool"),
     (
         "config",
         "wire telemetry tls pool acme server mail upstream resolve admin proxy platform",

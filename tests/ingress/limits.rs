@@ -187,9 +187,14 @@ fn what_was_no_request_is_logged_and_counted_all_the_same() {
             })
         });
     }
-    let counted = "http_server_request_duration_seconds_count\
-                   {http_response_status_class=\"4xx\",http_route=\"unknown\"}";
-    assert_eq!(blog.ingress.metric(counted), 2.0);
+    for status in [400, 408] {
+        let counted = format!(
+            "http_server_request_duration_seconds_count{{http_request_method=\"_OTHER\",\
+             http_response_status_code=\"{status}\",http_route=\"unknown\",\
+             network_protocol_version=\"\",url_scheme=\"http\"}}"
+        );
+        assert_eq!(blog.ingress.metric(&counted), 1.0);
+    }
 }
 
 #[test]

@@ -30,6 +30,7 @@ mod https_only;
 mod index;
 mod limits;
 mod links;
+mod metrics;
 mod overload;
 mod platform_writes;
 mod pool;

@@ -308,6 +308,9 @@ const PROMISES: &[(&str, &[&str])] = &[
     (
         "made-up names",
         &[
+            "whatever_clients_and_backends_send_the_series_are_few_and_name_nothing_of_it",
+            "whatever_is_asked_and_answered_the_series_are_no_more_than_there_may_be",
+            "the_busiest_apps_and_those_that_are_named_have_series_and_only_those_that_exist",
             "made_up_names_do_not_push_known_apps_out",
             "an_error_is_never_remembered_as_missing",
             "no_failure_of_the_api_is_remembered_as_a_missing_app",
@@ -335,6 +338,7 @@ const PROMISES: &[(&str, &[&str])] = &[
     (
         "no secret leaks",
         &[
+            "promtool_has_nothing_to_say_about_a_scrape_and_nothing_of_a_request_is_in_it",
             "no_secret_of_a_client_is_written_down_as_json",
             "no_secret_of_a_client_is_written_down_when_every_library_speaks",
             "no_status_is_answered_with_a_secret",

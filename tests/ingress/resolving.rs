@@ -58,7 +58,8 @@ fn an_app_is_resolved_once_for_many_requests() {
         ingress.get(host, "/").expect(200);
     }
     assert_eq!(api.calls(APP).len(), 1);
-    let series = |result| format!(r#"m3o_ingress_resolve_cache_total{{result="{result}"}}"#);
+    let series =
+        |result| format!(r#"m3o_ingress_resolve_cache_total{{kind="app",result="{result}"}}"#);
     assert_eq!(ingress.metric(&series("fresh")), 2.0);
     assert_eq!(ingress.metric(&series("miss")), 1.0);
 }

@@ -1,5 +1,6 @@
 //! The program as its user has it: the built binary, its command line, its signals, its files, and
-//! judges that were not written here: curl, nghttp, the official JavaScript client, a browser, a mail server.
+//! judges that were not written here: curl, nghttp, the official JavaScript client, a browser, a mail server,
+//! promtool.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,6 +19,7 @@ mod http2;
 mod javascript;
 mod mail;
 mod memory;
+mod metrics;
 mod overload;
 mod process;
 mod run;

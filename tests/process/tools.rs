@@ -57,6 +57,19 @@ pub(crate) fn python() -> Command {
     python
 }
 
+/// Lets promtool judge, given `input`.
+#[track_caller]
+pub(crate) fn promtool(arguments: &[&str], input: &str) -> String {
+    let given = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(given.path(), input).unwrap();
+    succeed(
+        Command::new("promtool")
+            .args(arguments)
+            .stdin(given.reopen().unwrap())
+            .current_dir(folder("deploy/prometheus")),
+    )
+}
+
 /// A path of this repository.
 pub(crate) fn folder(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)

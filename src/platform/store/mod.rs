@@ -13,6 +13,8 @@ use std::thread::JoinHandle;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
+use crate::telemetry::platform::Platform as Series;
+
 mod backup;
 mod engine;
 mod file;
@@ -86,21 +88,23 @@ pub(crate) trait Read {
 }
 
 impl Store {
-    /// Opens the file at `path`, or one in memory where that is just [`IN_MEMORY`].
-    pub(crate) fn open(path: &Path, watch: Watch) -> Result<Self, FileError> {
+    /// Opens the file at `path`, or one in memory where that is just [`IN_MEMORY`]. Its writes are counted
+    /// in `series`.
+    pub(crate) fn open(path: &Path, watch: Watch, series: &Series) -> Result<Self, FileError> {
         if path == Path::new(IN_MEMORY) {
-            return Ok(Self::on(Arc::new(memory::Memory::default()), watch));
+            return Ok(Self::on(Arc::new(memory::Memory::default()), watch, series));
         }
-        Ok(Self::on(Arc::new(redb::Redb::open(path)?), watch))
+        Ok(Self::on(Arc::new(redb::Redb::open(path)?), watch, series))
     }
 
-    fn on(engine: Arc<dyn Engine>, watch: Watch) -> Self {
+    fn on(engine: Arc<dyn Engine>, watch: Watch, series: &Series) -> Self {
         let generation = Arc::<AtomicU64>::default();
         let (jobs, queue) = sync_channel(QUEUE);
         let writer = std::thread::Builder::new().name("store".to_owned()).spawn({
             let engine = Arc::clone(&engine);
             let generation = Arc::clone(&generation);
-            move || writer::run(&engine, &queue, &generation, &watch)
+            let series = series.clone();
+            move || writer::run(&engine, &queue, &generation, &watch, &series)
         });
         Self {
             place: engine.place(),
@@ -178,7 +182,7 @@ impl Store {
 impl Store {
     /// As [`Store::open`], where nobody follows.
     pub(crate) fn unwatched(path: &Path) -> Result<Self, FileError> {
-        Self::open(path, Box::new(|_, _| Ok(())))
+        Self::open(path, Box::new(|_, _| Ok(())), &Series::default())
     }
 }
 

@@ -121,7 +121,11 @@ async fn a_damaged_record_is_an_error_that_names_file_and_key() {
     engine
         .commit(&Changes::from([(place, Some(bytes))]))
         .unwrap();
-    let store = Store::on(Arc::new(engine), Box::new(|_, _| Ok(())));
+    let store = Store::on(
+        Arc::new(engine),
+        Box::new(|_, _| Ok(())),
+        &Series::default(),
+    );
 
     let error = get(&store, Table::Apps, "blog").unwrap_err();
     assert_eq!(
@@ -171,7 +175,11 @@ impl Engine for Arc<Flaky> {
 #[tokio::test]
 async fn a_failed_commit_changes_nothing_and_the_engine_is_opened_again() {
     let engine = Arc::new(Flaky::default());
-    let store = Store::on(Arc::new(Arc::clone(&engine)), Box::new(|_, _| Ok(())));
+    let store = Store::on(
+        Arc::new(Arc::clone(&engine)),
+        Box::new(|_, _| Ok(())),
+        &Series::default(),
+    );
     put(&store, Table::Apps, "a", "1").await;
     engine.fail.store(true, Ordering::SeqCst);
     let failed = store.write(|tx| {
@@ -202,7 +210,7 @@ async fn claims_are_shown_as_they_were_committed_before_the_write_is_answered() 
             Ok(())
         })
     };
-    let store = Store::on(Arc::new(Arc::clone(&engine)), watch);
+    let store = Store::on(Arc::new(Arc::clone(&engine)), watch, &Series::default());
     let taken = || std::mem::take(&mut *seen.lock().unwrap());
     let claim = |key: &str, value: &str| (key.to_owned(), Some(value.to_owned()));
     put(&store, Table::Apps, "a", "1").await;

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use super::engine::{Changes, Engine, Pairs, Snapshot, Table};
-use super::{Error, Read, View, Watch, record, unavailable};
+use super::{Error, Read, Series, View, Watch, record, unavailable};
 
 /// What a job sees and changes: its own view, kept only if it succeeds.
 pub(crate) struct Transaction<'a> {
@@ -141,6 +141,7 @@ pub(super) fn run(
     jobs: &Receiver<Box<dyn Job>>,
     generation: &Arc<AtomicU64>,
     watch: &Watch,
+    series: &Series,
 ) {
     let place = engine.place();
     let mut unseen = BTreeSet::new();
@@ -150,9 +151,10 @@ pub(super) fn run(
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        if !heal(engine.as_ref(), &place) {
+        if !heal(engine.as_ref(), &place, series) {
             // All that wait: each would open the file again, and be told the same later.
             for job in first.into_iter().chain(jobs.try_iter()) {
+                series.unwritten.inc();
                 job.answer(Err(Error::Unavailable));
             }
             continue;
@@ -176,8 +178,13 @@ pub(super) fn run(
         }
         if outcome.is_err() {
             // At once: readers have no good handle until then.
-            heal(engine.as_ref(), &place);
+            heal(engine.as_ref(), &place, series);
         }
+        let counted = match &outcome {
+            Ok(()) => &series.written,
+            Err(_) => &series.unwritten,
+        };
+        counted.inc_by(group.len() as u64);
         let claims = changes.into_keys();
         let claims = claims.filter_map(|(table, key)| (table == Table::Domains).then_some(key));
         unseen.extend(claims);
@@ -211,8 +218,9 @@ fn show(engine: &dyn Engine, place: &str, watch: &Watch, unseen: &mut BTreeSet<S
 }
 
 /// Whether the engine is open, after opening it again where that was needed.
-fn heal(engine: &dyn Engine, place: &str) -> bool {
+fn heal(engine: &dyn Engine, place: &str, series: &Series) -> bool {
     let healed = engine.heal();
+    series.store_open.set(healed.is_ok().into());
     if let Err(error) = &healed {
         tracing::error!(store = %place, %error, "the store is not open: {error}");
     }

@@ -14,6 +14,7 @@ use super::super::connection::ConnectionSettings;
 use super::super::drain::Drained;
 use super::frames::Part;
 use super::meter::{Metered, Wire};
+use crate::telemetry::connections::Http2Ended;
 use crate::wire::Peer;
 use crate::wire::timer::Deadline;
 use crate::wire::tunnel::Duplex;
@@ -90,7 +91,15 @@ impl<'a, S: Duplex> Driver<'a, S> {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Accepted, h2::Error>>> {
-        self.connection.poll_accept(context)
+        let polled = self.connection.poll_accept(context);
+        if let Poll::Ready(Some(Err(error))) = &polled
+            && self.stage == Stage::Open
+            && error.is_library()
+            && let Some(reason) = error.reason()
+        {
+            self.settings.http2_ended(ended(reason));
+        }
+        polled
     }
 
     /// Writes what was left to be written, at the end of a turn. Gives whether there is more, or that the
@@ -118,16 +127,17 @@ impl<'a, S: Duplex> Driver<'a, S> {
         }
         let verdict = self.wire.borrow_mut().frames.verdict();
         if let Some(reason) = verdict {
-            return self.end(reason);
+            return self.end(reason, ended(reason));
         }
         if self.stage == Stage::Open && self.drained.began(context) {
             return self.leave();
         }
         if self.is_late() {
-            return self.end(Reason::ENHANCE_YOUR_CALM);
+            return self.end(Reason::ENHANCE_YOUR_CALM, Http2Ended::Late);
         }
         let has_streams = self.connection.has_streams();
         if self.is_stuck(is_free && has_streams) {
+            self.settings.http2_ended(Http2Ended::Stuck);
             return Next::End;
         }
         if !is_free || has_streams {
@@ -192,11 +202,20 @@ impl<'a, S: Duplex> Driver<'a, S> {
     }
 
     /// Tells the client that it is over, and why.
-    fn end(&mut self, reason: Reason) -> Next {
+    fn end(&mut self, reason: Reason, counted: Http2Ended) -> Next {
+        self.settings.http2_ended(counted);
         let client = self.peer.address;
         tracing::debug!(%client, %reason, "a connection of HTTP/2 is ended: {reason}");
         self.connection.abrupt_shutdown(reason);
         self.stage = Stage::Ending(self.peer.timer.after(LAST_WORDS));
         Next::Poll
+    }
+}
+
+/// What the reason that a client is told is counted as.
+fn ended(reason: Reason) -> Http2Ended {
+    match reason {
+        Reason::ENHANCE_YOUR_CALM => Http2Ended::Flood,
+        _ => Http2Ended::Malformed,
     }
 }

@@ -21,6 +21,7 @@ use self::driver::{Accepted, Driver, Next};
 use self::meter::{Metered, Wire};
 use super::connection::{self, ConnectionSettings};
 use super::drain::Drained;
+use crate::telemetry::connections::Protocol;
 use crate::telemetry::exchange;
 use crate::wire::timer;
 use crate::wire::tunnel::Duplex;
@@ -78,6 +79,7 @@ pub(super) async fn run<S: Duplex>(
     settings: &ConnectionSettings,
     mut drained: Drained,
 ) {
+    let _open = settings.count(Protocol::Http2, peer.scheme);
     let wire = Wire::shared(stream, ahead);
     let mut handshake = pin!(builder(settings).handshake(Metered(Rc::clone(&wire))));
     let shaken = pin!(poll_fn(|context| {

@@ -17,6 +17,7 @@ use super::super::refusal::Refusal;
 use super::body::Asked;
 use super::request::{self, Bad};
 use crate::id::RequestId;
+use crate::telemetry::connections::Protocol;
 use crate::telemetry::exchange;
 use crate::wire::body::{Answer, Cut, Received};
 use crate::wire::encode::SaidLength;
@@ -219,6 +220,7 @@ impl Stream<'_> {
             return;
         };
         drop(response);
+        let _open = self.settings.count(Protocol::Tunnel, self.peer.scheme);
         let mut drained = self.drained.beside();
         tunnel
             .join(Ends::new(incoming, stream), |context| {

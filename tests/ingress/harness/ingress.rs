@@ -141,15 +141,19 @@ impl TestIngress {
     /// The value of a series, named with its labels as it is exposed.
     #[track_caller]
     pub(crate) fn metric(&self, series: &str) -> f64 {
-        let text = Caller::connect(self.admin)
-            .get("localhost", "/metrics")
-            .expect(200)
-            .text();
+        let text = self.metrics();
         text.lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
             .unwrap_or_else(|| panic!("{series} is not in\n{text}"))
             .parse()
             .unwrap()
+    }
+
+    /// Every series, as it is exposed.
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> String {
+        let mut admin = Caller::connect(self.admin);
+        admin.get("localhost", "/metrics").expect(200).text()
     }
 
     /// Everything logged so far.
