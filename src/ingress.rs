@@ -22,6 +22,7 @@ use crate::platform::demo::{DemoApp, DemoFunction};
 use crate::pool::{self, Dialer, Guard, Pool, PoolLimits};
 use crate::proxy::Settings;
 use crate::proxy::https::Https;
+use crate::rates::Rates;
 use crate::resolve::Cache;
 use crate::server::connection::ConnectionSettings;
 use crate::server::descriptors;
@@ -293,6 +294,7 @@ impl Ingress {
                 hosts: config.hosts.clone(),
                 timeouts: config.timeouts.clone(),
                 limits: config.limits.clone(),
+                rates: Rates::new(&config.rates),
                 trusted: config.backends.trusted_proxies.clone(),
                 user: config.user.clone(),
                 index: config.index.clone(),

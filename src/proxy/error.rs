@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use super::form::Form;
 use crate::id::RequestId;
 use crate::pool::{self, DialError};
+use crate::rates::Exceeded;
 use crate::resolve::{self, WorkloadKind};
 use crate::server::descriptors;
 use crate::telemetry::metrics::RouteKind;
@@ -38,6 +39,9 @@ impl Error {
         if told.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }
+        if let Self::Exceeded(Exceeded(standing)) = self {
+            headers.insert(header::RETRY_AFTER, standing.reset.into());
+        }
         if let Self::Method { allow } = self {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
@@ -57,7 +61,12 @@ impl Error {
 
     /// Whether what went wrong is worth a cause in the log: not what clients do wrong every day.
     pub(super) fn is_ours(&self) -> bool {
-        !matches!(self, Self::MethodUnknown) && self.told().status.is_server_error()
+        match self {
+            Self::MethodUnknown => false,
+            // Which rate it was stands nowhere else.
+            Self::Exceeded(_) => true,
+            error => error.told().status.is_server_error(),
+        }
     }
 
     fn leaves_body_unread(&self) -> bool {
@@ -120,6 +129,14 @@ impl Error {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "connection_limit_reached",
                 "too many requests at once; try again in a moment",
+            ),
+            Self::Exceeded(Exceeded(standing)) => told(
+                StatusCode::TOO_MANY_REQUESTS,
+                "http_request_denied",
+                &match standing.reset {
+                    1 => "too many requests; try again in a second".to_owned(),
+                    more => format!("too many requests; try again in {more} seconds"),
+                },
             ),
             Self::Resolve(kind, error) => resolve_error(*kind, error),
             Self::Upstream(error) => upstream_error(error),

@@ -25,6 +25,7 @@ impl Proxy {
         let found = found.map_err(|(error, _)| Error::Resolve(workload.kind, error))?;
         // Only what exists is named in the log: made-up names would fill it.
         exchange.workload = Some(workload.id);
+        self.count_app(&workload, client, exchange)?;
         let place = self.enter(&found.load, self.settings.limits.per_workload)?;
         exchange.in_flight = Some(place);
         self.forward(&found.backend, request, client, exchange)

@@ -17,6 +17,7 @@ use super::log::{Log, Style};
 use super::metrics::{CacheResult, Metrics, RouteKind};
 use super::redact;
 use crate::id::{RequestId, WorkloadId};
+use crate::rates::Standing;
 use crate::wire::body::{self, Answer, Cut};
 use crate::wire::tunnel::Tunnel;
 use crate::wire::{Peer, Request};
@@ -57,6 +58,8 @@ pub struct Exchange {
     pub cause: Option<String>,
     /// Its place among the requests of its workload, given up when it ends.
     pub in_flight: Option<InFlight>,
+    /// How much is left of the tightest rate that it counted for.
+    pub standing: Option<Standing>,
     status: Option<StatusCode>,
     sent: u64,
     outcome: Outcome,
@@ -163,6 +166,7 @@ impl Exchange {
             error: None,
             cause: None,
             in_flight: None,
+            standing: None,
             status: None,
             sent: 0,
             outcome: Outcome::Cut,

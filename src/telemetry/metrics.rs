@@ -138,16 +138,25 @@ pub enum Shed {
     Overload,
     /// One more question to the upstream about a workload that is not known.
     Lookups,
+    /// One more request of this client: its rate is used up.
+    RatePeer,
+    /// One more call with this key.
+    RateKey,
+    /// One more request to this app.
+    RateApp,
 }
 
 impl Shed {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 9] = [
         Self::Connections,
         Self::Peer,
         Self::Descriptors,
         Self::Workload,
         Self::Overload,
         Self::Lookups,
+        Self::RatePeer,
+        Self::RateKey,
+        Self::RateApp,
     ];
 
     /// The label.
@@ -160,6 +169,9 @@ impl Shed {
             Self::Workload => "workload",
             Self::Overload => "overload",
             Self::Lookups => "lookups",
+            Self::RatePeer => "rate_peer",
+            Self::RateKey => "rate_key",
+            Self::RateApp => "rate_app",
         }
     }
 }

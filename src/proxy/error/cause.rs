@@ -8,6 +8,7 @@ use super::super::authority::BadAuthority;
 use super::super::parameters::BadForm;
 use crate::destination::BadDestination;
 use crate::pool::{self, DialError};
+use crate::rates::Exceeded;
 use crate::resolve::{self, WorkloadKind};
 use crate::upstream;
 use crate::wire::body;
@@ -53,6 +54,8 @@ pub(in crate::proxy) enum Error {
     Loop,
     #[error("too many requests in flight to one workload")]
     Busy,
+    #[error("the rate is used up")]
+    Exceeded(#[source] Exceeded),
     #[error("cannot find the backend")]
     Resolve(WorkloadKind, #[source] Arc<resolve::Error>),
     #[error("the upstream gave no answer")]
