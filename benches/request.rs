@@ -1,7 +1,7 @@
 //! What one request costs in our own code, the network left out: `cargo bench --bench request`.
 
 use std::hint::black_box;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use http_body_util::BodyExt as _;
 use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
 
+use m3o_ingress::credentials::Secret;
 use m3o_ingress::domains::Domains;
 use m3o_ingress::host::Host;
 use m3o_ingress::hosts::Hosts;
@@ -20,6 +21,7 @@ use m3o_ingress::id::{RequestId, WorkloadId};
 use m3o_ingress::proxy::headers::{self, Trust};
 use m3o_ingress::proxy::parameters::{Parameters, without_key};
 use m3o_ingress::proxy::route::route;
+use m3o_ingress::rates::{self, Rate, Rates};
 use m3o_ingress::resolve::{self, Backend, Cache, Cached, Resolve, Workload, WorkloadKind};
 use m3o_ingress::telemetry::exchange::{Exchange, Telemetry};
 use m3o_ingress::telemetry::log::Log;
@@ -33,7 +35,7 @@ criterion_group! {
         .without_plots()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = routing, request_id, parameters, request_fields, response_fields, target, cache_hit, exchange, scrape
+    targets = routing, request_id, parameters, request_fields, response_fields, target, cache_hit, exchange, scrape, rates
 }
 criterion_main!(request);
 
@@ -265,4 +267,35 @@ fn scrape(criterion: &mut Criterion) {
         drop(exchange.observe(response));
     }
     criterion.bench_function("scrape", |bencher| bencher.iter(|| metrics.to_text()));
+}
+
+fn rates(criterion: &mut Criterion) {
+    let rate = |text: &str| Rate::try_from(text.to_owned()).ok();
+    let config = rates::Config {
+        peer: rate("1000000/s"),
+        key: rate("1000000/s"),
+        app: rate("1000000/s"),
+        ..rates::Config::default()
+    };
+    let rates = Rates::new(&config).expect("there are rates");
+    let blog = WorkloadId::parse("blog").expect("a valid id");
+    let key = Secret::new("4f1c2a9b-4f1c-4f1c-4f1c-4f1c2a9b4f1c");
+    let mut group = criterion.benchmark_group("rate");
+    group.bench_function("of a client", |bencher| {
+        let client = [192, 0, 2, 7].into();
+        bencher.iter(|| rates.peer(black_box(client)));
+    });
+    group.bench_function("of ever other clients", |bencher| {
+        let mut bits = 0_u32;
+        bencher.iter(|| {
+            bits = bits.wrapping_add(0x9e37_79b9);
+            rates.peer(IpAddr::from(bits.to_be_bytes()))
+        });
+    });
+    group.bench_function("of a key", |bencher| {
+        bencher.iter(|| rates.key(black_box(&key)))
+    });
+    group.bench_function("of an app", |bencher| {
+        bencher.iter(|| rates.app(WorkloadKind::App, black_box(&blog)));
+    });
 }

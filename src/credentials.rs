@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 
 /// A secret text: an API key, a token, a password. `Debug` hides it and it has no `Display`.
@@ -59,6 +61,22 @@ impl Credentials {
     pub fn from_header(mut value: HeaderValue) -> Self {
         value.set_sensitive(true);
         Self(value)
+    }
+
+    /// The key in `Bearer KEY` (RFC 6750, 2.1), or in `Basic` as the password (RFC 7617, 2).
+    #[must_use]
+    pub fn key(&self) -> Option<Secret> {
+        let (scheme, credential) = self.0.to_str().ok()?.split_once(' ')?;
+        let credential = credential.trim();
+        let key = if scheme.eq_ignore_ascii_case("bearer") {
+            credential.to_owned()
+        } else if scheme.eq_ignore_ascii_case("basic") {
+            let decoded = String::from_utf8(STANDARD.decode(credential).ok()?).ok()?;
+            decoded.split_once(':')?.1.to_owned()
+        } else {
+            return None;
+        };
+        (!key.is_empty()).then(|| Secret::new(key))
     }
 
     /// The field value, marked sensitive.

@@ -4,7 +4,7 @@
 //!
 //! - **Words**, no I/O, no clock but in new ids: [`address`], [`host`], [`id`], [`credentials`],
 //!   [`destination`], [`domains`], [`closed`], [`hosts`], [`units`], [`settings`].
-//! - **Parts**, each works alone: [`wire`], [`telemetry`], [`tls`], [`pool`], [`acme`], [`server`],
+//! - **Parts**, each works alone: [`wire`], [`rates`], [`telemetry`], [`tls`], [`pool`], [`acme`], [`server`],
 //!   [`mail`], [`upstream`], [`resolve`].
 //! - **Handlers**, which never name each other: [`proxy`], [`admin`], [`platform`].
 //! - **Assembly**: [`config`], [`control`], `secrets`, [`ingress`].
@@ -27,6 +27,7 @@ pub mod units;
 pub mod acme;
 pub mod mail;
 pub mod pool;
+pub mod rates;
 pub mod resolve;
 pub mod server;
 pub mod telemetry;

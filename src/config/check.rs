@@ -17,6 +17,8 @@ use crate::units::{duration, size};
 
 /// More threads than any machine has cores.
 const MOST_WORKERS: usize = 1024;
+/// Those of clients, keys and apps are then a gigabyte in all.
+const MOST_PLACES: usize = 16 << 20;
 /// Looking at a large folder takes a while.
 const SHORTEST_WATCH: Duration = Duration::from_millis(10);
 
@@ -210,6 +212,7 @@ fn numbers(config: &Config, report: &mut Report<'_>) {
         ("limits.connections", limits.connections),
         ("limits.per_peer", limits.per_peer),
         ("limits.per_workload", limits.per_workload),
+        ("rates.capacity", config.rates.capacity),
         ("cache.lookups", config.cache.lookups),
         ("backends.connections", config.backends.connections),
         ("backends.per_backend", config.backends.per_backend),
@@ -225,6 +228,13 @@ fn numbers(config: &Config, report: &mut Report<'_>) {
             config.cache.capacity
         );
         report.add("cache.capacity", message);
+    }
+    if config.rates.capacity > MOST_PLACES {
+        let message = format!(
+            "`{}` is too many: it is at most {MOST_PLACES}",
+            config.rates.capacity
+        );
+        report.add("rates.capacity", message);
     }
     let sizes = [
         ("limits.header", limits.header, 1024),

@@ -30,7 +30,11 @@ fn example_table<'a>(example: &'a mut Table, name: &str) -> Option<&'a mut Table
 pub(super) const ANY: &str = "*";
 
 /// The tables whose keys are names of the writer's own, with the section that each is in.
-const FREE: [(&str, &str); 2] = [("https", "domains"), ("https", "listeners")];
+const FREE: [(&str, &str); 3] = [
+    ("https", "domains"),
+    ("https", "listeners"),
+    ("rates", "apps"),
+];
 
 /// The value of one key, or the table of one section.
 pub(super) fn at<'a>(table: &'a Table, path: &[String]) -> Option<&'a Value> {
@@ -105,6 +109,15 @@ watch = ["192.0.2.54:53"]
 [tls.acme.dns.hook]
 command = ["/usr/local/bin/dns-hook"]
 
+[rates]
+peer = "100/s burst 200"
+key = "600/m"
+app = "500/s"
+exempt = ["10.0.0.0/8"]
+
+[rates.apps]
+helloworld = "50/s"
+
 [user]
 redirect_hosts = ["m3o.app"]
 
@@ -129,7 +142,11 @@ mod tests {
             assert!(at(&example, &path(key)).is_some(), "{key}");
         }
         assert!(at(&example, &path("limits.per_peer.x")).is_none());
-        for key in ["https.domains.any.hsts", "https.listeners.any.redirect"] {
+        for key in [
+            "https.domains.any.hsts",
+            "https.listeners.any.redirect",
+            "rates.apps.any",
+        ] {
             assert!(at(&example, &path(key)).is_some(), "{key}");
         }
         assert!(at(&example, &path("https.domains.any.port")).is_none());

@@ -110,7 +110,7 @@ fn variables(table: &Table, path: &mut Vec<String>, known: &mut Vec<String>) {
         path.push(key.clone());
         match value {
             // Their names are the writer's own.
-            Value::Table(_) if key == ANY => {}
+            _ if key == ANY => {}
             Value::Table(table) => variables(table, path, known),
             _ => known.push(variable(path)),
         }

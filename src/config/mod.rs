@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hosts::Hosts;
 use crate::settings::{Limits, Timeouts};
-use crate::{platform, pool, proxy, resolve, server, telemetry, upstream};
+use crate::{platform, pool, proxy, rates, resolve, server, telemetry, upstream};
 
 mod check;
 mod check_acme;
@@ -49,6 +49,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// A limit in size or number for everything else.
     pub limits: Limits,
+    /// How often one client, one key and one app may ask.
+    pub rates: rates::Config,
     /// Certificates.
     pub tls: Tls,
     /// Who is sent to HTTPS, and told to stay there.

@@ -6,6 +6,7 @@ use super::Config;
 use crate::domains::Domains;
 use crate::proxy::Settings;
 use crate::proxy::https::Https;
+use crate::rates::Rates;
 
 impl Config {
     /// What requests are held to, with the custom domains that there are.
@@ -15,6 +16,7 @@ impl Config {
             hosts: self.hosts.clone(),
             timeouts: self.timeouts.clone(),
             limits: self.limits.clone(),
+            rates: Rates::new(&self.rates),
             trusted: self.backends.trusted_proxies.clone(),
             user: self.user.clone(),
             index: self.index.clone(),

@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod rates;
 mod reading;
 
 /// A configuration with no mistake in it, three lines long.

@@ -1,7 +1,5 @@
 //! API keys: who may call. Only their digests are kept.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, header};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::error::Error;
 use super::store::{self, Read, Store, Table};
 use super::{EVERYTHING, random};
-use crate::credentials::Secret;
+use crate::credentials::{Credentials, Secret};
 
 /// What is kept beside the digest of a key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,25 +56,17 @@ pub(super) fn any(store: &Store) -> Result<bool, store::Error> {
     Ok(!first.is_empty())
 }
 
-/// The key in `Bearer KEY` (RFC 6750, 2.1), or in `Basic` as the password (RFC 7617, 2).
 fn key_of(headers: &HeaderMap) -> Option<Secret> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, credential) = value.split_once(' ')?;
-    let credential = credential.trim();
-    let key = if scheme.eq_ignore_ascii_case("bearer") {
-        credential.to_owned()
-    } else if scheme.eq_ignore_ascii_case("basic") {
-        let decoded = String::from_utf8(STANDARD.decode(credential).ok()?).ok()?;
-        decoded.split_once(':')?.1.to_owned()
-    } else {
-        return None;
-    };
-    (!key.is_empty()).then(|| Secret::new(key))
+    let value = headers.get(header::AUTHORIZATION)?.clone();
+    Credentials::from_header(value).key()
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
 
     use super::*;
 

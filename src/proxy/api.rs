@@ -28,23 +28,28 @@ enum Kind {
 }
 
 impl Proxy {
-    /// Answers a call of `endpoint`, errors included: a browser reads those too, so they need CORS.
+    /// Answers a call of `endpoint`, errors included: a browser reads those too, so they need CORS. One
+    /// that is `refused` already is told so.
     pub(super) async fn api(
         &self,
         endpoint: &str,
         mut request: Request,
+        refused: Option<Box<Error>>,
         client: &Client<'_>,
         exchange: &mut Exchange,
     ) -> Response {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let in_url = take_key_from_url(&mut request);
         let keyed_url = in_url.is_some();
-        let answered = match (self.admit(&request, exchange), request.method()) {
-            (Err(error), _) => Err(error),
-            (Ok(()), method) => match wish(method) {
+        let answered = match (refused, request.method()) {
+            (Some(error), _) => Err(*error),
+            (None, method) => match wish(method) {
                 Err(error) => Err(error),
                 Ok(Wish::Preflight) => Ok(preflight(request.headers())),
-                Ok(Wish::Call) => self.call(endpoint, request, in_url.flatten(), client).await,
+                Ok(Wish::Call) => {
+                    let key = in_url.flatten();
+                    self.call(endpoint, request, key, client, exchange).await
+                }
             },
         };
         let mut response =
@@ -65,6 +70,7 @@ impl Proxy {
         mut request: Request,
         key: Option<Secret>,
         client: &Client<'_>,
+        exchange: &mut Exchange,
     ) -> Result<Response, Error> {
         check(request.headers())?;
         let upgrade = Upgrade::asked_by(&request).filter(Upgrade::is_websocket);
@@ -72,11 +78,16 @@ impl Proxy {
         keep_private(request.headers_mut());
         if let Some(upgrade) = upgrade {
             return self
-                .websocket(endpoint, request, key, upgrade, client)
+                .websocket(endpoint, request, key, upgrade, client, exchange)
                 .await;
         }
+        // Before a form is read, unless the key is in there.
+        let counted = self.count_key(request.headers(), key.as_ref(), client, exchange)?;
         let key = self.to_json(&mut request, key).await?;
         authorize(request.headers_mut(), key)?;
+        if !counted {
+            self.count_key(request.headers(), None, client, exchange)?;
+        }
         *request.method_mut() = Method::POST;
         let mut response = self.ask(endpoint, request, client).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -112,6 +123,7 @@ impl Proxy {
         key: Option<Secret>,
         upgrade: Upgrade,
         client: &Client<'_>,
+        exchange: &mut Exchange,
     ) -> Result<Response, Error> {
         let headers = request.headers_mut();
         let given = headers.contains_key(header::AUTHORIZATION) || key.is_some();
@@ -124,6 +136,7 @@ impl Proxy {
         };
         let key = key.or_else(|| subprotocol.as_ref().map(|(token, _)| token.clone()));
         authorize(headers, key)?;
+        self.count_key(headers, None, client, exchange)?;
         upgrade.write_to(headers);
         let mut response = self.ask(endpoint, request, client).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -356,7 +369,7 @@ fn allow_origin(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("X-Request-Id, Retry-After"),
+        HeaderValue::from_static("X-Request-Id, Retry-After, RateLimit, RateLimit-Policy"),
     );
 }
 

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use super::form::Form;
 use crate::id::RequestId;
 use crate::pool::{self, DialError};
+use crate::rates::Exceeded;
 use crate::resolve::{self, WorkloadKind};
 use crate::server::descriptors;
 use crate::telemetry::metrics::RouteKind;
@@ -41,6 +42,9 @@ impl Error {
         if let Self::Closed(_, closed) = self {
             headers.insert(header::RETRY_AFTER, closed.retry_after().into());
         }
+        if let Self::Exceeded(Exceeded(standing)) = self {
+            headers.insert(header::RETRY_AFTER, standing.reset.into());
+        }
         if let Self::Method { allow } = self {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
@@ -60,9 +64,13 @@ impl Error {
 
     /// Whether what went wrong is worth a cause in the log: not what clients do wrong every day.
     pub(super) fn is_ours(&self) -> bool {
-        // What is closed is so on purpose.
-        !matches!(self, Self::MethodUnknown | Self::Closed(..))
-            && self.told().status.is_server_error()
+        match self {
+            // What is closed is so on purpose.
+            Self::MethodUnknown | Self::Closed(..) => false,
+            // Which rate it was stands nowhere else.
+            Self::Exceeded(_) => true,
+            error => error.told().status.is_server_error(),
+        }
     }
 
     fn leaves_body_unread(&self) -> bool {
@@ -125,6 +133,14 @@ impl Error {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "connection_limit_reached",
                 "too many requests at once; try again in a moment",
+            ),
+            Self::Exceeded(Exceeded(standing)) => told(
+                StatusCode::TOO_MANY_REQUESTS,
+                "http_request_denied",
+                &match standing.reset {
+                    1 => "too many requests; try again in a second".to_owned(),
+                    more => format!("too many requests; try again in {more} seconds"),
+                },
             ),
             Self::Resolve(kind, error) => resolve_error(*kind, error),
             Self::Closed(kind, closed) => told(

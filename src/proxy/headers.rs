@@ -1,7 +1,10 @@
 //! The fields of messages that are forwarded, edited in place. Knows no configuration.
 
+use std::net::{IpAddr, SocketAddr};
+
 use http::header::{self, Entry, HeaderMap, HeaderName};
 use http::{HeaderValue, Version};
+use ipnet::IpNet;
 
 use crate::resolve::Backend;
 use crate::wire::{Peer, Scheme};
@@ -220,6 +223,38 @@ pub(super) fn public_scheme(headers: &HeaderMap, peer: &Peer, trust: Trust) -> S
         Some(b"http") => Scheme::Http,
         _ => peer.scheme,
     }
+}
+
+/// The address of whoever a request is from: that of its peer, and behind trusted proxies the one before them,
+/// which is the last of `X-Forwarded-For` that is not itself `trusted`. What is no address ends the search.
+pub fn client_address(headers: &HeaderMap, peer: &Peer, trust: Trust, trusted: &[IpNet]) -> IpAddr {
+    let mut client = peer.address.ip();
+    if trust == Trust::Stranger {
+        return client;
+    }
+    for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
+        for entry in value.as_bytes().rsplit(|byte| *byte == b',') {
+            let Some(address) = address_in(entry.trim_ascii()) else {
+                return client;
+            };
+            client = address;
+            if !trusted.iter().any(|net| net.contains(&client)) {
+                return client;
+            }
+        }
+    }
+    client
+}
+
+/// An address, with or without a port, as proxies write it.
+fn address_in(entry: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(entry).ok()?;
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let address = bare.unwrap_or(text).parse().ok();
+    let address = address.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()));
+    address.map(|address| address.to_canonical())
 }
 
 /// The chain that a trusted proxy sent, with its own address at the end.

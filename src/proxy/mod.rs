@@ -16,6 +16,7 @@ use crate::domains::Domains;
 use crate::hosts::Hosts;
 use crate::id::RequestId;
 use crate::pool::Pool;
+use crate::rates::Rates;
 use crate::resolve::{Cache, Cached};
 use crate::server::pressure::Pressure;
 use crate::settings::{Limits, Timeouts};
@@ -45,6 +46,7 @@ mod link;
 mod page;
 pub mod parameters;
 mod proof;
+mod rate;
 pub mod route;
 mod upgrade;
 pub mod verify;
@@ -59,6 +61,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// A limit in size for everything else.
     pub limits: Limits,
+    /// How often clients may ask, and where each stands; `None`: as often as they like.
+    pub rates: Option<Arc<Rates>>,
     /// Peers whose word about others is believed.
     pub trusted: Vec<IpNet>,
     /// Verification links.
@@ -131,6 +135,8 @@ impl Proxy {
 struct Client<'a> {
     peer: &'a Peer,
     trust: Trust,
+    /// The rates that count for it.
+    rates: Option<&'a Rates>,
     /// The authority that it was routed by, as the client wrote it.
     authority: HeaderValue,
     /// Scheme and authority in the address bar of whoever is behind it.
@@ -180,6 +186,9 @@ impl Handler for Proxy {
             let name = header::STRICT_TRANSPORT_SECURITY;
             response.headers_mut().insert(name, value.clone());
         }
+        if let Some(standing) = exchange.standing {
+            rate::tell(&standing, response.headers_mut());
+        }
         let id = exchange.id().to_header();
         response.headers_mut().insert(headers::X_REQUEST_ID, id);
         exchange.observe(response)
@@ -219,18 +228,29 @@ impl Proxy {
         let settings = &self.settings;
         let route = route::route(&host, uri.path(), &settings.hosts, &settings.domains);
         exchange.route = route.kind();
+        let (rates, within) = match &settings.rates {
+            None => (None, Ok(())),
+            Some(rates) => self.begin_counting(rates, request.headers(), peer, trust, exchange),
+        };
         // Whoever looks for a proof follows no redirect, and there may be no certificate yet.
         let stays = matches!(route, Route::Proof(_));
         if let (Demand::Redirect, Some(https), false) = (demand, &self.settings.https, stays) {
+            within?;
             return https.redirect(&host, uri).ok_or(Error::Target);
         }
-        // The API checks it too, but answers in the way that browsers can read.
-        if exchange.route != RouteKind::Api {
-            self.admit(request, exchange)?;
+        let admitted = within.and_then(|()| self.admit(request, exchange));
+        // Boxed, because the future of every request has room for it.
+        let mut refused = admitted.err().map(Box::new);
+        // The API says so itself, in the way that browsers can read.
+        if exchange.route != RouteKind::Api
+            && let Some(error) = refused.take()
+        {
+            return Err(*error);
         }
         let client = Client {
             peer,
             trust,
+            rates,
             public: headers::public_origin(request.headers(), peer, trust, &authority),
             id: exchange.id().to_header(),
             authority: authority.clone(),
@@ -241,7 +261,8 @@ impl Proxy {
             Route::Workload(workload) => self.workload(workload, request, &client, exchange).await,
             Route::Api(endpoint) => {
                 let request = std::mem::take(request);
-                Ok(Box::pin(self.api(endpoint, request, &client, exchange)).await)
+                let answered = self.api(endpoint, request, refused, &client, exchange);
+                Ok(Box::pin(answered).await)
             }
             Route::Link(link) => Box::pin(self.link(&link, request)).await,
             Route::Verify(id) => Box::pin(self.verify(id, request, &client)).await,

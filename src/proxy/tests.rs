@@ -31,6 +31,7 @@ fn proxy(metrics: &Arc<Metrics>) -> Proxy {
         hosts: Hosts::default(),
         timeouts: Timeouts::default(),
         limits: Limits::default(),
+        rates: None,
         trusted: Vec::new(),
         user: verify::Config::default(),
         index: index::Config::default(),

@@ -29,11 +29,12 @@ impl Proxy {
         // Only what exists is named in the log: made-up names would fill it.
         exchange.workload = Some(workload.id);
         // Counted for it also where it is closed, or there is no room.
-        let load = exchange.load.insert(found.load);
+        let load = Arc::clone(exchange.load.insert(found.load));
         if let Some(closed) = found.backend.closed() {
             return Err(Error::Closed(workload.kind, Arc::clone(closed)));
         }
-        let place = self.enter(load, self.settings.limits.per_workload)?;
+        self.count_app(&workload, client, exchange)?;
+        let place = self.enter(&load, self.settings.limits.per_workload)?;
         exchange.in_flight = Some(place);
         self.forward(&found.backend, request, client, exchange)
             .await

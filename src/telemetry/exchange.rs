@@ -19,6 +19,7 @@ use super::metrics::{CacheResult, Metrics, RouteKind};
 use super::redact;
 use super::requests::{Asked, Ended};
 use crate::id::{RequestId, WorkloadId};
+use crate::rates::Standing;
 use crate::wire::body::{self, Answer, Cut};
 use crate::wire::tunnel::Tunnel;
 use crate::wire::{Peer, Request};
@@ -64,6 +65,8 @@ pub struct Exchange {
     pub in_flight: Option<InFlight>,
     /// Where the workload's requests are counted.
     pub load: Option<Arc<Load>>,
+    /// How much is left of the tightest rate that it counted for.
+    pub standing: Option<Standing>,
     status: Option<StatusCode>,
     sent: u64,
     outcome: Outcome,
@@ -181,6 +184,7 @@ impl Exchange {
             cause: None,
             in_flight: None,
             load: None,
+            standing: None,
             status: None,
             sent: 0,
             outcome: Outcome::Cut,

@@ -148,16 +148,25 @@ pub enum Shed {
     Overload,
     /// One more question to the upstream about a workload that is not known.
     Lookups,
+    /// One more request of this client: its rate is used up.
+    RatePeer,
+    /// One more call with this key.
+    RateKey,
+    /// One more request to this app.
+    RateApp,
 }
 
 impl Shed {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Connections,
         Self::Peer,
         Self::Descriptors,
         Self::Workload,
         Self::Overload,
         Self::Lookups,
+        Self::RatePeer,
+        Self::RateKey,
+        Self::RateApp,
     ];
 
     /// The label.
@@ -170,6 +179,9 @@ impl Shed {
             Self::Workload => "workload",
             Self::Overload => "overload",
             Self::Lookups => "lookups",
+            Self::RatePeer => "rate_peer",
+            Self::RateKey => "rate_key",
+            Self::RateApp => "rate_app",
         }
     }
 }

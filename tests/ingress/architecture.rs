@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 /// Each module and the modules that it may name; the words are free to all.
 const FLOORS: [(&str, &str); 17] = [
     ("wire", ""),
-    ("telemetry", "wire"),
+    ("rates", ""),
+    ("telemetry", "wire rates"),
     ("tls", "wire telemetry"),
     ("pool", "wire telemetry"),
     ("acme", "wire telemetry tls pool"),
@@ -20,12 +21,12 @@ const FLOORS: [(&str, &str); 17] = [
     ),
     (
         "proxy",
-        "wire telemetry tls pool server mail upstream resolve",
+        "wire rates telemetry tls pool server mail upstream resolve",
     ),
     ("platform", "wire telemetry server mail upstream pool"),
     (
         "config",
-        "wire telemetry tls pool acme server mail upstream resolve admin proxy platform",
+        "wire rates telemetry tls pool acme server mail upstream resolve admin proxy platform",
     ),
     (
         "control",
@@ -33,7 +34,7 @@ const FLOORS: [(&str, &str); 17] = [
     ),
     (
         "ingress",
-        "wire telemetry tls pool acme server mail upstream resolve admin proxy platform config control",
+        "wire rates telemetry tls pool acme server mail upstream resolve admin proxy platform config control",
     ),
     ("secrets", "config ingress"),
     ("cli", "telemetry tls server proxy config control ingress"),
@@ -89,6 +90,11 @@ fn only_three_places_know_the_paths_of_the_api() {
 #[test]
 fn only_the_resolver_knows_its_store() {
     check_only_in("moka::", &["resolve/"]);
+}
+
+#[test]
+fn only_one_part_knows_how_rates_are_counted() {
+    check_only_in("governor::", &["rates/"]);
 }
 
 #[test]

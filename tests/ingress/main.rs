@@ -36,6 +36,7 @@ mod platform_writes;
 mod pool;
 mod promises;
 mod proxy_protocol;
+mod rates;
 mod resolving;
 mod retries;
 mod secrets;

@@ -9,6 +9,7 @@ use super::super::parameters::BadForm;
 use crate::closed::Closed;
 use crate::destination::BadDestination;
 use crate::pool::{self, DialError};
+use crate::rates::Exceeded;
 use crate::resolve::{self, WorkloadKind};
 use crate::upstream;
 use crate::wire::body;
@@ -54,6 +55,8 @@ pub(in crate::proxy) enum Error {
     Loop,
     #[error("too many requests in flight to one workload")]
     Busy,
+    #[error("the rate is used up")]
+    Exceeded(#[source] Exceeded),
     #[error("cannot find the backend")]
     Resolve(WorkloadKind, #[source] Arc<resolve::Error>),
     #[error("closed by the operator: {}", .1.status())]

@@ -156,6 +156,8 @@ impl<'a> Walk<'a> {
         let client = Client {
             peer: &peer,
             trust,
+            // Who asks what would become of a request has sent none that counts.
+            rates: None,
             public: headers::public_origin(request.headers(), &peer, trust, &authority),
             id: HeaderValue::from_static("NEW"),
             authority: authority.clone(),
