@@ -37,12 +37,7 @@ impl Api {
             smtp_url: secrets.smtp_url,
             mailbox,
         };
-        let rules = platform::Rules {
-            hosts: config.hosts.clone(),
-            redirect_hosts: config.user.redirect_hosts.clone(),
-            timeouts: config.timeouts.clone(),
-        };
-        let platform = Platform::open(platform, rules, &extras)?;
+        let platform = Platform::open(platform, config.rules(), &extras)?;
         Ok(Self::Local(Arc::new(platform)))
     }
 

@@ -208,7 +208,25 @@ impl Platform {
         } else if !keys::any(&store).map_err(unusable)? {
             return Err(config.no_key());
         }
-        Ok(Self {
+        Ok(Self::on(config, rules, store, domains, mail))
+    }
+
+    /// The platform of a store that is there and that nobody uses, to ask what is in it. Nothing is changed.
+    ///
+    /// # Errors
+    /// When it cannot be read, or somebody uses it.
+    pub fn look(config: &Config, rules: Rules) -> Result<Self, OpenError> {
+        let store = Store::look(&config.store)?;
+        let domains = Domains::default();
+        let unusable = |error: store::Error| OpenError::Unusable(error.to_string());
+        let view = store.read().map_err(unusable)?;
+        domains::load(&domains, &view).map_err(unusable)?;
+        drop(view);
+        Ok(Self::on(config, rules, store, domains, Mail::Nowhere))
+    }
+
+    fn on(config: &Config, rules: Rules, store: Store, domains: Domains, mail: Mail) -> Self {
+        Self {
             store,
             links: PublicLinks::new(config.public, rules.hosts.clone()),
             rules,
@@ -217,7 +235,7 @@ impl Platform {
             hits: hits::Hits::default(),
             domains,
             proofs: domains::Proofs::new(domains::proof_port(config.public)),
-        })
+        }
     }
 
     /// The custom domains of its apps, as they are at any time.

@@ -121,17 +121,9 @@ impl Error {
                 "proxy_loop_detected",
                 "this request came back to where it started",
             ),
-            Self::Busy => told(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "connection_limit_reached",
-                "too many requests at once; try again in a moment",
-            ),
+            Self::Busy => busy(),
             Self::Resolve(kind, error) => resolve_error(*kind, error),
-            Self::Closed(kind, closed) => told(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "destination_unavailable",
-                &closed.told(kind.as_str()),
-            ),
+            Self::Closed(kind, closed) => closed_for_now(&closed.told(kind.as_str())),
             Self::Upstream(error) => upstream_error(error),
             Self::NotVerifiable(_) => told(
                 StatusCode::BAD_GATEWAY,
@@ -183,6 +175,22 @@ fn misdirected() -> Told {
         status: StatusCode::MISDIRECTED_REQUEST,
         kind: "http_request_error",
         text: "this connection is for another host: ask over one of its own".to_owned(),
+    }
+}
+
+fn busy() -> Told {
+    Told {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        kind: "connection_limit_reached",
+        text: "too many requests at once; try again in a moment".to_owned(),
+    }
+}
+
+fn closed_for_now(text: &str) -> Told {
+    Told {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        kind: "destination_unavailable",
+        text: text.to_owned(),
     }
 }
 
