@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
 use http::{HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -166,12 +168,28 @@ impl OpenError {
     }
 }
 
+/// What follows the configuration while the platform is open.
+#[derive(Debug)]
+struct Ways {
+    links: PublicLinks,
+    rules: Rules,
+}
+
+impl Ways {
+    fn new(public: PublicScheme, rules: Rules) -> Self {
+        Self {
+            links: PublicLinks::new(public, rules.hosts.clone()),
+            rules,
+        }
+    }
+}
+
 /// The platform. Shared by all threads.
 #[derive(Debug)]
 pub struct Platform {
     store: Store,
-    links: PublicLinks,
-    rules: Rules,
+    /// Swapped whole when the configuration changes.
+    ways: ArcSwap<Ways>,
     mail: Mail,
     passwords: passwords::Passwords,
     hits: hits::Hits,
@@ -228,14 +246,31 @@ impl Platform {
     fn on(config: &Config, rules: Rules, store: Store, domains: Domains, mail: Mail) -> Self {
         Self {
             store,
-            links: PublicLinks::new(config.public, rules.hosts.clone()),
-            rules,
+            ways: ArcSwap::from_pointee(Ways::new(config.public, rules)),
             mail,
             passwords: passwords::Passwords::new(),
             hits: hits::Hits::default(),
             domains,
             proofs: domains::Proofs::new(domains::proof_port(config.public)),
         }
+    }
+
+    /// Goes by `public` and `rules` from now on.
+    pub fn follow(&self, public: PublicScheme, rules: Rules) {
+        self.proofs.set_port(domains::proof_port(public));
+        self.ways.store(Arc::new(Ways::new(public, rules)));
+    }
+
+    /// Lets `key` call, and no other. Blocks for as long as the disk needs.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn give_key(&self, key: &Secret) -> Result<(), OpenError> {
+        keys::give(&self.store, key).map_err(|error| OpenError::Unusable(error.to_string()))
+    }
+
+    fn ways(&self) -> Guard<Arc<Ways>> {
+        self.ways.load()
     }
 
     /// The custom domains of its apps, as they are at any time.

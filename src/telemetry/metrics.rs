@@ -10,6 +10,7 @@ use prometheus::{
 use tokio::runtime::RuntimeMetrics;
 
 use super::acme::Orders;
+use super::reloads::Reloads;
 use super::tls::Tls;
 
 /// The kinds of route, as the label `http_route` and the log name them.
@@ -219,6 +220,8 @@ pub struct Metrics {
     pub tls: Tls,
     /// Those of certificates that are ordered.
     pub acme: Orders,
+    /// Those of the configuration, and tunnels.
+    pub reloads: Reloads,
     /// Panics, each of which cost a request or a task.
     pub panics: IntCounter,
     /// Log lines that found the queue full.
@@ -291,6 +294,7 @@ impl Metrics {
             shed: each(&shed, Shed::ALL.map(Shed::as_str)),
             no_header: each(&no_header, NoHeader::ALL.map(NoHeader::as_str)),
             acme: Orders::new(&registry),
+            reloads: Reloads::new(&registry),
             tls: Tls::new(&registry),
             overloaded: gauge(
                 "m3o_ingress_overloaded_workers",

@@ -6,6 +6,7 @@ pub mod load;
 pub mod log;
 pub mod metrics;
 pub mod redact;
+pub mod reloads;
 pub mod serving;
 pub mod tls;
 
