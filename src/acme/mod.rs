@@ -53,7 +53,7 @@ pub use gate::Known;
 pub use names::{Name, NameSet};
 
 /// The secrets that `[tls.acme]` names.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Secrets {
     /// The key of the external account binding, in base64url.
     pub eab_key: Option<Secret>,

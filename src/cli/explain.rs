@@ -15,7 +15,7 @@ use super::{Failure, print};
 /// The request, and who is asked.
 #[derive(Debug, Args)]
 pub(super) struct ExplainFlags {
-    /// The URL, like https://blog.m3o.app/
+    /// The URL that a client asks for
     url: String,
     /// The Host field, in place of the URL's
     #[arg(long, value_name = "HOST", env = "M3O_INGRESS_EXPLAIN_HOST")]
@@ -95,12 +95,14 @@ fn ask(control: &Control, question: &Question) -> Result<Explanation, Failure> {
 
 fn offline(question: &Question, file: &Path) -> Result<Explanation, Failure> {
     let config = Config::load(file, &Environment::of_this_process());
-    let sources = control::of_configuration(&config.map_err(Failure::Configuration)?);
+    let config = config.map_err(Failure::Configuration)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .build()
         .map_err(Failure::System)?;
-    runtime
-        .block_on(explain::explain(question, &sources))
-        .map_err(Failure::Question)
+    let explained = runtime.block_on(async {
+        let sources = control::of_configuration(&config);
+        explain::explain(question, &sources).await
+    });
+    explained.map_err(Failure::Question)
 }

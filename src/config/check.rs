@@ -194,13 +194,17 @@ fn spans_of_time(config: &Config, report: &mut Report<'_>) {
             report.add(&format!("timeouts.{key}"), message);
         }
     }
-    if config.tls.watch < SHORTEST_WATCH {
-        let (watch, least) = (
-            duration::format(config.tls.watch),
-            duration::format(SHORTEST_WATCH),
-        );
-        let message = format!("`{watch}` leaves no time for anything else: it is at least {least}");
-        report.add("tls.watch", message);
+    let looks = [
+        ("tls.watch", config.tls.watch),
+        ("reload.every", config.reload.every),
+    ];
+    for (key, pause) in looks {
+        if pause < SHORTEST_WATCH {
+            let (pause, least) = (duration::format(pause), duration::format(SHORTEST_WATCH));
+            let message =
+                format!("`{pause}` leaves no time for anything else: it is at least {least}");
+            report.add(key, message);
+        }
     }
 }
 

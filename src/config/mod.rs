@@ -8,6 +8,7 @@ use crate::hosts::Hosts;
 use crate::settings::{Limits, Timeouts};
 use crate::{platform, pool, proxy, rates, resolve, server, telemetry, upstream};
 
+mod changes;
 mod check;
 mod check_acme;
 mod dev;
@@ -17,14 +18,18 @@ mod example;
 mod load;
 mod problem;
 mod reach;
+mod reload;
 mod report;
+mod restart;
 mod settings;
 mod tls;
 mod wording;
 
+pub use changes::Change;
 pub use environment::{Environment, FLAGS};
 pub use problem::{Place, Problem};
 pub use reach::Reached;
+pub use reload::Reload;
 pub use tls::Tls;
 
 /// Everything that `m3o-ingress run` is told.
@@ -63,6 +68,8 @@ pub struct Config {
     pub log: telemetry::Config,
     /// Metrics.
     pub metrics: telemetry::metrics::Config,
+    /// When a file that has changed is taken over unasked.
+    pub reload: Reload,
     /// Set by `m3o-ingress dev` alone: a demo app, a demo function, and a mailbox in place of mail.
     #[serde(skip)]
     pub dev: bool,

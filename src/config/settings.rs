@@ -1,9 +1,10 @@
-//! What the proxy reads of a configuration.
+//! What the proxy and the platform read of a configuration.
 
 use std::sync::Arc;
 
 use super::Config;
 use crate::domains::Domains;
+use crate::platform;
 use crate::proxy::Settings;
 use crate::proxy::https::Https;
 use crate::rates::Rates;
@@ -22,6 +23,16 @@ impl Config {
             index: self.index.clone(),
             domains,
             https: Https::new(&self.https, self.listen.public()).map(Arc::new),
+        }
+    }
+
+    /// What holds for the embedded platform too.
+    #[must_use]
+    pub fn rules(&self) -> platform::Rules {
+        platform::Rules {
+            hosts: self.hosts.clone(),
+            redirect_hosts: self.user.redirect_hosts.clone(),
+            timeouts: self.timeouts.clone(),
         }
     }
 }

@@ -3,16 +3,21 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
 
 use super::{Desk, Refused};
 use crate::config::Config;
-use crate::domains::Domains;
-use crate::pool::Guard;
+use crate::platform::Platform;
+use crate::pool::{Dialer, Guard, Pool, PoolLimits};
 use crate::proxy::explain::{Question, Sources, explain};
+use crate::telemetry::metrics::Metrics;
 use crate::tls::files::{Depth, Folder};
 use crate::tls::keyring::{Keyring, Source};
+use crate::upstream::{Upstream, Via};
 use crate::wire::Scheme;
 
 impl Desk {
@@ -28,20 +33,47 @@ impl Desk {
     }
 }
 
-/// What a configuration says, where nobody is asked. Certificates are read from their folder.
+/// What a configuration says, where nobody is asked. Certificates are read from their folder, and the store
+/// of the platform is, where there is one that nobody uses. Needs a runtime.
 #[must_use]
 pub fn of_configuration(config: &Config) -> Sources {
+    let platform = config.platform.as_ref();
+    let platform = platform.and_then(|own| Platform::look(own, config.rules()).ok());
+    let platform = platform.map(Arc::new);
+    let domains = platform.as_ref().map(|platform| platform.domains());
     let own: Vec<SocketAddr> = config.listen.public().chain(config.listen.admin).collect();
     Sources {
-        settings: Arc::new(config.settings(Domains::default())),
+        settings: Arc::new(config.settings(domains.unwrap_or_default())),
         listeners: listeners(&config.listen.http, &config.listen.https),
         guard: Guard::new(config.backends.allow_private, own),
         keyring: keyring(config),
         on_demand: on_demand(config),
         api: config.api_name(),
-        live: None,
+        upstream: platform.and_then(|platform| asking(config, platform)),
+        cache: None,
+        dialer: None,
+        challenges: None,
     }
 }
+
+/// Asks `platform` without a network.
+fn asking(config: &Config, platform: Arc<Platform>) -> Option<Upstream> {
+    let runtime = Handle::try_current().ok()?;
+    let backends = &config.backends;
+    let guard = Guard::new(backends.allow_private, Vec::new());
+    let connect = config.timeouts.connect;
+    // Of no use but to make an Upstream: a platform that is asked where things are calls nobody.
+    let dialer = Dialer::new(guard, connect, &backends.ca, &backends.dns, runtime).ok()?;
+    let pool = Pool::new(dialer, NO_CONNECTIONS, Metrics::new());
+    let via = Via::Local(platform);
+    Some(Upstream::new(via, pool, TaskTracker::new()))
+}
+
+const NO_CONNECTIONS: PoolLimits = PoolLimits {
+    connections: 1,
+    per_backend: 1,
+    idle: Duration::from_secs(1),
+};
 
 /// The public addresses in the order of their ids.
 #[must_use]

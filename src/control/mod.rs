@@ -125,10 +125,10 @@ impl Desk {
             false => Err(Refused::Method(allow)),
         };
         let (get, post) = (|| by(Method::GET, "GET"), || by(Method::POST, "POST"));
-        let path = head.uri.path();
-        let (shelf, rest) = match path[1.min(path.len())..].split_once('/') {
+        let path = head.uri.path().strip_prefix('/').unwrap_or_default();
+        let (shelf, rest) = match path.split_once('/') {
             Some((shelf, rest)) => (shelf, Some(rest)),
-            None => (&path[1.min(path.len())..], None),
+            None => (path, None),
         };
         let kind = match shelf {
             "apps" => Some(Kind::App),

@@ -40,12 +40,7 @@ impl Api {
             mailbox,
             series: metrics.platform(),
         };
-        let rules = platform::Rules {
-            hosts: config.hosts.clone(),
-            redirect_hosts: config.user.redirect_hosts.clone(),
-            timeouts: config.timeouts.clone(),
-        };
-        let platform = Platform::open(platform, rules, &extras)?;
+        let platform = Platform::open(platform, config.rules(), &extras)?;
         Ok(Self::Local(Arc::new(platform)))
     }
 

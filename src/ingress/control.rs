@@ -16,7 +16,7 @@ use super::{Addresses, Ingress};
 use crate::admin::Readiness;
 use crate::control::{self, Control};
 use crate::pool::{Guard, Pool};
-use crate::proxy::explain::{Live, Sources};
+use crate::proxy::explain::Sources;
 use crate::server::connection::ConnectionSettings;
 use crate::server::permits::Permits;
 use crate::server::shutdown::Stop;
@@ -81,12 +81,10 @@ impl Ingress {
             keyring: (!addresses.https.is_empty()).then(|| Arc::clone(keyring)),
             on_demand: control::on_demand(config),
             api: config.api_name(),
-            live: Some(Live {
-                cache: Arc::clone(&parts.cache),
-                upstream: Upstream::new(via, pool, TaskTracker::new()),
-                dialer: parts.dialer.clone(),
-                challenges: Arc::clone(&parts.challenges),
-            }),
+            upstream: Some(Upstream::new(via, pool, TaskTracker::new())),
+            cache: Some(Arc::clone(&parts.cache)),
+            dialer: Some(parts.dialer.clone()),
+            challenges: Some(Arc::clone(&parts.challenges)),
         }
     }
 }

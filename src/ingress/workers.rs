@@ -18,6 +18,9 @@ use crate::server::shutdown::Stop;
 use crate::server::worker::Worker;
 use crate::telemetry::exchange::Telemetry;
 
+/// The thread of a worker.
+type Running = JoinHandle<io::Result<()>>;
+
 impl Ingress {
     /// What all pools dial with; names are looked up on this thread.
     pub(super) fn dialer(&self) -> Result<Dialer, Error> {
@@ -40,7 +43,7 @@ impl Ingress {
         permits: &Arc<Permits>,
         stop: &Stop,
         dialer: Dialer,
-    ) -> Result<(Vec<JoinHandle<io::Result<()>>>, Parts), Error> {
+    ) -> Result<(Vec<Running>, Parts), Error> {
         let mut bound = std::mem::take(&mut self.listeners);
         let terms = self.certificates.terms()?;
         for secure in bound.iter_mut().skip(self.config.listen.http.len()) {

@@ -109,7 +109,7 @@ async fn update(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
 }
 
 fn claimed(platform: &Platform, fields: &Fields) -> Result<Option<Vec<DomainName>>, Error> {
-    domains::named(fields, &platform.rules.hosts)
+    domains::named(fields, &platform.ways().rules.hosts)
 }
 
 /// The fields of a call that change an app; what is absent stays.
@@ -186,7 +186,7 @@ impl Kept for App {
             "region": self.region,
             "port": self.port,
             "status": workload::status(self.closed.as_ref(), "running"),
-            "url": platform.links.app(name),
+            "url": platform.ways().links.app(name),
             "backend": self.backend,
             "created": self.created.to_string(),
             "updated": self.updated.to_string(),

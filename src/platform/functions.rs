@@ -107,7 +107,7 @@ async fn call_function(
     }
     let exchange = exchange(&function.backend, argument, pool);
     // From head to end: then the ingress gives the whole call up anyhow.
-    let limit = platform.rules.timeouts.response;
+    let limit = platform.ways().rules.timeouts.response;
     let answer = tokio::time::timeout(limit, exchange).await;
     let response = answer.map_err(|_| Error::TimedOut)??;
     Ok(json!({ "response": response }))
@@ -213,7 +213,7 @@ impl Kept for Function {
             "id": name.as_str(),
             "name": name.as_str(),
             "status": workload::status(self.closed.as_ref(), "Deployed"),
-            "url": platform.links.function(name),
+            "url": platform.ways().links.function(name),
             "backend": self.backend,
             "created": self.created.to_string(),
             "updated": self.updated.to_string(),

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
 use http::{HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -170,12 +171,28 @@ impl OpenError {
     }
 }
 
+/// What follows the configuration while the platform is open.
+#[derive(Debug)]
+struct Ways {
+    links: PublicLinks,
+    rules: Rules,
+}
+
+impl Ways {
+    fn new(public: PublicScheme, rules: Rules) -> Self {
+        Self {
+            links: PublicLinks::new(public, rules.hosts.clone()),
+            rules,
+        }
+    }
+}
+
 /// The platform. Shared by all threads.
 #[derive(Debug)]
 pub struct Platform {
     store: Store,
-    links: PublicLinks,
-    rules: Rules,
+    /// Swapped whole when the configuration changes.
+    ways: ArcSwap<Ways>,
     mail: Mail,
     passwords: passwords::Passwords,
     hits: hits::Hits,
@@ -215,16 +232,68 @@ impl Platform {
         } else if !keys::any(&store).map_err(unusable)? {
             return Err(config.no_key());
         }
-        Ok(Self {
-            store,
-            links: PublicLinks::new(config.public, rules.hosts.clone()),
+        let series = extras.series.clone();
+        Ok(Self::on(config, rules, store, domains, mail, series))
+    }
+
+    /// The platform of a store that is there and that nobody uses, to ask what is in it. Nothing is changed.
+    ///
+    /// # Errors
+    /// When it cannot be read, or somebody uses it.
+    pub fn look(config: &Config, rules: Rules) -> Result<Self, OpenError> {
+        // Counted, and shown nowhere.
+        let series = Series::default();
+        let store = Store::look(&config.store, &series)?;
+        let domains = Domains::default();
+        let unusable = |error: store::Error| OpenError::Unusable(error.to_string());
+        let view = store.read().map_err(unusable)?;
+        domains::load(&domains, &view).map_err(unusable)?;
+        drop(view);
+        Ok(Self::on(
+            config,
             rules,
+            store,
+            domains,
+            Mail::Nowhere,
+            series,
+        ))
+    }
+
+    fn on(
+        config: &Config,
+        rules: Rules,
+        store: Store,
+        domains: Domains,
+        mail: Mail,
+        series: Series,
+    ) -> Self {
+        Self {
+            store,
+            ways: ArcSwap::from_pointee(Ways::new(config.public, rules)),
             mail,
             passwords: passwords::Passwords::new(),
-            hits: hits::Hits::new(extras.series.clone()),
+            hits: hits::Hits::new(series),
             domains,
             proofs: domains::Proofs::new(domains::proof_port(config.public)),
-        })
+        }
+    }
+
+    /// Goes by `public` and `rules` from now on.
+    pub fn follow(&self, public: PublicScheme, rules: Rules) {
+        self.proofs.set_port(domains::proof_port(public));
+        self.ways.store(Arc::new(Ways::new(public, rules)));
+    }
+
+    /// Lets `key` call, and no other. Blocks for as long as the disk needs.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn give_key(&self, key: &Secret) -> Result<(), OpenError> {
+        keys::give(&self.store, key).map_err(|error| OpenError::Unusable(error.to_string()))
+    }
+
+    fn ways(&self) -> Guard<Arc<Ways>> {
+        self.ways.load()
     }
 
     /// Copies the store, as it is now, to a new file at `path`, while it goes on. Gives how many records

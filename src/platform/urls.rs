@@ -35,7 +35,7 @@ pub(super) async fn call(
         }
         "Shorten" => {
             let (id, _) = create(platform, fields, None).await?;
-            Ok(json!({ "shortURL": platform.links.link(&id) }))
+            Ok(json!({ "shortURL": platform.ways().links.link(&id) }))
         }
         "List" => list(platform, fields).await,
         "Resolve" => resolve(platform, fields, own),
@@ -86,7 +86,7 @@ async fn list(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
     let view = platform.store.read()?;
     let links: Vec<(String, Link)> = match only {
         None => view.scan(Table::Links, "", EVERYTHING)?,
-        Some(short_url) => match platform.links.link_id(&short_url) {
+        Some(short_url) => match platform.ways().links.link_id(&short_url) {
             Some(id) => view
                 .get(Table::Links, id.as_str())?
                 .map(|link| (id.as_str().to_owned(), link))
@@ -160,7 +160,7 @@ fn known_id(platform: &Platform, fields: &Fields) -> Result<LinkId, Error> {
     let Some(short_url) = fields.filled("shortURL")? else {
         return Err(Error::field("id", "is missing, and so is shortURL"));
     };
-    let id = platform.links.link_id(&short_url);
+    let id = platform.ways().links.link_id(&short_url);
     id.ok_or(Error::NotFound(KIND))
 }
 
@@ -173,7 +173,7 @@ impl Link {
         let hits = self.hits.saturating_add(platform.hits.pending(id));
         json!({
             "id": id.as_str(),
-            "shortURL": platform.links.link(id),
+            "shortURL": platform.ways().links.link(id),
             "destinationURL": self.destination,
             "created": self.created.to_string(),
             "hitCount": hits.to_string(),

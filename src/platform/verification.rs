@@ -37,9 +37,11 @@ pub(super) async fn send(platform: &Platform, fields: &Fields) -> Result<Value, 
         return Err(Error::field("textContent", why));
     }
     let token = random::token::<32>();
-    let link = platform
+    let ways = platform.ways();
+    let link = ways
         .links
-        .verification(&query(fields, &platform.rules, &token)?);
+        .verification(&query(fields, &ways.rules, &token)?);
+    drop(ways);
     if link.len() > MAX_LINK {
         let why = format!("makes a link of more than {MAX_LINK} bytes");
         return Err(Error::field("redirectUrl", why));

@@ -158,6 +158,11 @@ impl Dialer {
         self.timeout
     }
 
+    /// Whether `other` is a clone of this one.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.tls, &other.tls)
+    }
+
     /// The TXT records of `name`. The guard has no say: nothing is dialled.
     pub(super) async fn texts(&self, name: &str) -> Result<Vec<Vec<u8>>, NoTexts> {
         let texts = tokio::time::timeout(self.timeout, self.names.texts(name)).await;

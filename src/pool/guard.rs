@@ -1,6 +1,9 @@
 //! Which addresses may be dialled: the address connected to is what counts, whatever name led there.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 
 use super::origin::Reach;
 use crate::address::is_public;
@@ -9,8 +12,8 @@ use crate::address::is_public;
 #[derive(Debug, Clone, Default)]
 pub struct Guard {
     allow_private: bool,
-    /// Our own listeners: a backend there would be a loop.
-    own: Vec<SocketAddr>,
+    /// Our own listeners: a backend there would be a loop. They come and go; all clones share them.
+    own: Arc<ArcSwap<Vec<SocketAddr>>>,
 }
 
 /// What the guard says of an address.
@@ -28,7 +31,15 @@ impl Guard {
     /// Private addresses only where allowed, and never one of `own`.
     #[must_use]
     pub fn new(allow_private: bool, own: Vec<SocketAddr>) -> Self {
-        Self { allow_private, own }
+        Self {
+            allow_private,
+            own: Arc::new(ArcSwap::from_pointee(own)),
+        }
+    }
+
+    /// Our own listeners are these from now on, for all clones.
+    pub fn set_own(&self, own: Vec<SocketAddr>) {
+        self.own.store(Arc::new(own));
     }
 
     /// Whether backends may live at private addresses.
@@ -59,7 +70,7 @@ impl Guard {
     }
 
     fn is_own(&self, address: SocketAddr) -> bool {
-        self.own.iter().any(|own| {
+        self.own.load().iter().any(|own| {
             let everywhere = own.ip().is_unspecified() && !is_public(address.ip());
             own.port() == address.port() && (everywhere || own.ip() == address.ip())
         })

@@ -83,7 +83,7 @@ impl Default for Config {
 /// The connections of one worker, to be shared by its requests.
 #[derive(Debug)]
 pub struct Pool {
-    dialer: Dialer,
+    dialer: RefCell<Dialer>,
     limits: PoolLimits,
     metrics: Arc<Metrics>,
     lanes: RefCell<HashMap<Origin, Rc<Lane>>>,
@@ -101,7 +101,7 @@ enum Resting {
 }
 
 /// What one pool may keep.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Idle connections in all.
     pub connections: usize,
@@ -152,7 +152,7 @@ impl Pool {
     #[must_use]
     pub fn new(dialer: Dialer, limits: PoolLimits, metrics: Arc<Metrics>) -> Rc<Self> {
         Rc::new(Self {
-            dialer,
+            dialer: RefCell::new(dialer),
             limits,
             metrics,
             lanes: RefCell::default(),
@@ -174,12 +174,28 @@ impl Pool {
         Asking::since(began, &self.metrics, side)
     }
 
+    /// Whether it is what a new one for this dialer and these limits would be, but for the connections that
+    /// it has.
+    #[must_use]
+    pub fn is_like(&self, dialer: &Dialer, limits: &PoolLimits) -> bool {
+        self.dialer.borrow().is(dialer) && self.limits == *limits
+    }
+
+    /// Dials with another dialer from now on. What is open stays.
+    pub fn redial(&self, dialer: &Dialer) {
+        self.dialer.replace(dialer.clone());
+    }
+
+    fn dialer(&self) -> Dialer {
+        self.dialer.borrow().clone()
+    }
+
     /// The TXT records of `name`, each as one piece, asked for anew, within `timeouts.connect`.
     ///
     /// # Errors
     /// When nobody says what they are, or there are none.
     pub async fn texts(&self, name: &str) -> Result<Vec<Vec<u8>>, NoTexts> {
-        self.dialer.texts(name).await
+        self.dialer().texts(name).await
     }
 
     /// A connection that is idle.
@@ -221,7 +237,7 @@ impl Pool {
     }
 
     async fn open(self: &Rc<Self>, seat: Seat) -> Result<Box<Connection>, Error> {
-        let stream = self.dialer.dial_http1(seat.lane().origin()).await;
+        let stream = self.dialer().dial_http1(seat.lane().origin()).await;
         let stream = stream.inspect_err(|_| self.metrics.pool_failed.inc())?;
         self.metrics.pool_opened.inc();
         Ok(Connection::new(stream, seat, self))
@@ -332,6 +348,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        let kept = i64::try_from(self.idle.get_mut().len()).unwrap_or(0);
+        self.metrics.pool_idle.sub(kept);
         if let Some(sweeper) = self.sweeper.take() {
             sweeper.abort();
         }

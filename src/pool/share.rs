@@ -83,7 +83,7 @@ impl Pool {
     /// Opens a connection, and speaks over it what its server picks.
     async fn open_any(self: &Rc<Self>, lane: &Rc<Lane>) -> Result<Obtained, Error> {
         let seat = lane.seat();
-        let dialled = self.dialer.dial(lane.origin()).await;
+        let dialled = self.dialer().dial(lane.origin()).await;
         let dialled = dialled.inspect_err(|error| {
             self.metrics.pool_failed.inc();
             lane.failed(error);
@@ -104,7 +104,7 @@ impl Pool {
     /// Starts the task of a fresh connection, and lets others use that. It has its seat until it is
     /// closed.
     fn share(self: &Rc<Self>, fresh: Box<Fresh>, lane: &Rc<Lane>, seat: Seat) -> Rc<Shared> {
-        let (shared, driver) = fresh.start(lane, self, self.dialer.timeout());
+        let (shared, driver) = fresh.start(lane, self, self.dialer().timeout());
         lane.share(&shared);
         let (pool, ended) = (Rc::downgrade(self), Rc::downgrade(&shared));
         let mut drivers = self.drivers.borrow_mut();

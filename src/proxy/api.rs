@@ -154,7 +154,8 @@ impl Proxy {
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
         }
         if let Body::Tunnel(tunnel) = response.body_mut() {
-            tunnel.hold(self.settings.timeouts.tunnel, ());
+            let standing = self.telemetry.metrics.reloads.tunnel();
+            tunnel.hold(self.settings.timeouts.tunnel, standing);
             tunnel.carry_websocket();
         }
         Ok(response)

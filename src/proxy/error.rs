@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use super::form::Form;
 use crate::id::RequestId;
 use crate::pool::{self, DialError};
-use crate::rates::Exceeded;
+use crate::rates::{Exceeded, Standing};
 use crate::resolve::{self, WorkloadKind};
 use crate::server::descriptors;
 use crate::telemetry::metrics::RouteKind;
@@ -129,25 +129,10 @@ impl Error {
                 "proxy_loop_detected",
                 "this request came back to where it started",
             ),
-            Self::Busy => told(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "connection_limit_reached",
-                "too many requests at once; try again in a moment",
-            ),
-            Self::Exceeded(Exceeded(standing)) => told(
-                StatusCode::TOO_MANY_REQUESTS,
-                "http_request_denied",
-                &match standing.reset {
-                    1 => "too many requests; try again in a second".to_owned(),
-                    more => format!("too many requests; try again in {more} seconds"),
-                },
-            ),
+            Self::Busy => busy(),
+            Self::Exceeded(Exceeded(standing)) => exceeded(standing),
             Self::Resolve(kind, error) => resolve_error(*kind, error),
-            Self::Closed(kind, closed) => told(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "destination_unavailable",
-                &closed.told(kind.as_str()),
-            ),
+            Self::Closed(kind, closed) => closed_for_now(&closed.told(kind.as_str())),
             Self::Upstream(error) => upstream_error(error),
             Self::NotVerifiable(_) => told(
                 StatusCode::BAD_GATEWAY,
@@ -199,6 +184,33 @@ fn misdirected() -> Told {
         status: StatusCode::MISDIRECTED_REQUEST,
         kind: "http_request_error",
         text: "this connection is for another host: ask over one of its own".to_owned(),
+    }
+}
+
+fn busy() -> Told {
+    Told {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        kind: "connection_limit_reached",
+        text: "too many requests at once; try again in a moment".to_owned(),
+    }
+}
+
+fn exceeded(standing: &Standing) -> Told {
+    Told {
+        status: StatusCode::TOO_MANY_REQUESTS,
+        kind: "http_request_denied",
+        text: match standing.reset {
+            1 => "too many requests; try again in a second".to_owned(),
+            more => format!("too many requests; try again in {more} seconds"),
+        },
+    }
+}
+
+fn closed_for_now(text: &str) -> Told {
+    Told {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        kind: "destination_unavailable",
+        text: text.to_owned(),
     }
 }
 

@@ -29,12 +29,12 @@ pub struct Cache {
     /// Apart, so that made-up names never push known ones out.
     unknown: moka::sync::Cache<Workload, Unknown>,
     /// Locked only where the cache has no answer.
-    flights: Mutex<HashMap<FlightKey, Flight>>,
+    flights: Arc<Mutex<HashMap<FlightKey, Flight>>>,
     /// Places for questions that leave the process, an [`Asker`] each.
     places: [Arc<Semaphore>; Asker::COUNT],
     /// Outlive their entries while requests are in flight: a backend that was pushed out of the cache
     /// does not become idle by that. Locked only where the cache had no answer.
-    loads: Mutex<HashMap<Workload, Weak<Load>>>,
+    loads: Arc<Mutex<HashMap<Workload, Weak<Load>>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -81,16 +81,51 @@ impl Cache {
     /// An empty cache.
     #[must_use]
     pub fn new(config: Config, metrics: Arc<Metrics>) -> Arc<Self> {
-        let places = config.lookups.min(Semaphore::MAX_PERMITS);
-        Arc::new(Self {
-            places: std::array::from_fn(|_asker| Arc::new(Semaphore::new(places))),
+        Arc::new(Self::empty(config, metrics, Arc::default()))
+    }
+
+    fn empty(
+        config: Config,
+        metrics: Arc<Metrics>,
+        loads: Arc<Mutex<HashMap<Workload, Weak<Load>>>>,
+    ) -> Self {
+        Self {
+            places: places(&config),
             known: moka::sync::Cache::new(config.capacity),
             unknown: moka::sync::Cache::new(config.capacity.min(MAX_UNKNOWN)),
-            flights: Mutex::default(),
-            loads: Mutex::default(),
+            flights: Arc::default(),
+            loads,
             metrics,
             config,
+        }
+    }
+
+    /// What is known, judged by another `config` from now on. How much is held stays as it was.
+    #[must_use]
+    pub fn judged_by(self: &Arc<Self>, config: &Config) -> Arc<Self> {
+        if self.config == *config {
+            return Arc::clone(self);
+        }
+        let places = match self.config.lookups == config.lookups {
+            true => self.places.clone(),
+            false => places(config),
+        };
+        Arc::new(Self {
+            config: config.clone(),
+            known: self.known.clone(),
+            unknown: self.unknown.clone(),
+            flights: Arc::clone(&self.flights),
+            places,
+            loads: Arc::clone(&self.loads),
+            metrics: Arc::clone(&self.metrics),
         })
+    }
+
+    /// An empty cache for what somebody else answers. What is in flight to a workload is still counted.
+    #[must_use]
+    pub fn forgotten(&self, config: &Config) -> Arc<Self> {
+        let (metrics, loads) = (Arc::clone(&self.metrics), Arc::clone(&self.loads));
+        Arc::new(Self::empty(config.clone(), metrics, loads))
     }
 
     fn flights(&self) -> MutexGuard<'_, HashMap<FlightKey, Flight>> {
@@ -161,6 +196,11 @@ impl Cache {
             }
         }
     }
+}
+
+fn places(config: &Config) -> [Arc<Semaphore>; Asker::COUNT] {
+    let places = config.lookups.min(Semaphore::MAX_PERMITS);
+    std::array::from_fn(|_asker| Arc::new(Semaphore::new(places)))
 }
 
 /// A resolver behind the cache, on one worker.

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Counts connections against their limits. Taken once a connection, never on the path of a request.
 #[derive(Debug)]
 pub struct Permits {
-    limit: usize,
-    per_peer: usize,
+    limit: AtomicUsize,
+    per_peer: AtomicUsize,
     taken: AtomicUsize,
     peers: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -28,11 +28,17 @@ impl Permits {
     #[must_use]
     pub fn new(limit: usize, per_peer: usize) -> Arc<Self> {
         Arc::new(Self {
-            limit,
-            per_peer,
+            limit: AtomicUsize::new(limit),
+            per_peer: AtomicUsize::new(per_peer),
             taken: AtomicUsize::new(0),
             peers: Mutex::new(HashMap::new()),
         })
+    }
+
+    /// Other limits from now on. Whoever is in stays, also where there are too many.
+    pub fn set_limits(&self, limit: usize, per_peer: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+        self.per_peer.store(per_peer, Ordering::Relaxed);
     }
 
     /// Takes a permit for a connection of `peer`.
@@ -48,7 +54,7 @@ impl Permits {
     /// # Errors
     /// When the limit in all is reached.
     pub fn take_unnamed(self: &Arc<Self>) -> Result<Permit, Refused> {
-        if self.taken.fetch_add(1, Ordering::Relaxed) >= self.limit {
+        if self.taken.fetch_add(1, Ordering::Relaxed) >= self.limit.load(Ordering::Relaxed) {
             self.taken.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::Full);
         }
@@ -65,7 +71,7 @@ impl Permits {
     /// How many there may be.
     #[must_use]
     pub fn limit(&self) -> usize {
-        self.limit
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// Connections open right now.
@@ -93,7 +99,7 @@ impl Permit {
         let peer = peer.to_canonical();
         let mut peers = self.permits.peers();
         let count = peers.entry(peer).or_insert(0);
-        if *count >= self.permits.per_peer {
+        if *count >= self.permits.per_peer.load(Ordering::Relaxed) {
             drop(peers);
             return Err(Refused::PeerFull);
         }
@@ -153,6 +159,23 @@ mod tests {
         drop(named);
         assert_eq!(permits.open(), 0);
         assert!(permits.take(peer).is_ok());
+    }
+
+    #[test]
+    fn other_limits_hold_for_the_next_one_and_turn_nobody_out() {
+        let permits = Permits::new(9, 9);
+        let peer = |last| IpAddr::from([192, 0, 2, last]);
+        let held: Vec<_> = (1..=3)
+            .map(|last| permits.take(peer(last)).unwrap())
+            .collect();
+        permits.set_limits(2, 1);
+        assert_eq!(permits.open(), 3);
+        assert_eq!(permits.take(peer(4)).unwrap_err(), Refused::Full);
+        permits.set_limits(9, 1);
+        assert_eq!(permits.take(peer(1)).unwrap_err(), Refused::PeerFull);
+        drop(held);
+        assert!(permits.take(peer(1)).is_ok());
+        assert_eq!(permits.open(), 0, "nothing is counted twice");
     }
 
     #[test]

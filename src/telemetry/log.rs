@@ -5,13 +5,14 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::reload::Handle;
 
 use super::metrics::Metrics;
 use super::{Config, Format, Level, redact};
@@ -25,6 +26,17 @@ pub struct Log {
     lines: Option<SyncSender<Message>>,
     style: Style,
     metrics: Arc<Metrics>,
+    /// Set where this log is the sink of events, and nothing else says what is written.
+    filter: Arc<OnceLock<Filter>>,
+}
+
+/// What says which events are written.
+struct Filter(Box<dyn Fn(Level) + Send + Sync>);
+
+impl std::fmt::Debug for Filter {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Filter")
+    }
 }
 
 /// How lines look, decided.
@@ -60,6 +72,7 @@ impl Log {
             lines: None,
             style: Style::Json,
             metrics,
+            filter: Arc::default(),
         }
     }
 
@@ -80,6 +93,7 @@ impl Log {
             lines: Some(sender),
             style,
             metrics,
+            filter: Arc::default(),
         };
         Ok(Writer { log, thread })
     }
@@ -116,20 +130,29 @@ impl Log {
     ///
     /// `RUST_LOG` speaks over `level`.
     pub fn take_events(&self, level: Level) {
-        let filter =
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.filter()));
+        let said = EnvFilter::try_from_default_env().ok();
+        let is_ours = said.is_none();
         let events = tracing_subscriber::fmt()
-            .with_env_filter(filter)
+            .with_env_filter(said.unwrap_or_else(|| EnvFilter::new(level.filter())))
             .with_writer(self.clone());
         // A second ingress in one process keeps the first one's sink.
-        let _already_set = match self.style {
-            Style::Human => events.with_ansi(false).with_target(false).try_init(),
-            Style::Json => events
-                .json()
-                .flatten_event(true)
-                .with_target(false)
-                .try_init(),
+        let filter = match self.style {
+            Style::Human => {
+                let events = events.with_ansi(false).with_target(false);
+                let events = events.with_filter_reloading();
+                let filter = Filter::over(events.reload_handle());
+                events.try_init().is_ok().then_some(filter)
+            }
+            Style::Json => {
+                let events = events.json().flatten_event(true).with_target(false);
+                let events = events.with_filter_reloading();
+                let filter = Filter::over(events.reload_handle());
+                events.try_init().is_ok().then_some(filter)
+            }
         };
+        if let Some(filter) = filter.filter(|_| is_ours) {
+            let _once_a_process = self.filter.set(filter);
+        }
         std::panic::set_hook(Box::new(|panic| {
             let place = panic
                 .location()
@@ -140,6 +163,24 @@ impl Log {
                 "a task panicked; a request that it carried got a 500, or was cut off"
             );
         }));
+    }
+}
+
+impl Log {
+    /// Writes events from `level` up from now on, unless `RUST_LOG` says what is written.
+    pub fn set_level(&self, level: Level) {
+        if let Some(Filter(set)) = self.filter.get() {
+            set(level);
+        }
+    }
+}
+
+impl Filter {
+    fn over<S: 'static>(handle: Handle<EnvFilter, S>) -> Self {
+        Self(Box::new(move |level| {
+            // It fails where the sink is gone, and with it all who could write.
+            let _gone = handle.reload(EnvFilter::new(level.filter()));
+        }))
     }
 }
 
@@ -301,6 +342,7 @@ mod tests {
             lines: Some(sender),
             style: Style::Json,
             metrics: Arc::clone(&metrics),
+            filter: Arc::default(),
         };
         log.write(b"kept\n".to_vec());
         log.write(b"lost\n".to_vec());

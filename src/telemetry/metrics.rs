@@ -22,6 +22,7 @@ use super::histogram::{Histogram, SECONDS, steps};
 pub use super::labels::{AppKind, CacheResult, NoHeader, Retry, RouteKind, Shed};
 use super::load::Load;
 use super::platform::Platform;
+use super::reloads::Reloads;
 pub use super::requests::MOST_COMBINATIONS;
 use super::requests::{Ended, Requests};
 use super::tls::Tls;
@@ -87,6 +88,8 @@ pub struct Metrics {
     /// Those of certificates that are ordered.
     pub acme: Orders,
     platform: OnceLock<Platform>,
+    /// Those of the configuration, and tunnels.
+    pub reloads: Reloads,
     /// Panics, each of which cost a request or a task.
     pub panics: IntCounter,
     /// Log lines that found the queue full.
@@ -144,6 +147,7 @@ impl Metrics {
             shed: each(&shed, Shed::ALL.map(Shed::as_str)),
             no_header: each(&no_header, NoHeader::ALL.map(NoHeader::as_str)),
             acme: Orders::new(&registry),
+            reloads: Reloads::new(&registry),
             tls: Tls::new(&registry),
             platform: OnceLock::new(),
             overloaded: gauge(

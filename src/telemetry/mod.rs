@@ -13,6 +13,7 @@ pub mod log;
 pub mod metrics;
 pub mod platform;
 pub mod redact;
+pub mod reloads;
 mod requests;
 pub mod serving;
 mod shards;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
@@ -30,10 +30,16 @@ impl Source {
 #[derive(Debug, Default)]
 pub struct Keyring {
     table: ArcSwap<Table>,
+    sets: Mutex<Sets>,
+}
+
+/// What the table is made of.
+#[derive(Debug, Default)]
+struct Sets {
+    /// What each source has put in.
+    by_source: [Vec<Arc<Certificate>>; Source::ALL.len()],
     /// What the file is called that is shown where no name leads to a certificate.
     fallback: Option<Box<str>>,
-    /// What each source has put in.
-    sets: Mutex<[Vec<Arc<Certificate>>; Source::ALL.len()]>,
 }
 
 /// The certificates by what they speak for.
@@ -55,26 +61,28 @@ impl Keyring {
     /// A keyring whose fallback is the file that is called `label`, once it is put in.
     #[must_use]
     pub fn with_fallback(label: &str) -> Arc<Self> {
-        Arc::new(Self {
-            fallback: Some(label)
-                .filter(|label| !label.is_empty())
-                .map(Into::into),
-            ..Self::default()
-        })
+        let keyring = Self::new();
+        keyring.sets().name_fallback(label);
+        keyring
     }
 
     /// Sets what `source` has, in place of what it had.
     pub fn put(&self, source: Source, certificates: Vec<Arc<Certificate>>) {
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-        sets[source as usize] = certificates;
-        let mut table = Table::default();
-        for set in &*sets {
-            table.add(set);
-        }
-        let mut files = sets[Source::Files as usize].iter();
-        let is_fallback = |file: &&Arc<Certificate>| Some(file.label()) == self.fallback.as_deref();
-        table.fallback = files.find(is_fallback).map(Arc::clone);
-        self.table.store(Arc::new(table));
+        let mut sets = self.sets();
+        sets.by_source[source as usize] = certificates;
+        self.table.store(Arc::new(sets.table()));
+    }
+
+    /// Sets what there is as files, of which the one that is called `fallback` is the fallback.
+    pub fn put_files(&self, certificates: Vec<Arc<Certificate>>, fallback: &str) {
+        let mut sets = self.sets();
+        sets.by_source[Source::Files as usize] = certificates;
+        sets.name_fallback(fallback);
+        self.table.store(Arc::new(sets.table()));
+    }
+
+    fn sets(&self) -> MutexGuard<'_, Sets> {
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The certificate for `name`, a host or an address as text: one that has it before one with a
@@ -105,8 +113,25 @@ impl Keyring {
     /// All certificates, also those that no name leads to.
     #[must_use]
     pub fn certificates(&self) -> Vec<Arc<Certificate>> {
-        let sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-        sets.iter().flatten().map(Arc::clone).collect()
+        self.sets().by_source.iter().flatten().cloned().collect()
+    }
+}
+
+impl Sets {
+    fn name_fallback(&mut self, label: &str) {
+        let label = Some(label).filter(|label| !label.is_empty());
+        self.fallback = label.map(Into::into);
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::default();
+        for set in &self.by_source {
+            table.add(set);
+        }
+        let mut files = self.by_source[Source::Files as usize].iter();
+        let is_fallback = |file: &&Arc<Certificate>| Some(file.label()) == self.fallback.as_deref();
+        table.fallback = files.find(is_fallback).map(Arc::clone);
+        table
     }
 }
 
@@ -199,6 +224,25 @@ mod tests {
         keyring.put(Source::Files, vec![certificate("main", &["b.test"], 2100)]);
         assert!(keyring.fallback().unwrap().covers("b.test"));
         keyring.put(Source::Files, Vec::new());
+        assert!(keyring.fallback().is_none());
+    }
+
+    #[test]
+    fn other_files_may_bring_another_fallback() {
+        let keyring = Keyring::with_fallback("main");
+        let files = || {
+            vec![
+                certificate("main", &["a.test"], 2100),
+                certificate("other", &["b.test"], 2100),
+            ]
+        };
+        keyring.put(Source::Files, files());
+        assert_eq!(keyring.fallback().unwrap().label(), "main");
+        keyring.put_files(files(), "other");
+        assert_eq!(keyring.fallback().unwrap().label(), "other");
+        keyring.put(Source::Files, files());
+        assert_eq!(keyring.fallback().unwrap().label(), "other");
+        keyring.put_files(files(), "");
         assert!(keyring.fallback().is_none());
     }
 }

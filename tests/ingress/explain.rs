@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::backend::ok;
 use crate::harness::operator::Operator;
-use crate::harness::{TestApi, TestBackend, TestIngress};
+use crate::harness::{TestApi, TestBackend, TestIngress, eventually};
 
 /// What is told of a question.
 #[track_caller]
@@ -58,7 +58,9 @@ fn the_cache_is_shown_and_nothing_is_asked_or_counted() {
         "{after:#}"
     );
     assert_eq!(step(&after, "closed"), "no");
-    assert_eq!(step(&after, "limits"), "0 requests and 0 tunnels in flight");
+    eventually("the request has ended", || {
+        step(&asked(), "limits") == "0 requests and 0 tunnels in flight"
+    });
     assert_eq!(
         step(&after, "backend"),
         format!("{}/[hidden]", backend.url())

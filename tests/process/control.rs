@@ -290,6 +290,20 @@ fn a_url_is_explained_by_the_file_alone_or_by_what_runs() {
     );
     assert_eq!(wrong.status.code(), Some(2), "{}", wrong.text);
     ingress.stop();
+
+    // The store of an ingress that does not run is read, and left as it is.
+    let store = folder.path().join("store");
+    let before = std::fs::read(&store).unwrap();
+    let down = explain(&[]);
+    for line in [
+        "by ingress.toml alone",
+        "asks POST /v1/app/Resolve",
+        "127.0.0.1: permitted",
+    ] {
+        assert!(down.text.contains(line), "{line} in {}", down.text);
+    }
+    assert!(!down.text.contains("canary"), "{}", down.text);
+    assert_eq!(std::fs::read(&store).unwrap(), before);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::wire::{Body, Request};
 #[derive(Debug)]
 pub(in crate::platform) struct Proofs {
     /// The port of a proof over HTTP.
-    port: u16,
+    port: AtomicU16,
     /// Rung when there is something to look for.
     bell: Notify,
     /// Keys of the claims that somebody waits for. No more than there are claims.
@@ -38,14 +39,19 @@ pub(super) fn pause(age: SignedDuration) -> Option<Duration> {
 impl Proofs {
     pub(in crate::platform) fn new(port: u16) -> Self {
         Self {
-            port,
+            port: AtomicU16::new(port),
             bell: Notify::new(),
             hurried: Mutex::default(),
         }
     }
 
     pub(in crate::platform) fn port(&self) -> u16 {
-        self.port
+        self.port.load(Ordering::Relaxed)
+    }
+
+    /// Proofs over HTTP are looked for at another port from now on.
+    pub(in crate::platform) fn set_port(&self, port: u16) {
+        self.port.store(port, Ordering::Relaxed);
     }
 
     /// Looks for the proofs of these claims next, whenever they were looked for last.
@@ -152,7 +158,7 @@ impl Proofs {
     /// Whether the domain itself answers the token, wherever it leads. No redirect is followed: it would
     /// be the word of whoever may redirect there.
     async fn has_page(&self, domain: &str, token: &str, pool: &Rc<Pool>) -> bool {
-        let url = url::Url::parse(&format!("http://{domain}:{}/", self.port));
+        let url = url::Url::parse(&format!("http://{domain}:{}/", self.port()));
         let origin = url.ok().and_then(|url| Origin::of(&url, Reach::Proof).ok());
         let target: Option<Uri> = format!("{PROOF_PATH}{token}").parse().ok();
         let (Some(origin), Some(target)) = (origin, target) else {

@@ -151,6 +151,17 @@ fn check_file(path: &Path) -> Result<(), FileError> {
     }
 }
 
+/// Opens a file to read what is in it. Changes nothing in it, but has its lock meanwhile.
+pub(super) fn look(path: &Path) -> Result<Database, FileError> {
+    let file = open_plain(path)?;
+    guarded(path, || {
+        let database = trial::open(file)?;
+        // In memory, where it is the store of an earlier version.
+        make_tables(&database)?;
+        Ok(database)
+    })
+}
+
 /// Opens a file that was open before.
 pub(super) fn reopen(path: &Path) -> Result<Database, FileError> {
     let file = open_plain(path)?;

@@ -31,6 +31,15 @@ impl Redb {
         })
     }
 
+    /// Opens the file to read what is in it, and changes nothing in it.
+    pub(super) fn look(path: &Path) -> Result<Glance, FileError> {
+        Ok(Glance(Self {
+            path: path.to_owned(),
+            database: RwLock::new(Some(file::look(path)?)),
+            failed: Arc::default(),
+        }))
+    }
+
     fn swap(&self, database: Option<Database>) -> Option<Database> {
         let mut current = self
             .database
@@ -78,6 +87,29 @@ impl Engine for Redb {
 
     fn place(&self) -> String {
         self.path.display().to_string()
+    }
+}
+
+/// An engine on a file that is only looked at.
+#[derive(Debug)]
+pub(super) struct Glance(Redb);
+
+impl Engine for Glance {
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, Fault> {
+        self.0.snapshot()
+    }
+
+    fn commit(&self, _changes: &Changes) -> Result<(), Fault> {
+        Err(Fault::from("the file is only looked at"))
+    }
+
+    /// Never: to open it again would be to open it for real.
+    fn heal(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn place(&self) -> String {
+        self.0.place()
     }
 }
 

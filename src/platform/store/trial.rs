@@ -14,21 +14,26 @@ use redb::{BackendError, Database, DatabaseError, StorageBackend};
 /// redb itself looks only at what it needs, and mends what it can: a key that was hit by a bit flip
 /// would be a record that was never there, a root that was hit a store of a moment ago.
 pub(super) fn check(file: File) -> Result<Verdict, DatabaseError> {
-    let backend = Trial {
-        file: FileBackend::new(file)?,
-        changed: Mutex::default(),
-    };
-    let len = backend.file.len()?;
-    backend.changed().len = len;
-    let mut database = Database::builder()
-        .set_cache_size(CACHE)
-        .create_with_backend(backend)?;
+    let mut database = open(file)?;
     let whole = database.check_integrity()?;
     Ok(if whole {
         Verdict::Whole
     } else {
         Verdict::Mended
     })
+}
+
+/// Opens `file` as it is, mended in memory where an unclean stop left something to repair.
+pub(super) fn open(file: File) -> Result<Database, DatabaseError> {
+    let backend = Trial {
+        file: FileBackend::new(file)?,
+        changed: Mutex::default(),
+    };
+    let len = backend.file.len()?;
+    backend.changed().len = len;
+    Database::builder()
+        .set_cache_size(CACHE)
+        .create_with_backend(backend)
 }
 
 /// Every page is read once, so keeping many is of no use.

@@ -42,21 +42,23 @@ pub struct Sources {
     pub on_demand: bool,
     /// What the API is called: its address, or its store.
     pub api: String,
-    /// What only a running ingress knows.
-    pub live: Option<Live>,
+    /// The API, which is asked only where it is the embedded platform.
+    pub upstream: Option<Upstream>,
+    /// What a running ingress remembers of apps and functions.
+    pub cache: Option<Arc<Cache>>,
+    /// Looks names up, and dials nothing; none: nobody is asked.
+    pub dialer: Option<Dialer>,
+    /// The proofs that authorities look for.
+    pub challenges: Option<Arc<Challenges>>,
 }
 
-/// What a running ingress knows.
-#[derive(Debug)]
-pub struct Live {
-    /// What it remembers of apps and functions.
-    pub cache: Arc<Cache>,
-    /// The API, which is asked only where it is the embedded platform.
-    pub upstream: Upstream,
-    /// Looks names up; dials nothing.
-    pub dialer: Dialer,
-    /// The proofs that authorities look for.
-    pub challenges: Arc<Challenges>,
+impl Sources {
+    /// The embedded platform, where it can be asked.
+    fn platform(&self) -> Option<&Upstream> {
+        self.upstream
+            .as_ref()
+            .filter(|upstream| upstream.is_local())
+    }
 }
 
 /// Explains what becomes of the request that `question` describes.

@@ -6,7 +6,7 @@ use super::walk::{End, Walk, key};
 use crate::destination::Destination;
 use crate::proxy::error::Error;
 use crate::proxy::verify::{Act, Confirm};
-use crate::proxy::{index, link, proof};
+use crate::proxy::{index, link};
 use crate::upstream::{Hit, ShortLink, Upstream};
 use crate::wire::Request;
 
@@ -28,8 +28,7 @@ impl Walk<'_> {
             Upstream::call_of(Upstream::RESOLVE_LINK),
             sources.api
         );
-        let live = sources.live.as_ref();
-        let Some(live) = live.filter(|live| live.upstream.is_local()) else {
+        let Some(platform) = sources.platform() else {
             self.step(
                 "link",
                 &format!("unknown here: would ask {question}; {visit}"),
@@ -40,7 +39,7 @@ impl Walk<'_> {
             ));
         };
         self.step("link", &format!("asks {question}; {visit}"), &[]);
-        let url = live.upstream.resolve_link(asked, Hit::Peek).await;
+        let url = platform.resolve_link(asked, Hit::Peek).await;
         let url = url.map_err(|error| link::unresolved(error, path))?;
         let destination = Destination::parse(&url).map_err(Error::Destination)?;
         self.step(
@@ -96,11 +95,6 @@ impl Walk<'_> {
         self.step("token", &format!("spent by {call}"), &confirm);
         let ends = "302 to where the link says, or a page, by whether the token is good";
         Ok(End::Depends(ends.to_owned()))
-    }
-
-    /// As `proof::respond` goes.
-    pub(super) fn proof(&mut self, token: &str, request: &Request) -> Result<End, Error> {
-        proof::respond(token, request.method()).map(End::Ours)
     }
 
     /// As `Proxy::index` goes.

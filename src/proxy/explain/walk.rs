@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use http::{HeaderValue, header};
 
+use super::Sources;
 use super::question::Asked;
 use super::report::{Answer, Explanation, Step, plain};
-use super::{Live, Sources};
 use crate::host::{Host, Under};
 use crate::hosts::HostName;
 use crate::id::RequestId;
@@ -16,7 +16,7 @@ use crate::proxy::form::Form;
 use crate::proxy::headers::Trust;
 use crate::proxy::https::Demand;
 use crate::proxy::route::{self, Route};
-use crate::proxy::{Client, challenge, check, demand, headers};
+use crate::proxy::{Client, challenge, check, demand, headers, proof};
 use crate::server;
 use crate::settings::{Limits, Timeouts};
 use crate::telemetry::metrics::RouteKind;
@@ -130,10 +130,8 @@ impl<'a> Walk<'a> {
         if !peer.may_ask_for(host.name()) {
             return Err(Error::Misdirected);
         }
-        let proof = sources
-            .live
-            .as_ref()
-            .and_then(|live: &Live| challenge::answer(&live.challenges, request, peer.scheme));
+        let challenges = sources.challenges.as_ref();
+        let proof = challenges.and_then(|open| challenge::answer(open, request, peer.scheme));
         if let Some(proof) = proof {
             self.step(
                 "challenge",
@@ -167,7 +165,7 @@ impl<'a> Walk<'a> {
             Route::Api(endpoint) => self.api(endpoint, request, &client),
             Route::Link(link) => self.link(&link, request).await,
             Route::Verify(id) => self.verify(id, request),
-            Route::Proof(token) => self.proof(token, request),
+            Route::Proof(token) => proof::respond(token, request.method()).map(End::Ours),
             Route::Index => self.index(request),
             Route::Unknown => Err(Error::Unknown),
         }
@@ -188,7 +186,7 @@ impl<'a> Walk<'a> {
             .find(|((address, _), _)| address.port() == asked.port);
         let found = exact
             .or_else(|| fitting.next())
-            .or(listeners.clone().next());
+            .or_else(|| listeners.clone().next());
         let (scheme, id) = match found {
             Some(((address, scheme), id)) => {
                 let keyed = match scheme {

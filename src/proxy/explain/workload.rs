@@ -88,53 +88,70 @@ impl Walk<'_> {
             WorkloadKind::Function => Upstream::RESOLVE_FUNCTION,
         };
         let question = format!("{} of {}", Upstream::call_of(endpoint), sources.api);
-        let Some(live) = &sources.live else {
-            self.step("cache", &format!("unknown here: would ask {question}"), &[]);
+        let platform = sources.platform();
+        if let Some(cache) = &sources.cache {
+            let generation = sources.upstream.as_ref().map_or(0, Upstream::generation);
+            match cache.look(workload, generation) {
+                // The platform is at hand: that is asked rather.
+                Some(Entry::Expired { .. }) if platform.is_some() => {}
+                Some(entry) => return self.remembered(entry, cache.config(), &question).map(Some),
+                None => {}
+            }
+        }
+        let had = match sources.cache {
+            Some(_) => "nothing",
+            None => "unknown here",
+        };
+        let Some(platform) = platform else {
+            self.step("cache", &format!("{had}: would ask {question}"), &[]);
             return Ok(None);
         };
-        let limits = live.cache.config();
-        let (fresh, stale) = (
-            time("cache.fresh", limits.fresh),
-            time("cache.stale", limits.stale),
-        );
-        let error = time("cache.error", limits.error);
-        match live.cache.look(workload, live.upstream.generation()) {
-            Some(Entry::Servable {
+        self.step("cache", &format!("{had}: asks {question}"), &[]);
+        // It answers from its store: that is no call, and counts nothing.
+        platform.resolve(workload).await.map(Some)
+    }
+
+    /// What the cache has.
+    fn remembered(
+        &mut self,
+        entry: Entry,
+        limits: &resolve::Config,
+        question: &str,
+    ) -> Result<Backend, resolve::Error> {
+        let fresh = time("cache.fresh", limits.fresh);
+        let stale = time("cache.stale", limits.stale);
+        let (what, keys, backend) = match entry {
+            Entry::Servable {
                 backend,
                 age,
                 fresh_for: Some(left),
-            }) => {
+            } => {
                 let what = format!("fresh, {} old, for {} more", seconds(age), seconds(left));
-                self.step("cache", &what, &[fresh, stale]);
-                return Ok(Some(Backend::clone(&backend)));
+                (what, vec![fresh, stale], backend)
             }
-            Some(Entry::Servable { backend, age, .. }) => {
+            Entry::Servable { backend, age, .. } => {
                 let age = seconds(age);
                 let what = format!("stale, {age} old: served, and asked for anew beside it");
-                self.step("cache", &what, &[fresh, stale]);
-                return Ok(Some(Backend::clone(&backend)));
+                (what, vec![fresh, stale], backend)
             }
-            Some(Entry::Missing { fresh_for }) => {
+            Entry::Expired { backend, age } => {
+                let age = seconds(age);
+                let what =
+                    format!("expired, {age} old: would ask {question}, and serve it if that fails");
+                (
+                    what,
+                    vec![stale, time("cache.error", limits.error)],
+                    backend,
+                )
+            }
+            Entry::Missing { fresh_for } => {
                 let what = format!("that there is none, for {} more", seconds(fresh_for));
                 self.step("cache", &what, &[time("cache.negative", limits.negative)]);
                 return Err(resolve::Error::Unknown);
             }
-            Some(Entry::Expired { backend, age }) if !live.upstream.is_local() => {
-                let age = seconds(age);
-                let what =
-                    format!("expired, {age} old: would ask {question}, and serve it if that fails");
-                self.step("cache", &what, &[stale, error]);
-                return Ok(Some(Backend::clone(&backend)));
-            }
-            Some(Entry::Expired { .. }) | None => {}
-        }
-        if !live.upstream.is_local() {
-            self.step("cache", &format!("nothing: would ask {question}"), &[fresh]);
-            return Ok(None);
-        }
-        self.step("cache", &format!("nothing: asks {question}"), &[fresh]);
-        // The platform of this process answers from its store: that is no call, and counts nothing.
-        live.upstream.resolve(workload).await.map(Some)
+        };
+        self.step("cache", &what, &keys);
+        Ok(Backend::clone(&backend))
     }
 
     /// Whether there is room for one more: what is counted and limited has its steps here.
@@ -142,11 +159,11 @@ impl Walk<'_> {
         let sources = self.sources;
         let limit = self.limits().per_workload;
         let limits = [key("limits.per_workload", limit)];
-        let Some(live) = &sources.live else {
+        let Some(cache) = &sources.cache else {
             self.step("limits", "unknown here: how many are in flight", &limits);
             return Ok(());
         };
-        let load = live.cache.load_of(workload);
+        let load = cache.load_of(workload);
         let (requests, tunnels) = load.map_or((0, 0), |load| load.now());
         let (requested, tunnelled) = (counted(requests, "request"), counted(tunnels, "tunnel"));
         let what = format!("{requested} and {tunnelled} in flight");
@@ -161,8 +178,8 @@ impl Walk<'_> {
     async fn addresses(&mut self, origin: &Origin) -> Result<(), Error> {
         let sources = self.sources;
         let ip = origin.ip();
-        let judged = match (&sources.live, ip) {
-            (Some(live), _) => live.dialer.look(origin).await,
+        let judged = match (&sources.dialer, ip) {
+            (Some(dialer), _) => dialer.look(origin).await,
             (None, Some(ip)) => {
                 let address = (ip, origin.port()).into();
                 Ok(vec![(

@@ -1,0 +1,150 @@
+//! The series of reloads of the configuration, and of what goes on across them.
+
+use std::time::SystemTime;
+
+use prometheus::core::Collector;
+use prometheus::{IntCounter, IntGauge, Registry};
+
+use super::metrics::{counters, gauge};
+
+/// What became of a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// Something is different now.
+    Applied,
+    /// It was as it is already.
+    Unchanged,
+    /// It was no good: what was there before stays.
+    Refused,
+}
+
+impl Reload {
+    const ALL: [Self; 3] = [Self::Applied, Self::Unchanged, Self::Refused];
+
+    /// The label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// The series, each ready to be counted.
+#[derive(Debug)]
+pub struct Reloads {
+    results: Vec<IntCounter>,
+    is_good: IntGauge,
+    loaded: IntGauge,
+    tunnels: IntGauge,
+}
+
+impl Reloads {
+    /// The configuration of the start is the one that was loaded last.
+    pub(super) fn new(registry: &Registry) -> Self {
+        let results = counters(
+            "m3o_ingress_config_reloads_total",
+            "Reloads of the configuration, by what became of them",
+            "result",
+        );
+        let all = Reload::ALL.iter();
+        let reloads = Self {
+            results: all
+                .map(|result| results.with_label_values(&[result.as_str()]))
+                .collect(),
+            is_good: gauge(
+                "m3o_ingress_config_last_reload_successful",
+                "Whether the configuration could be taken over when it was read last",
+            ),
+            loaded: gauge(
+                "m3o_ingress_config_last_reload_success_timestamp_seconds",
+                "When the configuration was taken over last, at the start or by a reload",
+            ),
+            tunnels: gauge(
+                "m3o_ingress_tunnels",
+                "WebSockets and other tunnels that stand",
+            ),
+        };
+        let collectors: [Box<dyn Collector>; 4] = [
+            Box::new(results),
+            Box::new(reloads.is_good.clone()),
+            Box::new(reloads.loaded.clone()),
+            Box::new(reloads.tunnels.clone()),
+        ];
+        for collector in collectors {
+            registry
+                .register(collector)
+                .expect("every name is registered once");
+        }
+        reloads.is_good.set(1);
+        reloads.loaded.set(now());
+        reloads
+    }
+
+    /// Counts one reload.
+    pub fn ended(&self, result: Reload) {
+        self.results[result as usize].inc();
+        match result {
+            Reload::Applied | Reload::Unchanged => {
+                self.is_good.set(1);
+                self.loaded.set(now());
+            }
+            Reload::Refused => self.is_good.set(0),
+        }
+    }
+
+    /// Counts a tunnel for as long as what is given is held.
+    #[must_use]
+    pub fn tunnel(&self) -> Standing {
+        self.tunnels.inc();
+        Standing(self.tunnels.clone())
+    }
+
+    /// Tunnels that stand now.
+    #[must_use]
+    pub fn tunnels(&self) -> usize {
+        usize::try_from(self.tunnels.get()).unwrap_or(0)
+    }
+}
+
+/// One tunnel, counted until it ends.
+#[derive(Debug)]
+pub struct Standing(IntGauge);
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    i64::try_from(since.unwrap_or_default().as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::Metrics;
+
+    #[test]
+    fn the_last_reload_says_whether_it_was_good() {
+        let metrics = Metrics::new();
+        let shows = |line: &str| {
+            let text = String::from_utf8(metrics.to_text()).unwrap();
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        };
+        shows("m3o_ingress_config_last_reload_successful 1\n");
+        metrics.reloads.ended(Reload::Refused);
+        shows("m3o_ingress_config_last_reload_successful 0\n");
+        shows(r#"m3o_ingress_config_reloads_total{result="refused"} 1"#);
+        metrics.reloads.ended(Reload::Unchanged);
+        shows("m3o_ingress_config_last_reload_successful 1\n");
+        let standing = [metrics.reloads.tunnel(), metrics.reloads.tunnel()];
+        assert_eq!(metrics.reloads.tunnels(), 2);
+        drop(standing);
+        shows("m3o_ingress_tunnels 0\n");
+    }
+}
