@@ -60,7 +60,12 @@ enum Command {
     /// Says what becomes of a request: every decision, in order.
     Explain(explain::ExplainFlags),
     /// Makes a running ingress read its configuration again.
-    Reload(ControlFlags),
+    Reload {
+        #[command(flatten)]
+        control: ControlFlags,
+        #[command(flatten)]
+        json: JsonFlag,
+    },
     /// Says what a running ingress is and does.
     Status {
         #[command(flatten)]
@@ -176,7 +181,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Check) => check::check(&config, &log),
         Some(Command::Dev(flags)) => dev::dev(&flags, &log),
         Some(Command::Explain(flags)) => explain::explain(flags, &config),
-        Some(Command::Reload(control)) => reload::reload(&control, &config),
+        Some(Command::Reload { control, json }) => reload::reload(&control, &json, &config),
         Some(Command::Status { control, json }) => status::status(&control, &json, &config),
         Some(Command::Backup(flags)) => backup::back_up(&flags, &config),
         Some(Command::Health(control)) => status::health(&control, &config),

@@ -211,3 +211,52 @@ fn respond(status: StatusCode, json: String) -> Response {
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn desk(reload: Option<Reload>) -> Desk {
+        let control = Control {
+            about: json!({ "workers": 1 }),
+            started: Instant::now(),
+            readiness: Arc::default(),
+            permits: Permits::new(1, 1),
+            platform: None,
+            sources: RefCell::new(Rc::new(of_configuration(&Config::default()))),
+            reload,
+        };
+        Rc::new(control).desk(None)
+    }
+
+    async fn reloaded(reload: Option<Reload>) -> (u16, Value) {
+        let request = http::Request::post("/reload").body(Body::Empty).unwrap();
+        let response = match desk(reload).answer(request).await {
+            Ok(value) => respond(StatusCode::OK, value.to_string()),
+            Err(refused) => refused.to_response(),
+        };
+        let status = response.status().as_u16();
+        let body = response.into_body().collect(4096).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_reload_gives_its_report_or_every_reason_against_it() {
+        let fine: Reload = Box::new(|| Box::pin(async { Ok(json!({ "changed": [] })) }));
+        assert_eq!(reloaded(Some(fine)).await, (200, json!({ "changed": [] })));
+        let bad: Reload = Box::new(|| {
+            Box::pin(async {
+                Err(vec![
+                    "f:1:1: a: wrong".to_owned(),
+                    "f:2:1: b: too".to_owned(),
+                ])
+            })
+        });
+        let (status, error) = reloaded(Some(bad)).await;
+        assert_eq!(status, 422);
+        assert_eq!(error["detail"], "f:1:1: a: wrong\nf:2:1: b: too");
+        let (status, error) = reloaded(None).await;
+        assert_eq!((status, &error["code"]), (501, &json!(501)));
+    }
+}
