@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Uri, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use serde::Serialize;
 use tokio::time::Instant;
 
+use super::access::{Entry, clip, version_text};
 use super::load::InFlight;
 use super::log::{Log, Style};
 use super::metrics::{CacheResult, Metrics, RouteKind};
@@ -289,99 +289,6 @@ impl Drop for Exchange {
         if let Some(line) = &self.line {
             self.write_line(line, status);
         }
-    }
-}
-
-/// One line of the access log, its fields named as OpenTelemetry names them.
-#[derive(Serialize)]
-struct Entry<'a> {
-    timestamp: String,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    #[serde(rename = "client.address")]
-    client: IpAddr,
-    #[serde(rename = "http.request.method")]
-    method: &'a str,
-    #[serde(rename = "server.address", skip_serializing_if = "Option::is_none")]
-    host: Option<&'a str>,
-    #[serde(rename = "url.path")]
-    path: &'a str,
-    #[serde(rename = "url.query", skip_serializing_if = "Option::is_none")]
-    query: Option<&'a str>,
-    #[serde(
-        rename = "network.protocol.version",
-        skip_serializing_if = "Option::is_none"
-    )]
-    version: Option<&'static str>,
-    #[serde(rename = "http.response.status_code")]
-    status: u16,
-    duration_ms: f64,
-    response_bytes: u64,
-    route: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    app: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cache: Option<&'static str>,
-    outcome: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    proxy_error: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cause: Option<&'a str>,
-    #[serde(
-        rename = "user_agent.original",
-        skip_serializing_if = "Option::is_none"
-    )]
-    user_agent: Option<&'a str>,
-    request_id: &'a str,
-}
-
-impl Entry<'_> {
-    fn to_human(&self) -> String {
-        let mut line = format!(
-            "{} {} {} {}{}",
-            self.timestamp,
-            self.status,
-            self.method,
-            self.host.unwrap_or("-").escape_debug(),
-            self.path.escape_debug(),
-        );
-        if let Some(query) = self.query {
-            line.push('?');
-            line.extend(query.escape_debug());
-        }
-        line.push_str(&format!(" {:.1} ms {}", self.duration_ms, self.route));
-        for word in [self.cache, self.proxy_error].into_iter().flatten() {
-            line.push(' ');
-            line.push_str(word);
-        }
-        if self.outcome != "complete" {
-            line.push(' ');
-            line.push_str(self.outcome);
-        }
-        line.push_str(&format!(" {} {}", self.client, self.request_id));
-        if let Some(cause) = self.cause {
-            line.push_str(" (");
-            line.extend(cause.escape_debug());
-            line.push(')');
-        }
-        line
-    }
-}
-
-/// As much of what a client wrote as a line holds.
-fn clip(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_LOGGED)]
-}
-
-/// Octets of one value in a line.
-const MAX_LOGGED: usize = 1024;
-
-fn version_text(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2",
-        Version::HTTP_3 => "3",
-        _ => "1.1",
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the process says about itself: log lines and metrics.
 
+mod access;
 pub mod acme;
 pub mod exchange;
 pub mod load;
