@@ -30,6 +30,7 @@ use crate::server::listener::{self, Listeners};
 use crate::server::permits::Permits;
 use crate::server::shutdown::{Stage, Stop, stop_signal};
 use crate::server::worker::Worker;
+use crate::telemetry::access::Access;
 use crate::telemetry::exchange::Telemetry;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
@@ -302,7 +303,8 @@ impl Ingress {
             telemetry: Arc::new(Telemetry {
                 metrics: Arc::clone(&self.metrics),
                 log: self.log.clone(),
-                access: config.log.access,
+                access: Access::of(&config.log),
+                tracer: None,
             }),
             cache: Cache::new(config.cache.clone(), Arc::clone(&self.metrics)),
             challenges: Arc::clone(&self.certificates.challenges),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use m3o_ingress::config::Problem;
 use m3o_ingress::ingress;
+use m3o_ingress::telemetry::log::BadFile;
 use m3o_ingress::tls::local::BadAuthority;
 
 /// What ended the program.
@@ -18,6 +19,8 @@ pub(crate) enum Failure {
     DataFolder(PathBuf, std::io::Error),
     /// The local authority of `dev` cannot be made or read.
     Authority(BadAuthority),
+    /// The file of the access log cannot be opened.
+    Log(BadFile),
     /// Signals cannot be heard, or a result not be printed.
     System(std::io::Error),
     /// The ingress could not start, or stopped on its own.
@@ -31,7 +34,11 @@ impl Failure {
             Self::Configuration(_) | Self::NoDataFolder => 2,
             Self::Ingress(ingress::Error::Platform(error)) if error.is_configuration() => 2,
             Self::Ingress(ingress::Error::Certificates(error)) if error.is_configuration() => 2,
-            Self::DataFolder(..) | Self::Authority(_) | Self::System(_) | Self::Ingress(_) => 1,
+            Self::DataFolder(..)
+            | Self::Authority(_)
+            | Self::Log(_)
+            | Self::System(_)
+            | Self::Ingress(_) => 1,
         }
     }
 }
@@ -54,6 +61,7 @@ impl fmt::Display for Failure {
                 )
             }
             Self::Authority(error) => with_causes(out, error),
+            Self::Log(error) => with_causes(out, error),
             Self::System(error) => with_causes(out, error),
             Self::Ingress(error) => with_causes(out, error),
         }

@@ -30,6 +30,7 @@ pub(super) fn all(config: &Config, report: &mut Report<'_>) {
     authorities(config, report);
     variables(config, report);
     sender(config, report);
+    access_log(config, report);
     check_acme::all(config, report);
 }
 
@@ -223,6 +224,7 @@ fn numbers(config: &Config, report: &mut Report<'_>) {
         ("limits.header", limits.header, 1024),
         ("limits.uri", limits.uri, 64),
         ("limits.form", limits.form, 1),
+        ("log.buffer", config.log.buffer, 16 << 10),
     ];
     for (key, bytes, least) in sizes {
         if bytes < least {
@@ -293,5 +295,27 @@ fn sender(config: &Config, report: &mut Report<'_>) {
     if check_address(from).is_err() {
         let message = format!("`{from}` is no mail address: write it like \"noreply@m3o.one\"");
         report.add("platform.mail.from", message);
+    }
+}
+
+/// The file of the access log can be made, as far as that can be seen.
+fn access_log(config: &Config, report: &mut Report<'_>) {
+    let file = &config.log.access_file;
+    if file.as_os_str().is_empty() {
+        return;
+    }
+    let shown = file.display();
+    let folder = file.parent().unwrap_or(file);
+    if file.is_dir() {
+        report.add(
+            "log.access_file",
+            format!("`{shown}` is a folder: name a file in it"),
+        );
+    } else if !folder.as_os_str().is_empty() && !folder.is_dir() {
+        let folder = folder.display();
+        report.add(
+            "log.access_file",
+            format!("there is no folder `{folder}` for it"),
+        );
     }
 }

@@ -106,6 +106,9 @@ command = ["/usr/local/bin/dns-hook"]
 
 [user]
 redirect_hosts = ["m3o.app"]
+
+[log]
+access_file = "log/access.log"
 "#;
 
 #[cfg(test)]

@@ -161,7 +161,9 @@ fn a_value_that_does_not_fit_says_what_would() {
     );
     check(
         "[log]\nformat = 'xml'",
-        &["f:5:10: log.format: `xml` is not known here: write \"auto\", \"human\" or \"json\""],
+        &[
+            "f:5:10: log.format: `xml` is not known here: write \"auto\", \"human\", \"json\" or \"combined\"",
+        ],
     );
     check(
         "[log]\nformat = 1",
@@ -623,4 +625,24 @@ fn tables_whose_keys_are_names_have_their_mistakes_found() {
         ],
     );
     check_variable("M3O_INGRESS_HTTPS__DOMAINS__M3O.APP__REDIRECT", "true", &[]);
+}
+
+#[test]
+fn the_log_has_their_mistakes_found() {
+    check(
+        "[log]\nsample = 2\naccess_file = '/nowhere/access.log'\nbuffer = 1\nslow = 'long'",
+        &[
+            "f:5:10: log.sample: `2` is no share: write it like 0.05, \"5%\" or \"1/20\"",
+            "f:6:15: log.access_file: there is no folder `/nowhere` for it",
+            "f:7:10: log.buffer: `1B` is too small: it is at least 16KiB",
+            "f:8:8: log.slow: `long` is no duration: write it like \"250ms\", \"30s\", \"10m\" or \"24h\"",
+        ],
+    );
+    check(
+        "[log]\naccess_file = '/'",
+        &["f:5:15: log.access_file: `/` is a folder: name a file in it"],
+    );
+    check("[log]\naccess_file = 'access.log'\nsample = '1/100'", &[]);
+    check_variable("M3O_INGRESS_LOG__SAMPLE", "1/100", &[]);
+    check_variable("M3O_INGRESS_LOG__SAMPLE", "1", &[]);
 }

@@ -12,6 +12,7 @@ use super::parameters::{Parameters, without_key};
 use super::upgrade::Upgrade;
 use super::{Client, Proxy};
 use crate::credentials::{Credentials, Secret};
+use crate::telemetry::access::Side;
 use crate::telemetry::exchange::Exchange;
 use crate::wire::{Body, Request, Response};
 
@@ -43,7 +44,8 @@ impl Proxy {
             (Err(error), _) => Err(error),
             (Ok(()), &Method::OPTIONS) => Ok(preflight(request.headers())),
             (Ok(()), &(Method::GET | Method::HEAD | Method::POST)) => {
-                self.call(endpoint, request, in_url.flatten(), client).await
+                self.call(endpoint, request, in_url.flatten(), client, exchange)
+                    .await
             }
             (Ok(()), _) => Err(Error::Method { allow: ALLOWED }),
         };
@@ -65,6 +67,7 @@ impl Proxy {
         mut request: Request,
         key: Option<Secret>,
         client: &Client<'_>,
+        exchange: &mut Exchange,
     ) -> Result<Response, Error> {
         if request
             .headers()
@@ -87,13 +90,13 @@ impl Proxy {
         request.headers_mut().remove(header::COOKIE);
         if let Some(upgrade) = upgrade {
             return self
-                .websocket(endpoint, request, key, upgrade, client)
+                .websocket(endpoint, request, key, upgrade, client, exchange)
                 .await;
         }
         let key = self.to_json(&mut request, key).await?;
         authorize(request.headers_mut(), key)?;
         *request.method_mut() = Method::POST;
-        let mut response = self.ask(endpoint, request, client).await?;
+        let mut response = self.ask(endpoint, request, client, exchange).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::BackendUpgrade);
         }
@@ -105,18 +108,24 @@ impl Proxy {
     async fn ask(
         &self,
         endpoint: &str,
-        request: Request,
+        mut request: Request,
         client: &Client<'_>,
+        exchange: &mut Exchange,
     ) -> Result<Response, Error> {
+        if let Some(address) = self.upstream.address() {
+            exchange.asks(Side::Upstream, address, request.headers_mut());
+        }
         let limit = self.settings.timeouts.response;
         let passed = pin!(self.upstream.pass(endpoint, request));
-        client
+        let response = client
             .peer
             .timer
             .while_moving(limit, passed)
             .await
             .ok_or(Error::UpstreamTimedOut)?
-            .map_err(of_upstream)
+            .map_err(of_upstream)?;
+        exchange.answered(response.status());
+        Ok(response)
     }
 
     /// A stream: the handshake goes upstream, and then the two ends speak to each other.
@@ -127,6 +136,7 @@ impl Proxy {
         key: Option<Secret>,
         upgrade: Upgrade,
         client: &Client<'_>,
+        exchange: &mut Exchange,
     ) -> Result<Response, Error> {
         let headers = request.headers_mut();
         let given = headers.contains_key(header::AUTHORIZATION) || key.is_some();
@@ -140,7 +150,7 @@ impl Proxy {
         let key = key.or_else(|| subprotocol.as_ref().map(|(token, _)| token.clone()));
         authorize(headers, key)?;
         upgrade.write_to(headers);
-        let mut response = self.ask(endpoint, request, client).await?;
+        let mut response = self.ask(endpoint, request, client, exchange).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             clean(response.headers_mut());
             self.pass_back(&mut response, client);

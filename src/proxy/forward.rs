@@ -9,6 +9,7 @@ use super::headers::{self, Trust};
 use super::upgrade::Upgrade;
 use super::{Client, Proxy};
 use crate::resolve::Backend;
+use crate::telemetry::access::Side;
 use crate::telemetry::exchange::Exchange;
 use crate::telemetry::load::InFlight;
 use crate::wire::{Body, Request, Response};
@@ -39,6 +40,7 @@ impl Proxy {
         if let Some(upgrade) = &upgrade {
             upgrade.write_to(headers);
         }
+        exchange.asks(Side::Backend, backend.authority(), headers);
         *request.uri_mut() = Uri::from(target);
 
         let timeouts = &self.settings.timeouts;
@@ -49,6 +51,7 @@ impl Proxy {
             .await
             .ok_or(Error::BackendTimedOut)?
             .map_err(of_backend)?;
+        exchange.answered(response.status());
 
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upgrade = upgrade

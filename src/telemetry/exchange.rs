@@ -1,25 +1,28 @@
 //! One request, observed: one log line and its metrics when it ends, also if it is dropped early.
 
+use std::borrow::Cow;
 use std::cell::Cell;
-use std::net::IpAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::access::{Entry, clip, version_text};
+use super::access::{Access, Asked, Entry, Keep, Outcome, Side, unanswered};
 use super::load::InFlight;
-use super::log::{Log, Style};
+use super::log::{Layout, Log};
 use super::metrics::{CacheResult, Metrics, RouteKind};
 use super::redact;
+use super::traces::{Trace, Tracer};
 use crate::id::{RequestId, WorkloadId};
 use crate::wire::body::{self, Answer, Cut};
 use crate::wire::tunnel::Tunnel;
-use crate::wire::{Peer, Request};
+use crate::wire::{Peer, Request, Scheme, Trust};
 
 /// What an exchange reports to.
 #[derive(Debug, Clone)]
@@ -28,13 +31,15 @@ pub struct Telemetry {
     pub metrics: Arc<Metrics>,
     /// The sink of the access log.
     pub log: Log,
-    /// Whether there is an access log.
-    pub access: bool,
+    /// Which requests have a line in it.
+    pub access: Access,
+    /// Who collects spans; `None`: nobody does.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 impl Telemetry {
     fn writes_lines(&self) -> bool {
-        self.access && self.log.is_on()
+        self.access.is_on() && self.log.is_on()
     }
 }
 
@@ -45,6 +50,7 @@ pub struct Exchange {
     started: Instant,
     id: RequestId,
     line: Option<Line>,
+    trace: Option<Box<Trace>>,
     /// Where the request went.
     pub route: RouteKind,
     /// The app or function, where it went to one.
@@ -64,13 +70,19 @@ pub struct Exchange {
     to_head: bool,
 }
 
-/// What only the access log needs. Clones of what the request holds anyway.
+/// What only lines and spans need. Clones of what the request holds anyway.
 struct Line {
     /// `None` where what arrived was no request.
     request: Option<RequestLine>,
     host: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
-    client: IpAddr,
+    referer: Option<HeaderValue>,
+    client: HeaderValue,
+    scheme: Scheme,
+    tls: Option<&'static str>,
+    /// How much of its body was read; `None`: it has none.
+    received: Option<Rc<Cell<u64>>>,
+    asked: Option<Call>,
 }
 
 struct RequestLine {
@@ -79,17 +91,13 @@ struct RequestLine {
     version: Version,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Complete,
-    /// The client went before the end.
-    ClientLeft,
-    /// The backend broke off, or the ingress did: at the end of its drain, say.
-    Cut,
+/// A request on behalf of this one.
+struct Call {
+    side: Side,
+    address: HeaderValue,
+    began: Instant,
+    answered: Option<(StatusCode, Instant)>,
 }
-
-/// nginx's number for a client that left before its answer.
-const CLIENT_LEFT: u16 = 499;
 
 thread_local! {
     static CLIENT_IS_LEAVING: Cell<bool> = const { Cell::new(false) };
@@ -115,32 +123,25 @@ impl Exchange {
     #[must_use]
     pub fn begin(
         telemetry: &Arc<Telemetry>,
-        request: &Request,
+        request: &mut Request,
         peer: &Peer,
+        trust: Trust,
         id: RequestId,
     ) -> Box<Self> {
-        let line = telemetry.writes_lines().then(|| Line {
-            request: Some(RequestLine {
-                method: request.method().clone(),
-                uri: request.uri().clone(),
-                version: request.version(),
-            }),
-            host: request.headers().get(header::HOST).cloned(),
-            user_agent: request.headers().get(header::USER_AGENT).cloned(),
-            client: peer.address.ip(),
-        });
+        let tracer = telemetry.tracer.as_ref();
+        let trace = tracer.map(|tracer| Box::new(tracer.begin(request.headers(), trust)));
+        let is_wanted =
+            telemetry.writes_lines() || trace.as_ref().is_some_and(|trace| trace.is_sampled());
+        let line = is_wanted.then(|| Line::of(request, peer, telemetry.log.layout()));
         let to_head = request.method() == Method::HEAD;
-        Box::new(Self::new(telemetry, id, line, to_head))
+        let mut exchange = Self::new(telemetry, id, line, to_head);
+        exchange.trace = trace;
+        Box::new(exchange)
     }
 
     /// Notes what was no request, or not whole in time, and was answered with `status`.
     pub fn refused(telemetry: &Arc<Telemetry>, peer: &Peer, id: RequestId, status: StatusCode) {
-        let line = telemetry.writes_lines().then(|| Line {
-            request: None,
-            host: None,
-            user_agent: None,
-            client: peer.address.ip(),
-        });
+        let line = telemetry.writes_lines().then(|| Line::of_none(peer));
         let mut exchange = Self::new(telemetry, id, line, false);
         exchange.status = Some(status);
         exchange.error = Some(match status {
@@ -157,6 +158,7 @@ impl Exchange {
             started: Instant::now(),
             id,
             line,
+            trace: None,
             route: RouteKind::Unknown,
             workload: None,
             cache: None,
@@ -167,6 +169,30 @@ impl Exchange {
             sent: 0,
             outcome: Outcome::Cut,
             to_head,
+        }
+    }
+
+    /// A request with `headers` leaves for `address` on behalf of this one, and becomes part of its
+    /// trace.
+    pub fn asks(&mut self, side: Side, address: &HeaderValue, headers: &mut HeaderMap) {
+        if let Some(trace) = &self.trace {
+            trace.write_to(headers);
+        }
+        if let Some(line) = &mut self.line {
+            line.asked = Some(Call {
+                side,
+                address: address.clone(),
+                began: Instant::now(),
+                answered: None,
+            });
+        }
+    }
+
+    /// The head of the response to that is here.
+    pub fn answered(&mut self, status: StatusCode) {
+        let call = self.line.as_mut().and_then(|line| line.asked.as_mut());
+        if let Some(call) = call {
+            call.answered = Some((status, Instant::now()));
         }
     }
 
@@ -208,58 +234,140 @@ impl Exchange {
         }
     }
 
-    fn write_line(&self, line: &Line, status: u16) {
-        let text = |value: &Option<HeaderValue>| {
-            value
-                .as_ref()
-                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    /// Writes the line and keeps the spans, where there are any.
+    fn tell(&self, line: &Line, status: u16, took: Duration) {
+        let telemetry = &*self.telemetry;
+        let keep = match self.outcome {
+            _ if !telemetry.writes_lines() => Keep::No,
+            Outcome::Complete => telemetry.access.keep(status, took),
+            Outcome::ClientLeft | Outcome::Cut => Keep::Always,
+        };
+        let recorded = self.trace.as_ref().filter(|trace| trace.is_sampled());
+        if keep == Keep::No && recorded.is_none() {
+            return;
+        }
+        let sampled = match keep {
+            Keep::Sampled(share) => Some(share),
+            Keep::Always | Keep::No => None,
+        };
+        let entry = Entry {
+            sampled,
+            ..self.entry(line, status, took)
+        };
+        if keep != Keep::No {
+            let layout = telemetry.log.layout();
+            telemetry.log.access(|out| entry.write(layout, out));
+        }
+        if let (Some(trace), Some(tracer)) = (recorded, &telemetry.tracer) {
+            tracer.end(trace, &entry);
+        }
+    }
+
+    fn entry<'a>(&'a self, line: &'a Line, status: u16, took: Duration) -> Entry<'a> {
+        let text = |value: &'a Option<HeaderValue>| -> Option<Cow<'a, str>> {
+            let value = value.as_ref()?;
+            Some(String::from_utf8_lossy(value.as_bytes()))
         };
         let request = line.request.as_ref();
         let host = match request.and_then(|request| request.uri.authority()) {
-            Some(authority) => Some(authority.as_str().to_owned()),
+            Some(authority) => Some(Cow::Borrowed(authority.as_str())),
             None => text(&line.host),
         };
+        let host = host.map(|host| match host {
+            Cow::Borrowed(host) => Cow::Borrowed(redact::host(host)),
+            Cow::Owned(host) => Cow::Owned(redact::host(&host).to_owned()),
+        });
         let path = request.map_or("", |request| request.uri.path());
-        let path = if path.len() > 1 && self.may_be_a_token(status) {
+        let may_be_a_token = self.may_be_a_token(status);
+        let path = if path.len() > 1 && may_be_a_token {
             format!("/{}", redact::HIDDEN).into()
         } else {
             redact::path(path)
         };
-        let query = request
-            .and_then(|request| request.uri.query())
-            .map(redact::query);
-        let user_agent = text(&line.user_agent);
-        let entry = Entry {
-            timestamp: jiff::Timestamp::now().to_string(),
-            kind: "access",
-            client: line.client,
+        // Where every path may be a token, so may be that of the page that led here.
+        let own = host.as_deref().filter(|_| !may_be_a_token);
+        let referer = text(&line.referer).map(|referer| redact::referer(&referer, own));
+        Entry {
+            ended: SystemTime::now(),
+            client: &line.client,
+            scheme: line.scheme,
+            tls: line.tls,
             method: redact::method(request.map_or("_OTHER", |request| request.method.as_str())),
-            host: host.as_deref().map(redact::host),
-            path: clip(&path),
-            query: query.as_deref().map(clip),
-            version: request.map(|request| version_text(request.version)),
+            path,
+            query: request
+                .and_then(|request| request.uri.query())
+                .map(redact::query),
+            version: request.map(|request| request.version),
             status,
-            duration_ms: (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
-            response_bytes: self.sent,
+            took,
+            received: line.received.as_ref().map_or(0, |received| received.get()),
+            sent: self.sent,
             route: self.route.as_str(),
             app: self.workload.as_ref().map(WorkloadId::as_str),
             cache: self.cache.map(CacheResult::as_str),
-            outcome: match self.outcome {
-                Outcome::Complete => "complete",
-                Outcome::ClientLeft => "client_left",
-                Outcome::Cut => "cut",
-            },
-            proxy_error: self.error,
+            outcome: self.outcome,
+            error: self.error,
             cause: self.cause.as_deref(),
-            user_agent: user_agent.as_deref().map(clip),
+            asked: line.asked.as_ref().map(|call| call.since(self.started)),
+            user_agent: text(&line.user_agent),
+            referer,
+            host,
             request_id: self.id.as_str(),
-        };
-        let mut bytes = match self.telemetry.log.style() {
-            Style::Json => serde_json::to_vec(&entry).unwrap_or_default(),
-            Style::Human => entry.to_human().into_bytes(),
-        };
-        bytes.push(b'\n');
-        self.telemetry.log.write(bytes);
+            trace_id: self.trace.as_ref().map(|trace| trace.id),
+            sampled: None,
+        }
+    }
+}
+
+impl Line {
+    fn of(request: &mut Request, peer: &Peer, layout: Layout) -> Self {
+        let received = (!request.body().is_end_stream()).then(Rc::<Cell<u64>>::default);
+        if let Some(counter) = &received {
+            request.body_mut().count_in(counter);
+        }
+        let field = |name| request.headers().get(name).cloned();
+        Self {
+            request: Some(RequestLine {
+                method: request.method().clone(),
+                uri: request.uri().clone(),
+                version: request.version(),
+            }),
+            host: field(header::HOST),
+            user_agent: field(header::USER_AGENT),
+            referer: match layout {
+                Layout::Combined => field(header::REFERER),
+                Layout::Human | Layout::Json => None,
+            },
+            received,
+            ..Self::of_none(peer)
+        }
+    }
+
+    fn of_none(peer: &Peer) -> Self {
+        Self {
+            request: None,
+            host: None,
+            user_agent: None,
+            referer: None,
+            client: peer.address_value().clone(),
+            scheme: peer.scheme,
+            tls: peer.secured.as_ref().and_then(|secured| secured.version),
+            received: None,
+            asked: None,
+        }
+    }
+}
+
+impl Call {
+    fn since(&self, started: Instant) -> Asked<'_> {
+        let answered = self.answered.as_ref();
+        Asked {
+            side: self.side,
+            address: &self.address,
+            after: self.began.duration_since(started),
+            took: answered.map(|(_, at)| at.duration_since(self.began)),
+            status: answered.map(|(status, _)| *status),
+        }
     }
 }
 
@@ -280,14 +388,12 @@ impl Drop for Exchange {
         if CLIENT_IS_LEAVING.get() {
             self.outcome = Outcome::ClientLeft;
         }
-        let unanswered = match self.outcome {
-            Outcome::ClientLeft => CLIENT_LEFT,
-            Outcome::Complete | Outcome::Cut => StatusCode::SERVICE_UNAVAILABLE.as_u16(),
-        };
+        let unanswered = unanswered(self.outcome);
         let status = self.status.map_or(unanswered, |status| status.as_u16());
-        metrics.request_ended(self.route, status, self.started.elapsed());
+        let took = self.started.elapsed();
+        metrics.request_ended(self.route, status, took);
         if let Some(line) = &self.line {
-            self.write_line(line, status);
+            self.tell(line, status, took);
         }
     }
 }
@@ -351,3 +457,6 @@ where
         };
     }
 }
+
+#[cfg(test)]
+mod tests;

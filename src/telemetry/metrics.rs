@@ -11,6 +11,7 @@ use tokio::runtime::RuntimeMetrics;
 
 use super::acme::Orders;
 use super::tls::Tls;
+use super::traces;
 
 /// The kinds of route, as the label `http_route` and the log name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,7 +222,9 @@ pub struct Metrics {
     pub acme: Orders,
     /// Panics, each of which cost a request or a task.
     pub panics: IntCounter,
-    /// Log lines that found the queue full.
+    /// Spans of traces.
+    pub spans: traces::Series,
+    /// Log lines that found the queue full, or no room where they are written.
     pub log_lines_dropped: IntCounter,
 }
 
@@ -300,9 +303,10 @@ impl Metrics {
                 "m3o_ingress_panics_total",
                 "Panics, each of which cost a request or a task",
             ),
+            spans: traces::Series::new(&registry),
             log_lines_dropped: counter(
                 "m3o_ingress_log_lines_dropped_total",
-                "Log lines that found the queue full",
+                "Log lines that found the queue full, or no room where they are written",
             ),
             registry,
         };

@@ -1,6 +1,8 @@
 //! One body type for every protocol and every source: an enum, not a box.
 
+use std::cell::Cell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -58,6 +60,13 @@ impl Body {
         }
     }
 
+    /// Adds to `counter` what is read of a body that a client sends.
+    pub fn count_in(&mut self, counter: &Rc<Cell<u64>>) {
+        if let Self::Received(received) = self {
+            received.counter = Some(Rc::clone(counter));
+        }
+    }
+
     /// The body with `data`, which was read of it, before what is still to come; `None` where that
     /// cannot be put back.
     #[must_use]
@@ -69,7 +78,11 @@ impl Body {
             Self::Empty => Some(Self::Full(data)),
             Self::Full(rest) if rest.is_empty() => Some(Self::Full(data)),
             Self::Received(mut received) if received.ahead.is_none() => {
-                received.left = received.left.saturating_add(data.len() as u64);
+                let length = data.len() as u64;
+                received.left = received.left.saturating_add(length);
+                if let Some(counter) = &received.counter {
+                    counter.set(counter.get().saturating_sub(length));
+                }
                 received.ahead = Some(data);
                 Some(Self::Received(received))
             }
@@ -285,6 +298,8 @@ pub struct Received {
     limit: u64,
     left: u64,
     stall: Stall,
+    /// Who wants to know how much was read.
+    counter: Option<Rc<Cell<u64>>>,
 }
 
 impl Received {
@@ -298,6 +313,7 @@ impl Received {
             limit,
             left,
             stall: Stall::new(timer, stall),
+            counter: None,
         }
     }
 
@@ -337,6 +353,9 @@ impl Received {
             return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
         };
         self.left = left;
+        if let Some(counter) = &self.counter {
+            counter.set(counter.get() + length);
+        }
         if self.is_announced_too_large() {
             return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
         }

@@ -14,6 +14,7 @@ use m3o_ingress::ingress::Secrets;
 use m3o_ingress::mail::Message;
 use m3o_ingress::proxy::parameters::Parameters;
 use m3o_ingress::resolve::Backend;
+use m3o_ingress::telemetry::access::Access;
 use m3o_ingress::telemetry::exchange::{Exchange, Telemetry};
 use m3o_ingress::telemetry::log::{Capture, Log, Style};
 use m3o_ingress::telemetry::metrics::Metrics;
@@ -22,7 +23,7 @@ use m3o_ingress::wire::framing::Found;
 use m3o_ingress::wire::head::{self, HeadLimits, Scan};
 use m3o_ingress::wire::link::Link;
 use m3o_ingress::wire::timer::Timer;
-use m3o_ingress::wire::{Body, Peer, Request, Scheme};
+use m3o_ingress::wire::{Body, Peer, Request, Scheme, Trust};
 
 use super::harness::api::OWN_TOKEN;
 use super::harness::{Seen, TestApi, TestBackend, TestIngress};
@@ -282,7 +283,8 @@ fn a_request_prints_no_field_that_holds_a_secret() {
         log: Log::start(Style::Json, metrics, Capture::default())
             .unwrap()
             .log(),
-        access: true,
+        access: Access::of(&Default::default()),
+        tracer: None,
     });
     let peer = Peer::new(
         SocketAddr::from(([192, 0, 2, 1], 1)),
@@ -290,7 +292,8 @@ fn a_request_prints_no_field_that_holds_a_secret() {
         Timer::new(),
     );
     check_printed("Peer", &peer);
-    let exchange = Exchange::begin(&telemetry, &request, &peer, RequestId::default());
+    let id = RequestId::default();
+    let exchange = Exchange::begin(&telemetry, &mut request, &peer, Trust::Stranger, id);
     check_printed("Exchange", &exchange);
     request.headers_mut().remove("host");
     *request.uri_mut() = "/".parse().unwrap();

@@ -8,6 +8,7 @@ use m3o_ingress::config::Config;
 use m3o_ingress::credentials::Secret;
 use m3o_ingress::ingress::{Error, Ingress, Secrets};
 use m3o_ingress::server::shutdown::{Stage, Stop, Stopper, stop_signal};
+use m3o_ingress::telemetry::Format;
 use m3o_ingress::telemetry::log::{Capture, Log, Style, Writer};
 use m3o_ingress::telemetry::metrics::Metrics;
 use m3o_ingress::{platform, upstream};
@@ -78,6 +79,7 @@ impl TestIngress {
         config.listen.workers = 1;
         config.backends.allow_private = true;
         config.timeouts.drain = Duration::from_secs(5);
+        config.log.format = Format::Json;
         adjust(&mut config);
 
         let secrets = Secrets {
@@ -88,6 +90,7 @@ impl TestIngress {
         };
         let lines = Capture::default();
         let writer = Log::start(Style::Json, Metrics::new(), lines.clone()).unwrap();
+        writer.log().apply(&config.log).unwrap();
         let ingress = Ingress::bind(config, secrets, writer.log()).unwrap();
         let addresses = ingress.addresses();
         let (stopper, stop) = stop_signal();
@@ -165,6 +168,11 @@ impl TestIngress {
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
+    }
+
+    /// What writes its log.
+    pub(crate) fn log_writer(&self) -> Log {
+        self.writer.as_ref().unwrap().log()
     }
 
     /// Moves the shutdown on.
