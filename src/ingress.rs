@@ -17,6 +17,7 @@ use crate::admin::{Admin, Readiness};
 use crate::config::Config;
 use crate::credentials::Secret;
 use crate::mail::Mailbox;
+use crate::otlp::{Export, Exporter};
 use crate::platform;
 use crate::platform::demo::{DemoApp, DemoFunction};
 use crate::pool::{self, Dialer, Guard, Pool, PoolLimits};
@@ -35,6 +36,7 @@ use crate::telemetry::exchange::Telemetry;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::serving::Serving;
+use crate::telemetry::traces::Tracer;
 use crate::upstream;
 use crate::wire::Handler;
 use api::Api;
@@ -61,6 +63,8 @@ pub struct Secrets {
     pub smtp_url: Option<Secret>,
     /// Those of `[tls.acme]`.
     pub acme: acme::Secrets,
+    /// Where spans are told to; `None`: there are none.
+    pub traces: Option<Export>,
 }
 
 /// Where a bound [`Ingress`] listens.
@@ -118,6 +122,8 @@ pub struct Ingress {
     metrics: Arc<Metrics>,
     log: Log,
     mailbox: Option<Mailbox>,
+    tracer: Option<Arc<Tracer>>,
+    export: Option<Export>,
 }
 
 impl Ingress {
@@ -147,6 +153,9 @@ impl Ingress {
             platform.public.port = Some(first.address.port());
         }
         let acme = secrets.acme.clone();
+        let export = secrets.traces.clone();
+        let sampler = export.as_ref().map(|export| export.sampler);
+        let tracer = sampler.map(|sampler| Tracer::new(&config.tracing, sampler, log.metrics()));
         let api = Api::open(&config, secrets, mailbox.clone())?;
         let certificates = Certificates::open(&config, &acme, api.domains(), log.metrics())?;
         Ok(Self {
@@ -159,6 +168,8 @@ impl Ingress {
             metrics: log.metrics(),
             log,
             mailbox,
+            tracer,
+            export,
             config,
         })
     }
@@ -304,7 +315,7 @@ impl Ingress {
                 metrics: Arc::clone(&self.metrics),
                 log: self.log.clone(),
                 access: Access::of(&config.log),
-                tracer: None,
+                tracer: self.tracer.clone(),
             }),
             cache: Cache::new(config.cache.clone(), Arc::clone(&self.metrics)),
             challenges: Arc::clone(&self.certificates.challenges),
@@ -374,6 +385,13 @@ impl Ingress {
                     () = stop.reached(Stage::Draining) => {}
                 }
             });
+        }
+        if let (Some(tracer), Some(export)) = (&self.tracer, self.export.take()) {
+            let pool = Pool::new(dialer.clone(), SIDE_POOL, Arc::clone(&self.metrics));
+            let (tracer, metrics) = (Arc::clone(tracer), Arc::clone(&self.metrics));
+            let exporter = Exporter::new(export, tracer, pool, metrics, &self.config.tracing);
+            let mut stop = stop.clone();
+            side.spawn_local(async move { exporter.run(stop.reached(Stage::Draining)).await });
         }
         if let Api::Local(platform) = &self.api {
             let platform = Arc::clone(platform);

@@ -31,6 +31,7 @@ pub(super) fn all(config: &Config, report: &mut Report<'_>) {
     variables(config, report);
     sender(config, report);
     access_log(config, report);
+    spans(config, report);
     check_acme::all(config, report);
 }
 
@@ -207,6 +208,8 @@ fn numbers(config: &Config, report: &mut Report<'_>) {
         ("cache.lookups", config.cache.lookups),
         ("backends.connections", config.backends.connections),
         ("backends.per_backend", config.backends.per_backend),
+        ("tracing.queue", config.tracing.queue),
+        ("tracing.batch", config.tracing.batch),
     ];
     for (key, count) in counts {
         if count == 0 {
@@ -317,5 +320,25 @@ fn access_log(config: &Config, report: &mut Report<'_>) {
             "log.access_file",
             format!("there is no folder `{folder}` for it"),
         );
+    }
+}
+
+/// A batch is taken from the queue.
+fn spans(config: &Config, report: &mut Report<'_>) {
+    let tracing = &config.tracing;
+    if tracing.batch > tracing.queue {
+        let message = format!(
+            "`{}` is more than `tracing.queue`, {}, which it is taken from",
+            tracing.batch, tracing.queue
+        );
+        report.add("tracing.batch", message);
+    }
+    if tracing.delay < SHORTEST_WATCH {
+        let (delay, least) = (
+            duration::format(tracing.delay),
+            duration::format(SHORTEST_WATCH),
+        );
+        let message = format!("`{delay}` leaves no time to collect any: it is at least {least}");
+        report.add("tracing.delay", message);
     }
 }

@@ -56,6 +56,8 @@ pub struct Config {
     pub index: proxy::index::Config,
     /// Logs.
     pub log: telemetry::Config,
+    /// Traces, where there is somebody to tell them to.
+    pub tracing: telemetry::traces::Config,
     /// Set by `m3o-ingress dev` alone: a demo app, a demo function, and a mailbox in place of mail.
     #[serde(skip)]
     pub dev: bool,

@@ -628,7 +628,7 @@ fn tables_whose_keys_are_names_have_their_mistakes_found() {
 }
 
 #[test]
-fn the_log_has_their_mistakes_found() {
+fn logs_and_traces_have_their_mistakes_found() {
     check(
         "[log]\nsample = 2\naccess_file = '/nowhere/access.log'\nbuffer = 1\nslow = 'long'",
         &[
@@ -643,6 +643,16 @@ fn the_log_has_their_mistakes_found() {
         &["f:5:15: log.access_file: `/` is a folder: name a file in it"],
     );
     check("[log]\naccess_file = 'access.log'\nsample = '1/100'", &[]);
+    check(
+        "[tracing]\nsample = '1/0'\nqueue = 0\nbatch = 2\ndelay = '0s'",
+        &[
+            "f:5:10: tracing.sample: `1/0` is no share: write it like 0.05, \"5%\" or \"1/20\"",
+            "f:6:9: tracing.queue: `0` lets nothing through: it is at least 1",
+            "f:7:9: tracing.batch: `2` is more than `tracing.queue`, 0, which it is taken from",
+            "f:8:9: tracing.delay: `0s` leaves no time to collect any: it is at least 10ms",
+        ],
+    );
     check_variable("M3O_INGRESS_LOG__SAMPLE", "1/100", &[]);
+    check_variable("M3O_INGRESS_TRACING__SAMPLE", "0.5", &[]);
     check_variable("M3O_INGRESS_LOG__SAMPLE", "1", &[]);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Each module and the modules that it may name; the words are free to all.
-const FLOORS: [(&str, &str); 16] = [
+const FLOORS: [(&str, &str); 17] = [
     ("wire", ""),
     ("telemetry", "wire"),
     ("tls", "wire telemetry"),
@@ -12,6 +12,7 @@ const FLOORS: [(&str, &str); 16] = [
     ("acme", "wire telemetry tls pool"),
     ("server", "wire telemetry tls pool"),
     ("mail", "wire telemetry pool"),
+    ("otlp", "wire telemetry pool"),
     ("upstream", "wire telemetry pool"),
     ("resolve", "wire telemetry pool upstream"),
     (
@@ -29,9 +30,9 @@ const FLOORS: [(&str, &str); 16] = [
     ),
     (
         "ingress",
-        "wire telemetry tls pool acme server mail upstream resolve admin proxy platform config",
+        "wire telemetry tls pool acme server mail otlp upstream resolve admin proxy platform config",
     ),
-    ("secrets", "config ingress"),
+    ("secrets", "otlp config ingress"),
     ("cli", "telemetry tls server config ingress"),
 ];
 

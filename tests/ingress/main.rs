@@ -38,5 +38,6 @@ mod resolving;
 mod retries;
 mod secrets;
 mod tls;
+mod traces;
 mod tunnels;
 mod verify;

@@ -12,12 +12,14 @@ use m3o_ingress::destination::Destination;
 use m3o_ingress::id::RequestId;
 use m3o_ingress::ingress::Secrets;
 use m3o_ingress::mail::Message;
+use m3o_ingress::otlp::Export;
 use m3o_ingress::proxy::parameters::Parameters;
 use m3o_ingress::resolve::Backend;
 use m3o_ingress::telemetry::access::Access;
 use m3o_ingress::telemetry::exchange::{Exchange, Telemetry};
 use m3o_ingress::telemetry::log::{Capture, Log, Style};
 use m3o_ingress::telemetry::metrics::Metrics;
+use m3o_ingress::units::Share;
 use m3o_ingress::upstream::{self, Remote, ShortLink, messages};
 use m3o_ingress::wire::framing::Found;
 use m3o_ingress::wire::head::{self, HeadLimits, Scan};
@@ -183,7 +185,18 @@ fn no_type_that_holds_a_secret_prints_it() {
             eab_key: Some(secret.clone()),
             tsig_key: Some(secret.clone()),
         },
+        traces: Export::read(
+            |name| match name {
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" => Some("http://c/?key=zqsecretqz"),
+                "OTEL_RESOURCE_ATTRIBUTES" => Some("a=zqsecretqz"),
+                _ => None,
+            },
+            Some(&Secret::new(format!("x-key={SECRET}"))),
+            Share::ALL,
+        )
+        .unwrap(),
     };
+    assert!(secrets.traces.is_some());
     check_printed("Secrets", &secrets);
     let environment: Environment = [("SMTP_URL", SECRET)].into_iter().collect();
     check_printed("Environment", &environment);

@@ -72,6 +72,26 @@ impl TestIngress {
     }
 
     fn start(adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::start_with(|_| {}, adjust)
+    }
+
+    /// In front of a remote API, with what the environment would say.
+    pub(crate) fn before_told(
+        api: &TestApi,
+        tell: impl FnOnce(&mut Secrets),
+        adjust: impl FnOnce(&mut Config),
+    ) -> Self {
+        let address = format!("http://{}", api.address());
+        Self::start_with(tell, |config| {
+            config.api = Some(upstream::Config {
+                address: upstream::ApiAddress::try_from(address).unwrap(),
+                token_env: "UNUSED".to_owned(),
+            });
+            adjust(config);
+        })
+    }
+
+    fn start_with(tell: impl FnOnce(&mut Secrets), adjust: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.listen.http = vec![loopback()];
         config.listen.admin = Some(loopback());
@@ -82,12 +102,13 @@ impl TestIngress {
         config.log.format = Format::Json;
         adjust(&mut config);
 
-        let secrets = Secrets {
+        let mut secrets = Secrets {
             api_token: Some(Secret::new(OWN_TOKEN)),
             platform_key: Some(Secret::new(KEY)),
             smtp_url: None,
             ..Secrets::default()
         };
+        tell(&mut secrets);
         let lines = Capture::default();
         let writer = Log::start(Style::Json, Metrics::new(), lines.clone()).unwrap();
         writer.log().apply(&config.log).unwrap();
