@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -19,9 +20,14 @@ use m3o_ingress::proxy::headers::{self, Trust};
 use m3o_ingress::proxy::parameters::{Parameters, without_key};
 use m3o_ingress::proxy::route::route;
 use m3o_ingress::resolve::{self, Backend, Cache, Cached, Resolve, Workload, WorkloadKind};
+use m3o_ingress::telemetry::access::{Access, Side};
+use m3o_ingress::telemetry::exchange::{Exchange, Telemetry};
+use m3o_ingress::telemetry::log::{Log, Style};
 use m3o_ingress::telemetry::metrics::Metrics;
+use m3o_ingress::telemetry::{self, Format};
+use m3o_ingress::units::Share;
 use m3o_ingress::wire::timer::Timer;
-use m3o_ingress::wire::{Peer, Scheme};
+use m3o_ingress::wire::{Body, Peer, Scheme};
 
 criterion_group! {
     name = request;
@@ -29,9 +35,62 @@ criterion_group! {
         .without_plots()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = routing, request_id, parameters, request_fields, response_fields, target, cache_hit
+    targets = routing, request_id, parameters, request_fields, response_fields, target, cache_hit, line
 }
 criterion_main!(request);
+
+/// The line of a request, its redaction included; the thread that writes is not in it.
+fn line(criterion: &mut Criterion) {
+    let client = SocketAddr::from(([192, 0, 2, 7], 50_000));
+    let peer = Peer::new(client, Scheme::Http, Timer::new());
+    let backend = HeaderValue::from_static("10.0.0.7:3000");
+    let id = HeaderValue::from_static("0199f3b2-1c1a-7c1e-9d0e-0123456789ab");
+    let mut group = criterion.benchmark_group("line");
+    for (name, format, access, sample) in [
+        ("none", Format::Json, false, Share::ALL),
+        ("json", Format::Json, true, Share::ALL),
+        ("combined", Format::Combined, true, Share::ALL),
+        (
+            "json of one in a hundred",
+            Format::Json,
+            true,
+            Share::parse("1/100").expect("a share"),
+        ),
+    ] {
+        let config = telemetry::Config {
+            format,
+            access,
+            sample,
+            // A loop makes more lines than any worker, and none may be dropped.
+            buffer: 256 << 20,
+            ..telemetry::Config::default()
+        };
+        let metrics = Metrics::new();
+        let writer = Log::start(Style::Json, Arc::clone(&metrics), std::io::sink());
+        let writer = writer.expect("a thread");
+        writer.log().apply(&config).expect("no file is opened");
+        let telemetry = Arc::new(Telemetry {
+            metrics: Arc::clone(&metrics),
+            log: writer.log(),
+            access: Access::of(&config),
+            tracer: None,
+        });
+        let mut request = http::Request::new(Body::Empty);
+        *request.uri_mut() = Uri::from_static("/posts/1?page=2&sort=date");
+        *request.headers_mut() = request_head();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let id = RequestId::from_trusted(&id).expect("an id");
+                let trust = Trust::Stranger;
+                let mut exchange = Exchange::begin(&telemetry, &mut request, &peer, trust, id);
+                exchange.asks(Side::Backend, &backend, request.headers_mut());
+                exchange.answered(http::StatusCode::OK);
+                drop(exchange.observe(http::Response::new(Body::Empty)));
+            });
+        });
+        assert_eq!(metrics.log_lines_dropped.get(), 0);
+    }
+}
 
 fn routing(criterion: &mut Criterion) {
     let (hosts, domains) = (Hosts::default(), Domains::default());

@@ -324,7 +324,7 @@ fn a_request_that_is_logged_all_the_same_is_scrubbed() {
             Style::Human => format!("{request:?}\n"),
             Style::Json => serde_json::json!({ "message": format!("{request:?}") }).to_string(),
         };
-        writer.log().write(line.into_bytes());
+        writer.log().write(line.as_bytes());
         writer.finish();
         assert!(lines.text().contains("api_key"), "{}", lines.text());
         assert!(!lines.text().contains(SECRET), "{}", lines.text());

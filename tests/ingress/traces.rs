@@ -335,9 +335,9 @@ fn requests_over_http2_are_spans_alike() {
     let traced = Traced::new(ALL);
     let address = traced.ingress.address;
     http2::run(async move {
-        let mut client = http2::connect(address).await;
+        let client = http2::connect(address).await;
         for _ in 0..2 {
-            let answer = http2::ask(&mut client, http2::get(BLOG, "/")).await;
+            let answer = http2::ask(&client, http2::get(BLOG, "/")).await;
             assert_eq!(answer.status(), 200);
         }
     });

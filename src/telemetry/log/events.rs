@@ -118,6 +118,6 @@ impl Write for EventWriter {
 
 impl Drop for EventWriter {
     fn drop(&mut self) {
-        self.log.write(std::mem::take(&mut self.line));
+        self.log.write(&self.line);
     }
 }

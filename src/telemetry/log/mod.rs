@@ -223,9 +223,9 @@ impl Log {
     }
 
     /// Queues one line, its newline included. It is scrubbed before it leaves.
-    pub fn write(&self, line: Vec<u8>) {
+    pub fn write(&self, line: &[u8]) {
         if let Some(shared) = &self.shared {
-            self.count(shared.queue.event(&line));
+            self.count(&shared.queue.event(line));
         }
     }
 
@@ -233,12 +233,12 @@ impl Log {
     /// are hidden already.
     pub fn access(&self, format: impl FnOnce(&mut Vec<u8>)) {
         if let Some(shared) = &self.shared {
-            self.count(shared.queue.access(format));
+            self.count(&shared.queue.access(format));
         }
     }
 
-    fn count(&self, queued: Result<(), Full>) {
-        if let Err(Full) = queued {
+    fn count(&self, queued: &Result<(), Full>) {
+        if queued.is_err() {
             self.metrics.log_lines_dropped.inc();
         }
     }
@@ -423,8 +423,8 @@ mod tests {
     fn every_line_is_scrubbed_and_written_before_the_end() {
         let output = Capture::default();
         let writer = Log::start(Style::Json, Metrics::new(), output.clone()).unwrap();
-        writer.log().write(b"one token=canary\n".to_vec());
-        writer.log().write(b"two\n".to_vec());
+        writer.log().write(b"one token=canary\n");
+        writer.log().write(b"two\n");
         writer.log().access(line("three\n"));
         writer.finish();
         assert_eq!(output.text(), "one token=[hidden]\ntwo\nthree\n");
@@ -496,7 +496,7 @@ mod tests {
     fn a_reader_that_takes_nothing_holds_the_end_up_for_a_moment_only() {
         let (_stays, never) = sync_channel(0);
         let writer = Log::start(Style::Json, Metrics::new(), Stuck(never)).unwrap();
-        writer.log().write(b"line\n".to_vec());
+        writer.log().write(b"line\n");
         writer.finish();
     }
 
@@ -525,7 +525,7 @@ mod tests {
             log.access(line(&format!("{number}\n")));
         }
         assert!(log.apply(&to(folder.path().to_owned())).is_err());
-        log.write(b"event\n".to_vec());
+        log.write(b"event\n");
         writer.finish();
         let read = |name| std::fs::read_to_string(path(name)).unwrap_or_default();
         let text = read("old.log") + &read("access.log");
