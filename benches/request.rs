@@ -23,9 +23,13 @@ use m3o_ingress::proxy::parameters::{Parameters, without_key};
 use m3o_ingress::proxy::route::route;
 use m3o_ingress::rates::{self, Rate, Rates};
 use m3o_ingress::resolve::{self, Backend, Cache, Cached, Resolve, Workload, WorkloadKind};
+use m3o_ingress::telemetry::access::Access;
+use m3o_ingress::telemetry::client::Side;
 use m3o_ingress::telemetry::exchange::{Exchange, Telemetry};
-use m3o_ingress::telemetry::log::Log;
+use m3o_ingress::telemetry::log::{Log, Style};
 use m3o_ingress::telemetry::metrics::{AppKind, CacheResult, Metrics, RouteKind};
+use m3o_ingress::telemetry::{self, Format};
+use m3o_ingress::units::Share;
 use m3o_ingress::wire::timer::Timer;
 use m3o_ingress::wire::{Body, Peer, Request, Response, Scheme};
 
@@ -35,9 +39,62 @@ criterion_group! {
         .without_plots()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = routing, request_id, parameters, request_fields, response_fields, target, cache_hit, exchange, scrape, rates
+    targets = routing, request_id, parameters, request_fields, response_fields, target, cache_hit, exchange, scrape, rates, line
 }
 criterion_main!(request);
+
+/// The line of a request, its redaction included; the thread that writes is not in it.
+fn line(criterion: &mut Criterion) {
+    let client = SocketAddr::from(([192, 0, 2, 7], 50_000));
+    let peer = Peer::new(client, Scheme::Http, Timer::new());
+    let backend = HeaderValue::from_static("10.0.0.7:3000");
+    let id = HeaderValue::from_static("0199f3b2-1c1a-7c1e-9d0e-0123456789ab");
+    let mut group = criterion.benchmark_group("line");
+    for (name, format, access, sample) in [
+        ("none", Format::Json, false, Share::ALL),
+        ("json", Format::Json, true, Share::ALL),
+        ("combined", Format::Combined, true, Share::ALL),
+        (
+            "json of one in a hundred",
+            Format::Json,
+            true,
+            Share::parse("1/100").expect("a share"),
+        ),
+    ] {
+        let config = telemetry::Config {
+            format,
+            access,
+            sample,
+            // A loop makes more lines than any worker, and none may be dropped.
+            buffer: 256 << 20,
+            ..telemetry::Config::default()
+        };
+        let metrics = Metrics::new();
+        let writer = Log::start(Style::Json, Arc::clone(&metrics), std::io::sink());
+        let writer = writer.expect("a thread");
+        writer.log().apply(&config).expect("no file is opened");
+        let telemetry = Arc::new(Telemetry {
+            metrics: Arc::clone(&metrics),
+            log: writer.log(),
+            access: Access::of(&config),
+            tracer: None,
+        });
+        let mut request = http::Request::new(Body::Empty);
+        *request.uri_mut() = Uri::from_static("/posts/1?page=2&sort=date");
+        *request.headers_mut() = request_head();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let id = RequestId::from_trusted(&id).expect("an id");
+                let trust = Trust::Stranger;
+                let mut exchange = Exchange::begin(&telemetry, &request, &peer, trust, id);
+                exchange.asks(Side::Backend, &backend, request.headers_mut());
+                exchange.answered(StatusCode::OK);
+                drop(exchange.observe(http::Response::new(Body::Empty)));
+            });
+        });
+        assert_eq!(metrics.log_lines_dropped.get(), 0);
+    }
+}
 
 fn routing(criterion: &mut Criterion) {
     let (hosts, domains) = (Hosts::default(), Domains::default());
@@ -205,13 +262,22 @@ fn cache_hit(criterion: &mut Criterion) {
     });
 }
 
+/// No access log.
+fn without_lines() -> telemetry::Config {
+    telemetry::Config {
+        access: false,
+        ..telemetry::Config::default()
+    }
+}
+
 /// What is counted of a request to an app, without an access log.
 fn exchange(criterion: &mut Criterion) {
     let metrics = Metrics::new();
     let telemetry = Arc::new(Telemetry {
         metrics: Arc::clone(&metrics),
         log: Log::discard(metrics),
-        access: false,
+        access: Access::of(&without_lines()),
+        tracer: None,
     });
     let client = SocketAddr::from(([192, 0, 2, 7], 50_000));
     let peer = Peer::new(client, Scheme::Http, Timer::new());
@@ -221,7 +287,8 @@ fn exchange(criterion: &mut Criterion) {
     criterion.bench_function("exchange", |bencher| {
         bencher.iter(|| {
             let request = Request::new(Body::Empty);
-            let mut exchange = Exchange::begin(&telemetry, &request, &peer, id.clone());
+            let mut exchange =
+                Exchange::begin(&telemetry, &request, &peer, Trust::Stranger, id.clone());
             exchange.route = RouteKind::App;
             exchange.cache = Some(CacheResult::Fresh);
             telemetry.metrics.resolved(AppKind::App, CacheResult::Fresh);
@@ -242,7 +309,8 @@ fn scrape(criterion: &mut Criterion) {
     let telemetry = Arc::new(Telemetry {
         metrics: Arc::clone(&metrics),
         log: Log::discard(Arc::clone(&metrics)),
-        access: false,
+        access: Access::of(&without_lines()),
+        tracer: None,
     });
     let client = SocketAddr::from(([192, 0, 2, 7], 50_000));
     let peer = Peer::new(client, Scheme::Http, Timer::new());
@@ -256,7 +324,8 @@ fn scrape(criterion: &mut Criterion) {
             1 => Method::POST,
             _ => Method::PUT,
         };
-        let mut exchange = Exchange::begin(&telemetry, &request, &peer, id.clone());
+        let mut exchange =
+            Exchange::begin(&telemetry, &request, &peer, Trust::Stranger, id.clone());
         exchange.route =
             [RouteKind::App, RouteKind::Api, RouteKind::Link][usize::from(number % 7 % 3)];
         exchange.in_flight = Some(load.enter(1024, usize::MAX).expect("there is room"));

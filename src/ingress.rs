@@ -12,6 +12,7 @@ use crate::admin::Readiness;
 use crate::config::Config;
 use crate::credentials::Secret;
 use crate::mail::Mailbox;
+use crate::otlp::Export;
 use crate::server::descriptors;
 use crate::server::listener::{self, Listeners};
 use crate::server::local::LocalSocket;
@@ -20,6 +21,7 @@ use crate::server::shutdown::{Stage, Stop, stop_signal};
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::serving::Serving;
+use crate::telemetry::traces::Tracer;
 use api::Api;
 pub use certificates::BadCertificates;
 use certificates::Certificates;
@@ -49,6 +51,8 @@ pub struct Secrets {
     pub smtp_url: Option<Secret>,
     /// Those of `[tls.acme]`.
     pub acme: acme::Secrets,
+    /// Where spans are told to; `None`: there are none.
+    pub traces: Option<Export>,
 }
 
 /// Where a bound [`Ingress`] listens.
@@ -77,6 +81,8 @@ pub struct Ingress {
     metrics: Arc<Metrics>,
     log: Log,
     mailbox: Option<Mailbox>,
+    tracer: Option<Arc<Tracer>>,
+    export: Option<Export>,
 }
 
 impl Ingress {
@@ -106,6 +112,9 @@ impl Ingress {
             platform.public.port = Some(first.address.port());
         }
         let acme = secrets.acme.clone();
+        let export = secrets.traces.clone();
+        let sampler = export.as_ref().map(|export| export.sampler);
+        let tracer = sampler.map(|sampler| Tracer::new(&config.tracing, sampler, log.metrics()));
         let api = Api::open(&config, secrets, mailbox.clone(), &log.metrics())?;
         let certificates = Certificates::open(&config, &acme, api.domains(), log.metrics())?;
         // Last: until all is well, the name leads to whoever served before.
@@ -122,6 +131,8 @@ impl Ingress {
             metrics: log.metrics(),
             log,
             mailbox,
+            tracer,
+            export,
             config,
         })
     }

@@ -5,7 +5,7 @@
 //! - **Words**, no I/O, no clock but in new ids: [`address`], [`host`], [`id`], [`credentials`],
 //!   [`destination`], [`domains`], [`closed`], [`hosts`], [`units`], [`settings`].
 //! - **Parts**, each works alone: [`wire`], [`rates`], [`telemetry`], [`tls`], [`pool`], [`acme`], [`server`],
-//!   [`mail`], [`upstream`], [`resolve`].
+//!   [`mail`], [`otlp`], [`upstream`], [`resolve`].
 //! - **Handlers**, which never name each other: [`proxy`], [`admin`], [`platform`].
 //! - **Assembly**: [`config`], [`control`], `secrets`, [`ingress`].
 //! - The binary, on top: `main.rs` and `cli/`.
@@ -26,6 +26,7 @@ pub mod units;
 
 pub mod acme;
 pub mod mail;
+pub mod otlp;
 pub mod pool;
 pub mod rates;
 pub mod resolve;

@@ -3,6 +3,7 @@
 use crate::config::{Config, Environment, Place, Problem};
 use crate::credentials::{Credentials, Secret};
 use crate::ingress::Secrets;
+use crate::otlp::{Export, HEADERS, Wrong, check_headers};
 
 impl Secrets {
     /// Reads each secret from its variable, or from the file that `<VARIABLE>_FILE` names.
@@ -42,10 +43,43 @@ impl Secrets {
                 secrets.acme.tsig_key = read(key.needed(environment));
             }
         }
+        secrets.traces = Self::traces(config, environment).unwrap_or_else(|wrong| {
+            problems.extend(wrong);
+            None
+        });
         match problems.is_empty() {
             true => Ok(secrets),
             false => Err(problems),
         }
+    }
+
+    /// Where spans are told to, as the variables of OpenTelemetry say.
+    ///
+    /// # Errors
+    /// For every variable that cannot be heeded.
+    pub fn traces(
+        config: &Config,
+        environment: &Environment,
+    ) -> Result<Option<Export>, Vec<Problem>> {
+        let share = config.tracing.sample;
+        let value = |name: &str| environment.value(name);
+        // Without a collector nothing of it is looked at.
+        let is_on = Export::read(value, None, share).map(|export| export.is_some());
+        let mut headers = None;
+        if is_on != Ok(false) {
+            for name in HEADERS.iter().rev() {
+                let named = Named::new("", name, check_headers);
+                let own = named.read(environment).map_err(|problem| vec![problem])?;
+                headers = own.or(headers);
+            }
+        }
+        Export::read(value, headers.as_ref(), share).map_err(|wrong| {
+            let problem = |wrong: Wrong| {
+                let place = Place::Variable(wrong.variable.to_owned());
+                Problem::new(place, "", wrong.message)
+            };
+            wrong.into_iter().map(problem).collect()
+        })
     }
 }
 

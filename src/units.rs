@@ -186,6 +186,87 @@ pub mod size {
     }
 }
 
+/// A share of something: `0.05`, `"5%"` or `"1/20"`. Kept in millionths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(u32);
+
+impl Share {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// Everything.
+    pub const ALL: Self = Self(MILLION);
+
+    /// Of a million, how many.
+    #[must_use]
+    pub fn millionths(self) -> u32 {
+        self.0
+    }
+
+    /// Reads a number from 0 to 1, a percentage or a fraction.
+    ///
+    /// # Errors
+    /// A text that says what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no share: write it like 0.05, \"5%\" or \"1/20\"");
+        let number = |text: &str| text.trim().parse::<f64>().map_err(|_| wrong());
+        let share = match (text.split_once('/'), text.strip_suffix('%')) {
+            (Some((part, whole)), _) => number(part)? / number(whole)?,
+            (None, Some(percent)) => number(percent)? / 100.0,
+            (None, None) => number(text)?,
+        };
+        Self::from_ratio(share).ok_or_else(wrong)
+    }
+
+    fn from_ratio(share: f64) -> Option<Self> {
+        // Not a number is in no range. Between 0 and a million nothing is cut off.
+        (0.0..=1.0)
+            .contains(&share)
+            .then(|| Self((share * f64::from(MILLION)).round() as u32))
+    }
+}
+
+const MILLION: u32 = 1_000_000;
+
+impl std::fmt::Display for Share {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (f64::from(self.0) / f64::from(MILLION)).fmt(out)
+    }
+}
+
+impl serde::Serialize for Share {
+    fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_f64(f64::from(self.0) / f64::from(MILLION))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Share {
+    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Read;
+
+        impl serde::de::Visitor<'_> for Read {
+            type Value = Share;
+
+            fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                out.write_str("a share like 0.05, \"5%\" or \"1/20\"")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Share, E> {
+                Share::parse(text).map_err(E::custom)
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, share: f64) -> Result<Share, E> {
+                Share::parse(&share.to_string()).map_err(E::custom)
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, share: i64) -> Result<Share, E> {
+                Share::parse(&share.to_string()).map_err(E::custom)
+            }
+        }
+
+        input.deserialize_any(Read)
+    }
+}
+
 /// One text or a list of them; for `#[serde(with = "units::one_or_many")]`.
 pub mod one_or_many {
     use std::fmt;
@@ -236,7 +317,7 @@ pub mod one_or_many {
 mod tests {
     use std::time::Duration;
 
-    use super::{duration, size};
+    use super::{Share, duration, size};
 
     #[test]
     fn a_duration_is_one_number_and_one_unit() {
@@ -288,6 +369,26 @@ mod tests {
         ] {
             assert!(size::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_share_is_a_number_a_percentage_or_a_fraction() {
+        let check = |text, millionths| {
+            assert_eq!(Share::parse(text).map(Share::millionths), Ok(millionths));
+        };
+        check("1", 1_000_000);
+        check("1.0", 1_000_000);
+        check("0", 0);
+        check("0.05", 50_000);
+        check("5%", 50_000);
+        check("1/100", 10_000);
+        check("1/3", 333_333);
+        for text in [
+            "", "-0.1", "1.1", "101%", "1/0", "0/0", "2/1", "NaN", "a", "1/2/3",
+        ] {
+            assert!(Share::parse(text).is_err(), "{text}");
+        }
+        assert_eq!(Share::parse("1/100").unwrap().to_string(), "0.01");
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(super) fn dev(flags: &DevFlags, log: &LogFlags) -> Result<(), Failure> {
     make(&config.tls.certs)?;
     let secrets = Secrets {
         platform_key: Some(Secret::new(KEY)),
+        traces: Secrets::traces(&config, &Environment::of_this_process())
+            .map_err(Failure::Configuration)?,
         ..Secrets::default()
     };
     let control = config.listen.control.clone();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use m3o_ingress::config::Problem;
 use m3o_ingress::ingress;
 use m3o_ingress::proxy::explain::BadQuestion;
+use m3o_ingress::telemetry::log::BadFile;
 use m3o_ingress::tls::local::BadAuthority;
 
 use super::control::NoAnswer;
@@ -21,6 +22,8 @@ pub(crate) enum Failure {
     DataFolder(PathBuf, std::io::Error),
     /// The local authority of `dev` cannot be made or read.
     Authority(BadAuthority),
+    /// The file of the access log cannot be opened.
+    Log(BadFile),
     /// Signals cannot be heard, or a result not be printed.
     System(std::io::Error),
     /// The ingress could not start, or stopped on its own.
@@ -43,6 +46,7 @@ impl Failure {
             Self::Control(error) => error.exit_code(),
             Self::DataFolder(..)
             | Self::Authority(_)
+            | Self::Log(_)
             | Self::System(_)
             | Self::Ingress(_)
             | Self::NotReady => 1,
@@ -68,6 +72,7 @@ impl fmt::Display for Failure {
                 )
             }
             Self::Authority(error) => with_causes(out, error),
+            Self::Log(error) => with_causes(out, error),
             Self::System(error) => with_causes(out, error),
             Self::Ingress(error) => with_causes(out, error),
             Self::Control(error) => error.fmt(out),

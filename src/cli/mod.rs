@@ -94,7 +94,7 @@ struct LogFlags {
         value_name = "FORMAT",
         env = "M3O_INGRESS_LOG_FORMAT"
     )]
-    #[arg(value_parser = one_of::<Format>(&["auto", "human", "json"]))]
+    #[arg(value_parser = one_of::<Format>(&["auto", "human", "json", "combined"]))]
     log_format: Option<Format>,
     /// The least important level that is written
     #[arg(

@@ -31,11 +31,13 @@ pub(super) fn serve(
     let style = config.log.style();
     let writer = Log::start(style, Metrics::new(), io::stdout()).map_err(Failure::System)?;
     writer.log().take_events(config.log.level);
+    writer.log().apply(&config.log).map_err(Failure::Log)?;
+    let log = writer.log();
     let served = Ingress::bind(config, secrets, writer.log()).map_err(Failure::Ingress);
     let ended = served.and_then(|ingress| {
         bound(&ingress.addresses());
         let (stopper, stop) = stop_signal();
-        signals::listen(stopper).map_err(Failure::System)?;
+        signals::listen(stopper, log).map_err(Failure::System)?;
         ingress.run(stop).map_err(Failure::Ingress)
     });
     writer.finish();

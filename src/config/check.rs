@@ -34,6 +34,8 @@ pub(super) fn all(config: &Config, report: &mut Report<'_>) {
     authorities(config, report);
     variables(config, report);
     sender(config, report);
+    access_log(config, report);
+    spans(config, report);
     check_acme::all(config, report);
 }
 
@@ -220,6 +222,8 @@ fn numbers(config: &Config, report: &mut Report<'_>) {
         ("cache.lookups", config.cache.lookups),
         ("backends.connections", config.backends.connections),
         ("backends.per_backend", config.backends.per_backend),
+        ("tracing.queue", config.tracing.queue),
+        ("tracing.batch", config.tracing.batch),
     ];
     for (key, count) in counts {
         if count == 0 {
@@ -244,6 +248,7 @@ fn numbers(config: &Config, report: &mut Report<'_>) {
         ("limits.header", limits.header, 1024),
         ("limits.uri", limits.uri, 64),
         ("limits.form", limits.form, 1),
+        ("log.buffer", config.log.buffer, 16 << 10),
     ];
     for (key, bytes, least) in sizes {
         if bytes < least {
@@ -340,5 +345,47 @@ fn sender(config: &Config, report: &mut Report<'_>) {
     if check_address(from).is_err() {
         let message = format!("`{from}` is no mail address: write it like \"noreply@m3o.one\"");
         report.add("platform.mail.from", message);
+    }
+}
+
+/// The file of the access log can be made, as far as that can be seen.
+fn access_log(config: &Config, report: &mut Report<'_>) {
+    let file = &config.log.access_file;
+    if file.as_os_str().is_empty() {
+        return;
+    }
+    let shown = file.display();
+    let folder = file.parent().unwrap_or(file);
+    if file.is_dir() {
+        report.add(
+            "log.access_file",
+            format!("`{shown}` is a folder: name a file in it"),
+        );
+    } else if !folder.as_os_str().is_empty() && !folder.is_dir() {
+        let folder = folder.display();
+        report.add(
+            "log.access_file",
+            format!("there is no folder `{folder}` for it"),
+        );
+    }
+}
+
+/// A batch is taken from the queue.
+fn spans(config: &Config, report: &mut Report<'_>) {
+    let tracing = &config.tracing;
+    if tracing.batch > tracing.queue {
+        let message = format!(
+            "`{}` is more than `tracing.queue`, {}, which it is taken from",
+            tracing.batch, tracing.queue
+        );
+        report.add("tracing.batch", message);
+    }
+    if tracing.delay < SHORTEST_WATCH {
+        let (delay, least) = (
+            duration::format(tracing.delay),
+            duration::format(SHORTEST_WATCH),
+        );
+        let message = format!("`{delay}` leaves no time to collect any: it is at least {least}");
+        report.add("tracing.delay", message);
     }
 }

@@ -123,6 +123,9 @@ redirect_hosts = ["m3o.app"]
 
 [metrics]
 always = ["blog"]
+
+[log]
+access_file = "log/access.log"
 "#;
 
 #[cfg(test)]

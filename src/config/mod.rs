@@ -70,6 +70,8 @@ pub struct Config {
     pub metrics: telemetry::metrics::Config,
     /// When a file that has changed is taken over unasked.
     pub reload: Reload,
+    /// Traces, where there is somebody to tell them to.
+    pub tracing: telemetry::traces::Config,
     /// Set by `m3o-ingress dev` alone: a demo app, a demo function, and a mailbox in place of mail.
     #[serde(skip)]
     pub dev: bool,

@@ -162,7 +162,9 @@ fn a_value_that_does_not_fit_says_what_would() {
     );
     check(
         "[log]\nformat = 'xml'",
-        &["f:5:10: log.format: `xml` is not known here: write \"auto\", \"human\" or \"json\""],
+        &[
+            "f:5:10: log.format: `xml` is not known here: write \"auto\", \"human\", \"json\" or \"combined\"",
+        ],
     );
     check(
         "[log]\nformat = 1",
@@ -649,4 +651,34 @@ fn tables_whose_keys_are_names_have_their_mistakes_found() {
         ],
     );
     check_variable("M3O_INGRESS_HTTPS__DOMAINS__M3O.APP__REDIRECT", "true", &[]);
+}
+
+#[test]
+fn logs_and_traces_have_their_mistakes_found() {
+    check(
+        "[log]\nsample = 2\naccess_file = '/nowhere/access.log'\nbuffer = 1\nslow = 'long'",
+        &[
+            "f:5:10: log.sample: `2` is no share: write it like 0.05, \"5%\" or \"1/20\"",
+            "f:6:15: log.access_file: there is no folder `/nowhere` for it",
+            "f:7:10: log.buffer: `1B` is too small: it is at least 16KiB",
+            "f:8:8: log.slow: `long` is no duration: write it like \"250ms\", \"30s\", \"10m\" or \"24h\"",
+        ],
+    );
+    check(
+        "[log]\naccess_file = '/'",
+        &["f:5:15: log.access_file: `/` is a folder: name a file in it"],
+    );
+    check("[log]\naccess_file = 'access.log'\nsample = '1/100'", &[]);
+    check(
+        "[tracing]\nsample = '1/0'\nqueue = 0\nbatch = 2\ndelay = '0s'",
+        &[
+            "f:5:10: tracing.sample: `1/0` is no share: write it like 0.05, \"5%\" or \"1/20\"",
+            "f:6:9: tracing.queue: `0` lets nothing through: it is at least 1",
+            "f:7:9: tracing.batch: `2` is more than `tracing.queue`, 0, which it is taken from",
+            "f:8:9: tracing.delay: `0s` leaves no time to collect any: it is at least 10ms",
+        ],
+    );
+    check_variable("M3O_INGRESS_LOG__SAMPLE", "1/100", &[]);
+    check_variable("M3O_INGRESS_TRACING__SAMPLE", "0.5", &[]);
+    check_variable("M3O_INGRESS_LOG__SAMPLE", "1", &[]);
 }

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::Ingress;
 use super::api::Api;
 use crate::admin::{Admin, Readiness};
+use crate::otlp::Exporter;
 use crate::platform::demo::{DemoApp, DemoFunction};
 use crate::pool::{Dialer, Pool, PoolLimits};
 use crate::server::connection::ConnectionSettings;
@@ -57,6 +58,13 @@ impl Ingress {
                     () = stop.reached(Stage::Draining) => {}
                 }
             });
+        }
+        if let (Some(tracer), Some(export)) = (&self.tracer, self.export.take()) {
+            let pool = Pool::new(dialer.clone(), SIDE_POOL, Arc::clone(&self.metrics));
+            let (tracer, metrics) = (Arc::clone(tracer), Arc::clone(&self.metrics));
+            let exporter = Exporter::new(export, tracer, pool, metrics, &self.config.tracing);
+            let mut stop = stop.clone();
+            side.spawn_local(async move { exporter.run(stop.reached(Stage::Draining)).await });
         }
         if let Api::Local(platform) = &self.api {
             let platform = Arc::clone(platform);

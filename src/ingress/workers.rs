@@ -16,6 +16,7 @@ use crate::server::listener::Listeners;
 use crate::server::permits::Permits;
 use crate::server::shutdown::Stop;
 use crate::server::worker::Worker;
+use crate::telemetry::access::Access;
 use crate::telemetry::exchange::Telemetry;
 
 /// The thread of a worker.
@@ -56,7 +57,8 @@ impl Ingress {
             telemetry: Arc::new(Telemetry {
                 metrics: Arc::clone(&self.metrics),
                 log: self.log.clone(),
-                access: config.log.access,
+                access: Access::of(&config.log),
+                tracer: self.tracer.clone(),
             }),
             cache: Cache::new(config.cache.clone(), Arc::clone(&self.metrics)),
             challenges: Arc::clone(&self.certificates.challenges),

@@ -12,6 +12,7 @@ use super::parameters::{Parameters, without_key};
 use super::upgrade::Upgrade;
 use super::{Client, Proxy};
 use crate::credentials::{Credentials, Secret};
+use crate::telemetry::client::Side;
 use crate::telemetry::exchange::Exchange;
 use crate::wire::{Body, Request, Response};
 
@@ -89,7 +90,7 @@ impl Proxy {
             self.count_key(request.headers(), None, client, exchange)?;
         }
         *request.method_mut() = Method::POST;
-        let mut response = self.ask(endpoint, request, client).await?;
+        let mut response = self.ask(endpoint, request, client, exchange).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::BackendUpgrade);
         }
@@ -101,18 +102,24 @@ impl Proxy {
     async fn ask(
         &self,
         endpoint: &str,
-        request: Request,
+        mut request: Request,
         client: &Client<'_>,
+        exchange: &mut Exchange,
     ) -> Result<Response, Error> {
+        if let Some(address) = self.upstream.address() {
+            exchange.asks(Side::Upstream, address, request.headers_mut());
+        }
         let limit = self.settings.timeouts.response;
         let passed = pin!(self.upstream.pass(endpoint, request));
-        client
+        let response = client
             .peer
             .timer
             .while_moving(limit, passed)
             .await
             .ok_or(Error::UpstreamTimedOut)?
-            .map_err(of_upstream)
+            .map_err(of_upstream)?;
+        exchange.answered(response.status());
+        Ok(response)
     }
 
     /// A stream: the handshake goes upstream, and then the two ends speak to each other.
@@ -138,7 +145,7 @@ impl Proxy {
         authorize(headers, key)?;
         self.count_key(headers, None, client, exchange)?;
         upgrade.write_to(headers);
-        let mut response = self.ask(endpoint, request, client).await?;
+        let mut response = self.ask(endpoint, request, client, exchange).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             clean(response.headers_mut());
             self.pass_back(&mut response, client);

@@ -40,6 +40,7 @@ impl Proxy {
         if let Some(upgrade) = &upgrade {
             upgrade.write_to(headers);
         }
+        exchange.asks(Side::Backend, backend.authority(), headers);
         *request.uri_mut() = Uri::from(target);
 
         let timeouts = &self.settings.timeouts;
@@ -52,6 +53,7 @@ impl Proxy {
             .ok_or(Error::BackendTimedOut)?
             .map_err(of_backend)?;
         asking.answered(response.status());
+        exchange.answered(response.status());
 
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upgrade = upgrade

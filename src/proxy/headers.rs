@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use crate::resolve::Backend;
 use crate::wire::{Peer, Scheme};
 
+pub use crate::wire::Trust;
+
 /// Our name in `Via`, `CDN-Loop` and `Proxy-Status`.
 pub(super) const OUR_NAME: &str = "m3o-ingress";
 
@@ -18,15 +20,6 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
-
-/// Whether what a peer says about who is behind it is believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
-    /// A client: its `X-Forwarded-*` are replaced.
-    Stranger,
-    /// A configured proxy before us: they are kept and added to.
-    Proxy,
-}
 
 /// How often our own mark in `CDN-Loop` is one too many (RFC 8586).
 const MAX_PASSES: usize = 3;

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::resolve;
+use crate::telemetry::access::Access;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{LocalAnswer, LocalApi, Via};
@@ -41,7 +42,8 @@ fn proxy(metrics: &Arc<Metrics>) -> Proxy {
     let telemetry = Telemetry {
         metrics: Arc::clone(metrics),
         log: Log::discard(Arc::clone(metrics)),
-        access: false,
+        access: Access::of(&Default::default()),
+        tracer: None,
     };
     let (pool, tasks) = (Pool::for_tests(), TaskTracker::new());
     let upstream = Upstream::new(Via::Local(Arc::new(Clumsy)), pool.clone(), tasks.clone());

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::server::Acceptor;
-use rustls::{Error, HandshakeKind};
+use rustls::{Error, HandshakeKind, ProtocolVersion};
 use tokio::io::{AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -122,9 +122,21 @@ async fn agree(
         .map_err(|error| failed(&error))?;
     let certificate: Arc<dyn Covers> = certificate;
     Ok(Agreed {
+        secured: Secured {
+            sni,
+            certificate,
+            version: version_of(stream.get_ref().1.protocol_version()),
+        },
         stream,
-        secured: Secured { sni, certificate },
     })
+}
+
+fn version_of(version: Option<ProtocolVersion>) -> Option<&'static str> {
+    match version? {
+        ProtocolVersion::TLSv1_2 => Some("1.2"),
+        ProtocolVersion::TLSv1_3 => Some("1.3"),
+        _ => None,
+    }
 }
 
 /// A name as we know it, in lower case. RFC 6066, 3 wants no dot at its end, which some send all the same.

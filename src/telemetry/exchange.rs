@@ -1,28 +1,34 @@
 //! One request, observed: one log line and its metrics when it ends, also if it is dropped early.
 
+use std::borrow::Cow;
 use std::cell::Cell;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use serde::Serialize;
 use tokio::time::Instant;
 
+use super::access::{Access, Entry, Keep, Outcome, unanswered};
+use super::client::Side;
 use super::load::{InFlight, Load};
-use super::log::{Log, Style};
+use super::log::Log;
 use super::metrics::{CacheResult, Metrics, RouteKind};
 use super::redact;
-use super::requests::{Asked, Ended};
+use super::requests::{self, Ended};
+use super::traces::{Trace, Tracer};
 use crate::id::{RequestId, WorkloadId};
 use crate::rates::Standing;
 use crate::wire::body::{self, Answer, Cut};
 use crate::wire::tunnel::Tunnel;
-use crate::wire::{Peer, Request};
+use crate::wire::{Peer, Request, Trust};
+use line::{Call, Line};
+
+mod line;
 
 /// What an exchange reports to.
 #[derive(Debug, Clone)]
@@ -31,13 +37,15 @@ pub struct Telemetry {
     pub metrics: Arc<Metrics>,
     /// The sink of the access log.
     pub log: Log,
-    /// Whether there is an access log.
-    pub access: bool,
+    /// Which requests have a line in it.
+    pub access: Access,
+    /// Who collects spans; `None`: nobody does.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 impl Telemetry {
     fn writes_lines(&self) -> bool {
-        self.access && self.log.is_on()
+        self.access.is_on() && self.log.is_on()
     }
 }
 
@@ -48,9 +56,10 @@ pub struct Exchange {
     started: Instant,
     id: RequestId,
     line: Option<Line>,
-    asked: Asked,
+    asked: requests::Asked,
     /// Octets that came of the request's body; `None` where it has none.
     received: Option<Rc<Cell<u64>>>,
+    trace: Option<Box<Trace>>,
     /// Where the request went.
     pub route: RouteKind,
     /// The app or function, where it went to one.
@@ -73,33 +82,6 @@ pub struct Exchange {
     /// HEAD: whatever body the answer has is not sent.
     to_head: bool,
 }
-
-/// What only the access log needs. Clones of what the request holds anyway.
-struct Line {
-    /// `None` where what arrived was no request.
-    request: Option<RequestLine>,
-    host: Option<HeaderValue>,
-    user_agent: Option<HeaderValue>,
-    client: IpAddr,
-}
-
-struct RequestLine {
-    method: Method,
-    uri: Uri,
-    version: Version,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Complete,
-    /// The client went before the end.
-    ClientLeft,
-    /// The backend broke off, or the ingress did: at the end of its drain, say.
-    Cut,
-}
-
-/// nginx's number for a client that left before its answer.
-const CLIENT_LEFT: u16 = 499;
 
 /// Whether what is dropped now is dropped because its client has left.
 pub(super) fn is_client_leaving() -> bool {
@@ -132,34 +114,27 @@ impl Exchange {
         telemetry: &Arc<Telemetry>,
         request: &Request,
         peer: &Peer,
+        trust: Trust,
         id: RequestId,
     ) -> Box<Self> {
-        let line = telemetry.writes_lines().then(|| Line {
-            request: Some(RequestLine {
-                method: request.method().clone(),
-                uri: request.uri().clone(),
-                version: request.version(),
-            }),
-            host: request.headers().get(header::HOST).cloned(),
-            user_agent: request.headers().get(header::USER_AGENT).cloned(),
-            client: peer.address.ip(),
-        });
-        let asked = Asked::by(request.method(), request.version(), peer.scheme);
+        let tracer = telemetry.tracer.as_ref();
+        let trace = tracer.map(|tracer| Box::new(tracer.begin(request.headers(), trust)));
+        let is_wanted =
+            telemetry.writes_lines() || trace.as_ref().is_some_and(|trace| trace.is_sampled());
+        let line = is_wanted.then(|| Line::of(request, peer, telemetry.log.layout()));
+        let asked = requests::Asked::by(request.method(), request.version(), peer.scheme);
         let mut exchange = Box::new(Self::new(telemetry, id, line, asked));
         exchange.to_head = request.method() == Method::HEAD;
         exchange.received = request.body().received();
+        exchange.trace = trace;
         exchange
     }
 
     /// Notes what was no request, or not whole in time, and was answered with `status`.
     pub fn refused(telemetry: &Arc<Telemetry>, peer: &Peer, id: RequestId, status: StatusCode) {
-        let line = telemetry.writes_lines().then(|| Line {
-            request: None,
-            host: None,
-            user_agent: None,
-            client: peer.address.ip(),
-        });
-        let mut exchange = Self::new(telemetry, id, line, Asked::badly(peer.scheme));
+        let line = telemetry.writes_lines().then(|| Line::of_none(peer));
+        let asked = requests::Asked::badly(peer.scheme);
+        let mut exchange = Self::new(telemetry, id, line, asked);
         exchange.status = Some(status);
         exchange.error = Some(match status {
             StatusCode::SERVICE_UNAVAILABLE => "connection_limit_reached",
@@ -168,7 +143,12 @@ impl Exchange {
         exchange.outcome = Outcome::Complete;
     }
 
-    fn new(telemetry: &Arc<Telemetry>, id: RequestId, line: Option<Line>, asked: Asked) -> Self {
+    fn new(
+        telemetry: &Arc<Telemetry>,
+        id: RequestId,
+        line: Option<Line>,
+        asked: requests::Asked,
+    ) -> Self {
         telemetry.metrics.requests.begin();
         Self {
             telemetry: Arc::clone(telemetry),
@@ -177,6 +157,7 @@ impl Exchange {
             line,
             asked,
             received: None,
+            trace: None,
             route: RouteKind::Unknown,
             workload: None,
             cache: None,
@@ -189,6 +170,30 @@ impl Exchange {
             sent: 0,
             outcome: Outcome::Cut,
             to_head: false,
+        }
+    }
+
+    /// A request with `headers` leaves for `address` on behalf of this one, and becomes part of its
+    /// trace.
+    pub fn asks(&mut self, side: Side, address: &HeaderValue, headers: &mut HeaderMap) {
+        if let Some(trace) = &self.trace {
+            trace.write_to(headers);
+        }
+        if let Some(line) = &mut self.line {
+            line.asked = Some(Call {
+                side,
+                address: address.clone(),
+                began: Instant::now(),
+                answered: None,
+            });
+        }
+    }
+
+    /// The head of the response to that is here.
+    pub fn answered(&mut self, status: StatusCode) {
+        let call = self.line.as_mut().and_then(|line| line.asked.as_mut());
+        if let Some(call) = call {
+            call.answered = Some((status, Instant::now()));
         }
     }
 
@@ -239,64 +244,88 @@ impl Exchange {
         }
     }
 
-    fn write_line(&self, line: &Line, status: u16) {
-        let text = |value: &Option<HeaderValue>| {
-            value
-                .as_ref()
-                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    /// Writes the line and keeps the spans, where there are any.
+    fn tell(&self, line: &Line, status: u16, took: Duration) {
+        let telemetry = &*self.telemetry;
+        let keep = match self.outcome {
+            _ if !telemetry.writes_lines() => Keep::No,
+            Outcome::Complete => telemetry.access.keep(status, took),
+            Outcome::ClientLeft | Outcome::Cut => Keep::Always,
+        };
+        let recorded = self.trace.as_ref().filter(|trace| trace.is_sampled());
+        if keep == Keep::No && recorded.is_none() {
+            return;
+        }
+        let sampled = match keep {
+            Keep::Sampled(share) => Some(share),
+            Keep::Always | Keep::No => None,
+        };
+        let entry = Entry {
+            sampled,
+            ..self.entry(line, status, took)
+        };
+        if keep != Keep::No {
+            let layout = telemetry.log.layout();
+            telemetry.log.access(|out| entry.write(layout, out));
+        }
+        if let (Some(trace), Some(tracer)) = (recorded, &telemetry.tracer) {
+            tracer.end(trace, &entry);
+        }
+    }
+
+    fn entry<'a>(&'a self, line: &'a Line, status: u16, took: Duration) -> Entry<'a> {
+        let text = |value: &'a Option<HeaderValue>| -> Option<Cow<'a, str>> {
+            let value = value.as_ref()?;
+            Some(String::from_utf8_lossy(value.as_bytes()))
         };
         let request = line.request.as_ref();
         let host = match request.and_then(|request| request.uri.authority()) {
-            Some(authority) => Some(authority.as_str().to_owned()),
+            Some(authority) => Some(Cow::Borrowed(authority.as_str())),
             None => text(&line.host),
         };
+        let host = host.map(|host| match host {
+            Cow::Borrowed(host) => Cow::Borrowed(redact::host(host)),
+            Cow::Owned(host) => Cow::Owned(redact::host(&host).to_owned()),
+        });
         let path = request.map_or("", |request| request.uri.path());
-        let path = if path.len() > 1 && self.may_be_a_token(status) {
+        let may_be_a_token = self.may_be_a_token(status);
+        let path = if path.len() > 1 && may_be_a_token {
             format!("/{}", redact::HIDDEN).into()
         } else {
             redact::path(path)
         };
-        let query = request
-            .and_then(|request| request.uri.query())
-            .map(redact::query);
-        let user_agent = text(&line.user_agent);
-        let entry = Entry {
-            timestamp: jiff::Timestamp::now().to_string(),
-            kind: "access",
-            client: line.client,
+        // Where every path may be a token, so may be that of the page that led here.
+        let own = host.as_deref().filter(|_| !may_be_a_token);
+        let referer = text(&line.referer).map(|referer| redact::referer(&referer, own));
+        Entry {
+            ended: SystemTime::now(),
+            client: &line.client,
+            scheme: line.scheme,
+            tls: line.tls,
             method: redact::method(request.map_or("_OTHER", |request| request.method.as_str())),
-            host: host.as_deref().map(redact::host),
-            path: clip(&path),
-            query: query.as_deref().map(clip),
-            version: request.map(|request| version_text(request.version)),
+            path,
+            query: request
+                .and_then(|request| request.uri.query())
+                .map(redact::query),
+            version: request.map(|request| request.version),
             status,
-            duration_ms: (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
-            response_bytes: self.sent,
+            took,
+            received: self.received.as_ref().map_or(0, |received| received.get()),
+            sent: self.sent,
             route: self.route.as_str(),
             app: self.workload.as_ref().map(WorkloadId::as_str),
             cache: self.cache.map(CacheResult::as_str),
-            outcome: match self.outcome {
-                Outcome::Complete => "complete",
-                Outcome::ClientLeft => "client_left",
-                Outcome::Cut => "cut",
-            },
-            proxy_error: self.error,
+            outcome: self.outcome,
+            error: self.error,
             cause: self.cause.as_deref(),
-            user_agent: user_agent.as_deref().map(clip),
+            asked: line.asked.as_ref().map(|call| call.since(self.started)),
+            user_agent: text(&line.user_agent),
+            referer,
+            host,
             request_id: self.id.as_str(),
-        };
-        let mut bytes = match self.telemetry.log.style() {
-            Style::Json => serde_json::to_vec(&entry).unwrap_or_default(),
-            Style::Human => entry.to_human().into_bytes(),
-        };
-        bytes.push(b'\n');
-        self.telemetry.log.write(bytes);
-    }
-}
-
-impl std::fmt::Debug for Line {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("Line([hidden])")
+            trace_id: self.trace.as_ref().map(|trace| trace.id),
+            sampled: None,
+        }
     }
 }
 
@@ -309,16 +338,14 @@ impl Drop for Exchange {
         if is_client_leaving() {
             self.outcome = Outcome::ClientLeft;
         }
-        let unanswered = match self.outcome {
-            Outcome::ClientLeft => CLIENT_LEFT,
-            Outcome::Complete | Outcome::Cut => StatusCode::SERVICE_UNAVAILABLE.as_u16(),
-        };
+        let unanswered = unanswered(self.outcome);
         let status = self.status.map_or(unanswered, |status| status.as_u16());
+        let took = self.started.elapsed();
         let ended = Ended {
             asked: self.asked,
             route: self.route,
             status,
-            took: self.started.elapsed(),
+            took,
             received: self.received.as_ref().map(|received| received.get()),
             sent: self.sent,
         };
@@ -328,101 +355,8 @@ impl Drop for Exchange {
             metrics.failed(error);
         }
         if let Some(line) = &self.line {
-            self.write_line(line, status);
+            self.tell(line, status, took);
         }
-    }
-}
-
-/// One line of the access log, its fields named as OpenTelemetry names them.
-#[derive(Serialize)]
-struct Entry<'a> {
-    timestamp: String,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    #[serde(rename = "client.address")]
-    client: IpAddr,
-    #[serde(rename = "http.request.method")]
-    method: &'a str,
-    #[serde(rename = "server.address", skip_serializing_if = "Option::is_none")]
-    host: Option<&'a str>,
-    #[serde(rename = "url.path")]
-    path: &'a str,
-    #[serde(rename = "url.query", skip_serializing_if = "Option::is_none")]
-    query: Option<&'a str>,
-    #[serde(
-        rename = "network.protocol.version",
-        skip_serializing_if = "Option::is_none"
-    )]
-    version: Option<&'static str>,
-    #[serde(rename = "http.response.status_code")]
-    status: u16,
-    duration_ms: f64,
-    response_bytes: u64,
-    route: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    app: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cache: Option<&'static str>,
-    outcome: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    proxy_error: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cause: Option<&'a str>,
-    #[serde(
-        rename = "user_agent.original",
-        skip_serializing_if = "Option::is_none"
-    )]
-    user_agent: Option<&'a str>,
-    request_id: &'a str,
-}
-
-impl Entry<'_> {
-    fn to_human(&self) -> String {
-        let mut line = format!(
-            "{} {} {} {}{}",
-            self.timestamp,
-            self.status,
-            self.method,
-            self.host.unwrap_or("-").escape_debug(),
-            self.path.escape_debug(),
-        );
-        if let Some(query) = self.query {
-            line.push('?');
-            line.extend(query.escape_debug());
-        }
-        line.push_str(&format!(" {:.1} ms {}", self.duration_ms, self.route));
-        for word in [self.cache, self.proxy_error].into_iter().flatten() {
-            line.push(' ');
-            line.push_str(word);
-        }
-        if self.outcome != "complete" {
-            line.push(' ');
-            line.push_str(self.outcome);
-        }
-        line.push_str(&format!(" {} {}", self.client, self.request_id));
-        if let Some(cause) = self.cause {
-            line.push_str(" (");
-            line.extend(cause.escape_debug());
-            line.push(')');
-        }
-        line
-    }
-}
-
-/// As much of what a client wrote as a line holds.
-fn clip(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_LOGGED)]
-}
-
-/// Octets of one value in a line.
-const MAX_LOGGED: usize = 1024;
-
-fn version_text(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2",
-        Version::HTTP_3 => "3",
-        _ => "1.1",
     }
 }
 
@@ -485,3 +419,6 @@ where
         };
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,7 @@ use super::reloads::Reloads;
 pub use super::requests::MOST_COMBINATIONS;
 use super::requests::{Ended, Requests};
 use super::tls::Tls;
+use super::traces;
 use crate::id::WorkloadId;
 use crate::units;
 
@@ -92,7 +93,9 @@ pub struct Metrics {
     pub reloads: Reloads,
     /// Panics, each of which cost a request or a task.
     pub panics: IntCounter,
-    /// Log lines that found the queue full.
+    /// Spans of traces.
+    pub spans: traces::Series,
+    /// Log lines that found the queue full, or no room where they are written.
     pub log_lines_dropped: IntCounter,
 }
 
@@ -158,9 +161,10 @@ impl Metrics {
                 "m3o_ingress_panics_total",
                 "Panics, each of which cost a request or a task",
             ),
+            spans: traces::Series::new(&registry),
             log_lines_dropped: counter(
                 "m3o_ingress_log_lines_dropped_total",
-                "Log lines that found the queue full",
+                "Log lines that found the queue full, or no room where they are written",
             ),
             registry,
         };

@@ -1,5 +1,6 @@
 //! What the process says about itself: log lines and metrics.
 
+pub mod access;
 pub mod acme;
 mod apps;
 pub mod client;
@@ -18,8 +19,14 @@ mod requests;
 pub mod serving;
 mod shards;
 pub mod tls;
+pub mod traces;
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::units::{self, Share};
 
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +38,16 @@ pub struct Config {
     pub level: Level,
     /// One line a request.
     pub access: bool,
+    /// Where those lines go; empty: where all others go.
+    pub access_file: PathBuf,
+    /// The share of requests with a 2xx that have a line.
+    pub sample: Share,
+    /// What took so long has a line always.
+    #[serde(with = "units::duration")]
+    pub slow: Duration,
+    /// Lines of one thread that wait to be written, in bytes.
+    #[serde(with = "units::size")]
+    pub buffer: u64,
 }
 
 impl Default for Config {
@@ -39,6 +56,10 @@ impl Default for Config {
             format: Format::Auto,
             level: Level::Info,
             access: true,
+            access_file: PathBuf::new(),
+            sample: Share::ALL,
+            slow: Duration::from_secs(1),
+            buffer: 4 << 20,
         }
     }
 }
@@ -53,6 +74,8 @@ pub enum Format {
     Human,
     /// One JSON object a line.
     Json,
+    /// The access log as Apache and nginx name it, all other lines as `Auto`.
+    Combined,
 }
 
 /// The least important level that is written.

@@ -68,6 +68,33 @@ pub fn path(path: &str) -> Cow<'_, str> {
     }
 }
 
+/// A `Referer` as it may be logged: where it is on `host`, which the request is for, by the rules of
+/// [`path`] and [`query`]; else its origin alone, which is what browsers tell others.
+#[must_use]
+pub fn referer(referer: &str, own_host: Option<&str>) -> String {
+    let Some((scheme @ ("http" | "https"), rest)) = referer.split_once("://") else {
+        return HIDDEN.to_owned();
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, target) = rest.split_at(end);
+    let known = host(authority);
+    let mut logged = format!("{scheme}://{known}");
+    if known == HIDDEN || own_host.is_none_or(|own| !own.eq_ignore_ascii_case(known)) {
+        return logged;
+    }
+    let target = target.split('#').next().unwrap_or_default();
+    let (named, asked) = match target.split_once('?') {
+        Some((named, asked)) => (named, Some(asked)),
+        None => (target, None),
+    };
+    logged.push_str(&path(named));
+    if let Some(asked) = asked {
+        logged.push('?');
+        logged.push_str(&query(asked));
+    }
+    logged
+}
+
 /// A method as it may be logged. One that looks like none may be a piece of a body that was taken
 /// for the next request; OpenTelemetry names it so.
 #[must_use]
@@ -131,7 +158,9 @@ const ENDS_OF_AUTHORITY: [char; 8] = ['/', '?', '#', '"', '\'', ' ', '\\', '\n']
 
 /// The bytes from `from` on that are the next secret.
 fn next_secret(line: &str, from: usize) -> Option<(usize, usize)> {
-    (from..line.len()).find_map(|start| {
+    let bytes = line.as_bytes();
+    let may_begin = |start: &usize| may_begin(bytes[*start], bytes.get(start + 1).copied());
+    (from..line.len()).filter(may_begin).find_map(|start| {
         let rest = line.get(start..)?;
         let (secret, end) = secret_at_start(rest)?;
         let already = rest[secret..].starts_with(HIDDEN);
@@ -139,15 +168,26 @@ fn next_secret(line: &str, from: usize) -> Option<(usize, usize)> {
     })
 }
 
+/// Whether two bytes are those that a mark or a name begins with.
+fn may_begin(first: u8, second: Option<u8>) -> bool {
+    let Some(second) = second else { return false };
+    let second = second.to_ascii_lowercase();
+    match first.to_ascii_lowercase() {
+        b'/' => second == b'/',
+        b'a' => matches!(second, b'u' | b'p'),
+        b'b' => matches!(second, b'e' | b'a'),
+        b'c' | b't' => second == b'o',
+        b'p' => second == b'a',
+        b's' => matches!(second, b'm' | b'e'),
+        _ => false,
+    }
+}
+
 /// Where the secret is in `rest`, if a mark of one stands at its start.
 fn secret_at_start(rest: &str) -> Option<(usize, usize)> {
     let first = rest.as_bytes()[0].to_ascii_lowercase();
     if first == b'/' {
         return user_information(rest);
-    }
-    // Most bytes begin no mark.
-    if !b"abcpst".contains(&first) {
-        return None;
     }
     let begins = |mark: &&&str| {
         let found = rest.as_bytes().get(..mark.len());
@@ -242,6 +282,40 @@ mod tests {
             "",
         ] {
             assert_eq!(host(other), HIDDEN, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_referer_is_told_as_far_as_browsers_tell_others() {
+        let check = |given, expected| assert_eq!(referer(given, Some("m3o.app")), expected);
+        check(
+            "https://m3o.app/a?b=canary#canary",
+            "https://m3o.app/a?b=[hidden]",
+        );
+        check("https://u:canary@m3o.app", "https://m3o.app");
+        check("http://M3O.app/user/canary", "http://M3O.app/user/[hidden]");
+        check("https://user.m3o.com/canary?canary", "https://user.m3o.com");
+        check("https://m3o.app:canary/", "https://[hidden]");
+        for other in [
+            "canary",
+            "javascript:canary",
+            "ftp://m3o.app/canary",
+            "",
+            "://canary",
+        ] {
+            check(other, HIDDEN);
+        }
+        assert_eq!(referer("https://m3o.app/canary", None), "https://m3o.app");
+    }
+
+    #[test]
+    fn every_mark_and_name_is_looked_for() {
+        for mark in MARKS.iter().chain(&NAMES).chain(&["//"]) {
+            let [first, second, ..] = mark.as_bytes() else {
+                panic!("{mark}")
+            };
+            assert!(may_begin(*first, Some(*second)), "{mark}");
+            assert!(may_begin(first.to_ascii_uppercase(), Some(*second)));
         }
     }
 

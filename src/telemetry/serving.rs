@@ -59,7 +59,7 @@ impl Serving {
                 };
                 let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
                 bytes.push(b'\n');
-                log.write(bytes);
+                log.write(&bytes);
             }
             Style::Json => {}
         }

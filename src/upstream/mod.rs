@@ -212,6 +212,15 @@ impl Upstream {
         }
     }
 
+    /// Who is connected to; `None`: it is in this process.
+    #[must_use]
+    pub fn address(&self) -> Option<&HeaderValue> {
+        match &self.via {
+            Via::Remote(remote) => Some(remote.origin.authority()),
+            Via::Local(_) => None,
+        }
+    }
+
     /// Whether it is the embedded platform.
     #[must_use]
     pub fn is_local(&self) -> bool {

@@ -24,7 +24,7 @@ pub mod tunnel;
 
 pub use body::Body;
 pub use handler::Handler;
-pub use peer::{Covers, Peer, Scheme, Secured};
+pub use peer::{Covers, Peer, Scheme, Secured, Trust};
 
 /// A request, its body still on its way.
 pub type Request = http::Request<Body>;

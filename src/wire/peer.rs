@@ -48,12 +48,23 @@ pub struct Secured {
     pub sni: Option<Arc<str>>,
     /// What it was shown.
     pub certificate: Arc<dyn Covers>,
+    /// The version of TLS, as logs name it.
+    pub version: Option<&'static str>,
 }
 
 /// A certificate, as far as requests are concerned.
 pub trait Covers: Debug + Send + Sync {
     /// Whether it speaks for `host`, a name or an address without a port.
     fn covers(&self, host: &str) -> bool;
+}
+
+/// Whether what a peer says about who is behind it is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// A client: its `X-Forwarded-*` are replaced.
+    Stranger,
+    /// A configured proxy before us: they are kept and added to.
+    Proxy,
 }
 
 /// One connection of a client, as handlers see it.

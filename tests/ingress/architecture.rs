@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Each module and the modules that it may name; the words are free to all.
-const FLOORS: [(&str, &str); 18] = [
+const FLOORS: [(&str, &str); 19] = [
     ("wire", ""),
     ("rates", ""),
     ("telemetry", "wire rates"),
@@ -13,6 +13,7 @@ const FLOORS: [(&str, &str); 18] = [
     ("acme", "wire telemetry tls pool"),
     ("server", "wire telemetry tls pool"),
     ("mail", "wire telemetry pool"),
+    ("otlp", "wire telemetry pool"),
     ("upstream", "wire telemetry pool"),
     ("resolve", "wire telemetry pool upstream"),
     (
@@ -34,9 +35,9 @@ const FLOORS: [(&str, &str); 18] = [
     ),
     (
         "ingress",
-        "wire rates telemetry tls pool acme server mail upstream resolve admin proxy platform config control",
+        "wire rates telemetry tls pool acme server mail otlp upstream resolve admin proxy platform config control",
     ),
-    ("secrets", "config ingress"),
+    ("secrets", "otlp config ingress"),
     ("cli", "telemetry tls server proxy config control ingress"),
 ];
 

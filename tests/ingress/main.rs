@@ -7,6 +7,7 @@
     reason = "a test and its helpers end by panicking, which is how they fail"
 )]
 
+mod access_log;
 mod api;
 mod architecture;
 mod backend_framing;
@@ -41,5 +42,6 @@ mod resolving;
 mod retries;
 mod secrets;
 mod tls;
+mod traces;
 mod tunnels;
 mod verify;

@@ -341,6 +341,8 @@ const PROMISES: &[(&str, &[&str])] = &[
             "promtool_has_nothing_to_say_about_a_scrape_and_nothing_of_a_request_is_in_it",
             "no_secret_of_a_client_is_written_down_as_json",
             "no_secret_of_a_client_is_written_down_when_every_library_speaks",
+            "no_secret_of_a_client_is_written_down_in_combined",
+            "no_secret_of_a_client_is_told_to_a_collector_nor_that_of_the_collector_to_the_log",
             "no_status_is_answered_with_a_secret",
             "an_api_that_answers_with_our_token_does_not_bring_it_into_the_log",
             "a_panic_says_where_it_was_and_nothing_of_the_request",
@@ -469,6 +471,27 @@ const PROMISES: &[(&str, &[&str])] = &[
         &[
             "what_was_acknowledged_outlives_a_kill_and_nothing_is_half_there",
             "a_damaged_store_stops_the_start_and_is_left_as_it_is",
+        ],
+    ),
+    (
+        "the access log",
+        &[
+            "whatever_is_sent_is_one_object",
+            "whatever_is_sent_is_one_line_that_tools_for_combined_split",
+            "under_load_a_file_that_is_rotated_loses_and_doubles_no_line",
+            "on_sigusr1_the_access_log_goes_on_in_a_new_file_without_a_line_lost",
+            "on_a_full_disk_lines_are_dropped_and_counted_until_there_is_room",
+            "on_a_full_disk_lines_are_lost_whole_wherever_it_became_full",
+            "a_pipe_that_is_not_read_costs_lines_and_none_is_torn",
+        ],
+    ),
+    (
+        "traces",
+        &[
+            "a_trace_of_a_stranger_is_linked_and_not_continued",
+            "a_trace_of_a_trusted_peer_is_continued_as_it_was_decided_there",
+            "a_collector_that_is_down_costs_spans_beyond_the_queue_and_no_request",
+            "the_last_spans_are_told_before_the_end",
         ],
     ),
     (

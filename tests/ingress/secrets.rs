@@ -12,17 +12,20 @@ use m3o_ingress::destination::Destination;
 use m3o_ingress::id::RequestId;
 use m3o_ingress::ingress::Secrets;
 use m3o_ingress::mail::Message;
+use m3o_ingress::otlp::Export;
 use m3o_ingress::proxy::parameters::Parameters;
 use m3o_ingress::resolve::Backend;
+use m3o_ingress::telemetry::access::Access;
 use m3o_ingress::telemetry::exchange::{Exchange, Telemetry};
 use m3o_ingress::telemetry::log::{Capture, Log, Style};
 use m3o_ingress::telemetry::metrics::Metrics;
+use m3o_ingress::units::Share;
 use m3o_ingress::upstream::{self, Remote, ShortLink, messages};
 use m3o_ingress::wire::framing::Found;
 use m3o_ingress::wire::head::{self, HeadLimits, Scan};
 use m3o_ingress::wire::link::Link;
 use m3o_ingress::wire::timer::Timer;
-use m3o_ingress::wire::{Body, Peer, Request, Scheme};
+use m3o_ingress::wire::{Body, Peer, Request, Scheme, Trust};
 
 use super::harness::api::OWN_TOKEN;
 use super::harness::{Seen, TestApi, TestBackend, TestIngress};
@@ -182,7 +185,18 @@ fn no_type_that_holds_a_secret_prints_it() {
             eab_key: Some(secret.clone()),
             tsig_key: Some(secret.clone()),
         },
+        traces: Export::read(
+            |name| match name {
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" => Some("http://c/?key=zqsecretqz"),
+                "OTEL_RESOURCE_ATTRIBUTES" => Some("a=zqsecretqz"),
+                _ => None,
+            },
+            Some(&Secret::new(format!("x-key={SECRET}"))),
+            Share::ALL,
+        )
+        .unwrap(),
     };
+    assert!(secrets.traces.is_some());
     check_printed("Secrets", &secrets);
     let environment: Environment = [("SMTP_URL", SECRET)].into_iter().collect();
     check_printed("Environment", &environment);
@@ -288,7 +302,8 @@ fn a_request_prints_no_field_that_holds_a_secret() {
         log: Log::start(Style::Json, metrics, Capture::default())
             .unwrap()
             .log(),
-        access: true,
+        access: Access::of(&Default::default()),
+        tracer: None,
     });
     let peer = Peer::new(
         SocketAddr::from(([192, 0, 2, 1], 1)),
@@ -296,7 +311,8 @@ fn a_request_prints_no_field_that_holds_a_secret() {
         Timer::new(),
     );
     check_printed("Peer", &peer);
-    let exchange = Exchange::begin(&telemetry, &request, &peer, RequestId::default());
+    let id = RequestId::default();
+    let exchange = Exchange::begin(&telemetry, &mut request, &peer, Trust::Stranger, id);
     check_printed("Exchange", &exchange);
     request.headers_mut().remove("host");
     *request.uri_mut() = "/".parse().unwrap();
@@ -314,7 +330,7 @@ fn a_request_that_is_logged_all_the_same_is_scrubbed() {
             Style::Human => format!("{request:?}\n"),
             Style::Json => serde_json::json!({ "message": format!("{request:?}") }).to_string(),
         };
-        writer.log().write(line.into_bytes());
+        writer.log().write(line.as_bytes());
         writer.finish();
         assert!(lines.text().contains("api_key"), "{}", lines.text());
         assert!(!lines.text().contains(SECRET), "{}", lines.text());

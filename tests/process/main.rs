@@ -8,6 +8,7 @@
     reason = "a helper of a test may fail the test"
 )]
 
+mod access_log;
 mod balancer;
 mod browser;
 mod caller;

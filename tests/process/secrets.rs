@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -175,7 +176,8 @@ fn finish(ingress: Ingress) -> (String, String) {
     (ingress.stop(), metrics)
 }
 
-fn check_dev(format: &str, variables: &[(&str, &str)]) {
+/// Runs `dev`, and gives what was planted, for whoever else may have heard of it.
+fn check_dev(format: &str, variables: &[(&str, &str)]) -> Planted {
     let folder = tempfile::tempdir().unwrap();
     let mut command = dev_command(folder.path());
     command.args(["--log-level", "trace", "--log-format", format]);
@@ -211,7 +213,14 @@ fn check_dev(format: &str, variables: &[(&str, &str)]) {
     assert!(refused > 200, "most of it is refused: {refused}");
     let (written, metrics) = finish(ingress);
     assert!(written.contains("/api/helloworld/call"), "the log is on");
+    for (name, value) in variables {
+        if name.ends_with("_HEADERS") {
+            let secret = value.split_once('=').unwrap().1.to_owned();
+            planted.canaries.push(((*name).to_owned(), secret));
+        }
+    }
     planted.check(&written, &metrics);
+    planted
 }
 
 #[test]
@@ -225,12 +234,50 @@ fn no_secret_of_a_client_is_written_down_as_json() {
 }
 
 #[test]
+fn no_secret_of_a_client_is_written_down_in_combined() {
+    check_dev("combined", &[]);
+}
+
+#[test]
+fn no_secret_of_a_client_is_told_to_a_collector_nor_that_of_the_collector_to_the_log() {
+    let told = Arc::new(Mutex::new(String::new()));
+    let collector = {
+        let told = Arc::clone(&told);
+        Server::start(move |arrived| {
+            // What it gets itself it is meant to have.
+            let text = String::from_utf8_lossy(&arrived.body).into_owned();
+            told.lock().unwrap().push_str(&text);
+            server::ok("application/x-protobuf", "")
+        })
+    };
+    let planted = check_dev(
+        "json",
+        &[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url()),
+            (
+                "OTEL_EXPORTER_OTLP_HEADERS",
+                "x-api-key=zqthe-key-of-the-collectorqz",
+            ),
+            ("OTEL_TRACES_SAMPLER", "always_on"),
+        ],
+    );
+    let told = told.lock().unwrap();
+    assert!(told.contains("/api/helloworld/call"), "spans are told");
+    planted.check(&told, "");
+}
+
+#[test]
 fn no_secret_of_a_client_is_written_down_when_every_library_speaks() {
     check_dev("json", &[("RUST_LOG", "trace"), ("RUST_BACKTRACE", "full")]);
 }
 
 /// Variables that hold secrets, and are never printed.
-const VARIABLES: [&str; 3] = ["M3O_API_TOKEN", "M3O_PLATFORM_KEY", "SMTP_URL"];
+const VARIABLES: [&str; 4] = [
+    "M3O_API_TOKEN",
+    "M3O_PLATFORM_KEY",
+    "SMTP_URL",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+];
 
 #[test]
 fn an_api_that_is_not_there_does_not_bring_its_token_into_the_log() {
@@ -403,6 +450,7 @@ fn a_secret_that_is_unusable_is_refused_without_being_repeated() {
         (&mail, "zq secretqz".to_owned()),
         (&mail, "smtps://user:zqsecretqz@".to_owned()),
         (&mail, "https://user:zqsecretqz@example.com".to_owned()),
+        (&api, "zqsecretqz".to_owned()),
     ] {
         for verb in ["run", "check"] {
             let mut run = run_command(folder.path(), config);
@@ -411,6 +459,7 @@ fn a_secret_that_is_unusable_is_refused_without_being_repeated() {
                 run = command(&["check", "--config", file.to_str().unwrap()]);
             }
             run.envs(VARIABLES.map(|name| (name, &value)));
+            run.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
             let ended = ended(&mut run);
             assert!(
                 verb == "check" || ended.status.code() != Some(0),

@@ -259,6 +259,7 @@ impl<'a> Walk<'a> {
         Ok(Secured {
             sni: Some(name.into()),
             certificate,
+            version: None,
         })
     }
 

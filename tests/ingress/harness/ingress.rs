@@ -8,6 +8,7 @@ use m3o_ingress::config::Config;
 use m3o_ingress::credentials::Secret;
 use m3o_ingress::ingress::{Error, Ingress, Secrets};
 use m3o_ingress::server::shutdown::{Stage, Stop, Stopper, stop_signal};
+use m3o_ingress::telemetry::Format;
 use m3o_ingress::telemetry::log::{Capture, Log, Style, Writer};
 use m3o_ingress::telemetry::metrics::Metrics;
 use m3o_ingress::{platform, upstream};
@@ -71,6 +72,26 @@ impl TestIngress {
     }
 
     fn start(adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::start_with(|_| {}, adjust)
+    }
+
+    /// In front of a remote API, with what the environment would say.
+    pub(crate) fn before_told(
+        api: &TestApi,
+        tell: impl FnOnce(&mut Secrets),
+        adjust: impl FnOnce(&mut Config),
+    ) -> Self {
+        let address = format!("http://{}", api.address());
+        Self::start_with(tell, |config| {
+            config.api = Some(upstream::Config {
+                address: upstream::ApiAddress::try_from(address).unwrap(),
+                token_env: "UNUSED".to_owned(),
+            });
+            adjust(config);
+        })
+    }
+
+    fn start_with(tell: impl FnOnce(&mut Secrets), adjust: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.listen.http = vec![loopback()];
         config.listen.admin = Some(loopback());
@@ -78,16 +99,19 @@ impl TestIngress {
         config.listen.workers = 1;
         config.backends.allow_private = true;
         config.timeouts.drain = Duration::from_secs(5);
+        config.log.format = Format::Json;
         adjust(&mut config);
 
-        let secrets = Secrets {
+        let mut secrets = Secrets {
             api_token: Some(Secret::new(OWN_TOKEN)),
             platform_key: Some(Secret::new(KEY)),
             smtp_url: None,
             ..Secrets::default()
         };
+        tell(&mut secrets);
         let lines = Capture::default();
         let writer = Log::start(Style::Json, Metrics::new(), lines.clone()).unwrap();
+        writer.log().apply(&config.log).unwrap();
         let ingress = Ingress::bind(config, secrets, writer.log()).unwrap();
         let addresses = ingress.addresses();
         let (stopper, stop) = stop_signal();
@@ -169,6 +193,11 @@ impl TestIngress {
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
+    }
+
+    /// What writes its log.
+    pub(crate) fn log_writer(&self) -> Log {
+        self.writer.as_ref().unwrap().log()
     }
 
     /// Moves the shutdown on.

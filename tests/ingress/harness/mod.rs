@@ -9,6 +9,7 @@ use tokio::time::Instant;
 pub(crate) mod api;
 pub(crate) mod backend;
 pub(crate) mod caller;
+pub(crate) mod collector;
 pub(crate) mod front;
 pub(crate) mod http2;
 pub(crate) mod http2_backend;
