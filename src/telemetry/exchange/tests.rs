@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 
+use http::Uri;
 use proptest::prelude::*;
 use regex::Regex;
 
 use super::*;
 use crate::telemetry::Config;
+use crate::telemetry::client::Side;
+use crate::telemetry::log::Layout;
 use crate::wire::timer::Timer;
 use crate::wire::{Body, Scheme};
 
