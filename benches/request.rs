@@ -82,7 +82,7 @@ fn line(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let id = RequestId::from_trusted(&id).expect("an id");
                 let trust = Trust::Stranger;
-                let mut exchange = Exchange::begin(&telemetry, &mut request, &peer, trust, id);
+                let mut exchange = Exchange::begin(&telemetry, &request, &peer, trust, id);
                 exchange.asks(Side::Backend, &backend, request.headers_mut());
                 exchange.answered(http::StatusCode::OK);
                 drop(exchange.observe(http::Response::new(Body::Empty)));

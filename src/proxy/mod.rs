@@ -133,7 +133,7 @@ impl Handler for Proxy {
     async fn handle(&self, mut request: Request, peer: &Peer) -> http::Response<Observed<Body>> {
         let trust = self.trust(peer.address.ip());
         let id = request_id(request.headers(), trust);
-        let mut exchange = Exchange::begin(&self.telemetry, &mut request, peer, trust, id);
+        let mut exchange = Exchange::begin(&self.telemetry, &request, peer, trust, id);
         let accepted = Form::accepted_by(request.headers());
         let uri = request.uri().clone();
         let demand = match &self.settings.https {

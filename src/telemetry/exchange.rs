@@ -9,20 +9,25 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::access::{Access, Asked, Entry, Keep, Outcome, Side, unanswered};
+use super::access::{Access, Entry, Keep, Outcome, Side, unanswered};
 use super::load::InFlight;
-use super::log::{Layout, Log};
+use super::log::Log;
 use super::metrics::{CacheResult, Metrics, RouteKind};
 use super::redact;
 use super::traces::{Trace, Tracer};
 use crate::id::{RequestId, WorkloadId};
 use crate::wire::body::{self, Answer, Cut};
 use crate::wire::tunnel::Tunnel;
-use crate::wire::{Peer, Request, Scheme, Trust};
+use crate::wire::{Peer, Request, Trust};
+use line::{Call, Line};
+
+mod line;
+#[cfg(test)]
+mod tests;
 
 /// What an exchange reports to.
 #[derive(Debug, Clone)]
@@ -51,6 +56,8 @@ pub struct Exchange {
     id: RequestId,
     line: Option<Line>,
     trace: Option<Box<Trace>>,
+    /// Octets that came of the request's body; `None` where it has none.
+    received: Option<Rc<Cell<u64>>>,
     /// Where the request went.
     pub route: RouteKind,
     /// The app or function, where it went to one.
@@ -68,35 +75,6 @@ pub struct Exchange {
     outcome: Outcome,
     /// HEAD: whatever body the answer has is not sent.
     to_head: bool,
-}
-
-/// What only lines and spans need. Clones of what the request holds anyway.
-struct Line {
-    /// `None` where what arrived was no request.
-    request: Option<RequestLine>,
-    host: Option<HeaderValue>,
-    user_agent: Option<HeaderValue>,
-    referer: Option<HeaderValue>,
-    client: HeaderValue,
-    scheme: Scheme,
-    tls: Option<&'static str>,
-    /// How much of its body was read; `None`: it has none.
-    received: Option<Rc<Cell<u64>>>,
-    asked: Option<Call>,
-}
-
-struct RequestLine {
-    method: Method,
-    uri: Uri,
-    version: Version,
-}
-
-/// A request on behalf of this one.
-struct Call {
-    side: Side,
-    address: HeaderValue,
-    began: Instant,
-    answered: Option<(StatusCode, Instant)>,
 }
 
 thread_local! {
@@ -123,7 +101,7 @@ impl Exchange {
     #[must_use]
     pub fn begin(
         telemetry: &Arc<Telemetry>,
-        request: &mut Request,
+        request: &Request,
         peer: &Peer,
         trust: Trust,
         id: RequestId,
@@ -134,9 +112,10 @@ impl Exchange {
             telemetry.writes_lines() || trace.as_ref().is_some_and(|trace| trace.is_sampled());
         let line = is_wanted.then(|| Line::of(request, peer, telemetry.log.layout()));
         let to_head = request.method() == Method::HEAD;
-        let mut exchange = Self::new(telemetry, id, line, to_head);
+        let mut exchange = Box::new(Self::new(telemetry, id, line, to_head));
         exchange.trace = trace;
-        Box::new(exchange)
+        exchange.received = request.body().received();
+        exchange
     }
 
     /// Notes what was no request, or not whole in time, and was answered with `status`.
@@ -159,6 +138,7 @@ impl Exchange {
             id,
             line,
             trace: None,
+            received: None,
             route: RouteKind::Unknown,
             workload: None,
             cache: None,
@@ -300,7 +280,7 @@ impl Exchange {
             version: request.map(|request| request.version),
             status,
             took,
-            received: line.received.as_ref().map_or(0, |received| received.get()),
+            received: self.received.as_ref().map_or(0, |received| received.get()),
             sent: self.sent,
             route: self.route.as_str(),
             app: self.workload.as_ref().map(WorkloadId::as_str),
@@ -316,64 +296,6 @@ impl Exchange {
             trace_id: self.trace.as_ref().map(|trace| trace.id),
             sampled: None,
         }
-    }
-}
-
-impl Line {
-    fn of(request: &mut Request, peer: &Peer, layout: Layout) -> Self {
-        let received = (!request.body().is_end_stream()).then(Rc::<Cell<u64>>::default);
-        if let Some(counter) = &received {
-            request.body_mut().count_in(counter);
-        }
-        let field = |name| request.headers().get(name).cloned();
-        Self {
-            request: Some(RequestLine {
-                method: request.method().clone(),
-                uri: request.uri().clone(),
-                version: request.version(),
-            }),
-            host: field(header::HOST),
-            user_agent: field(header::USER_AGENT),
-            referer: match layout {
-                Layout::Combined => field(header::REFERER),
-                Layout::Human | Layout::Json => None,
-            },
-            received,
-            ..Self::of_none(peer)
-        }
-    }
-
-    fn of_none(peer: &Peer) -> Self {
-        Self {
-            request: None,
-            host: None,
-            user_agent: None,
-            referer: None,
-            client: peer.address_value().clone(),
-            scheme: peer.scheme,
-            tls: peer.secured.as_ref().and_then(|secured| secured.version),
-            received: None,
-            asked: None,
-        }
-    }
-}
-
-impl Call {
-    fn since(&self, started: Instant) -> Asked<'_> {
-        let answered = self.answered.as_ref();
-        Asked {
-            side: self.side,
-            address: &self.address,
-            after: self.began.duration_since(started),
-            took: answered.map(|(_, at)| at.duration_since(self.began)),
-            status: answered.map(|(status, _)| *status),
-        }
-    }
-}
-
-impl std::fmt::Debug for Line {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("Line([hidden])")
     }
 }
 
@@ -457,6 +379,3 @@ where
         };
     }
 }
-
-#[cfg(test)]
-mod tests;

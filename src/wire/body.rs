@@ -60,10 +60,12 @@ impl Body {
         }
     }
 
-    /// Adds to `counter` what is read of a body that a client sends.
-    pub fn count_in(&mut self, counter: &Rc<Cell<u64>>) {
-        if let Self::Received(received) = self {
-            received.counter = Some(Rc::clone(counter));
+    /// How many octets came of a client's body, as it is read; `None` where there is none.
+    #[must_use]
+    pub fn received(&self) -> Option<Rc<Cell<u64>>> {
+        match self {
+            Self::Received(received) => Some(Rc::clone(&received.came)),
+            Self::Empty | Self::Full(_) | Self::Sent(_) | Self::Chunks(_) | Self::Tunnel(_) => None,
         }
     }
 
@@ -78,11 +80,9 @@ impl Body {
             Self::Empty => Some(Self::Full(data)),
             Self::Full(rest) if rest.is_empty() => Some(Self::Full(data)),
             Self::Received(mut received) if received.ahead.is_none() => {
-                let length = data.len() as u64;
-                received.left = received.left.saturating_add(length);
-                if let Some(counter) = &received.counter {
-                    counter.set(counter.get().saturating_sub(length));
-                }
+                received.left = received.left.saturating_add(data.len() as u64);
+                let came = received.came.get().saturating_sub(data.len() as u64);
+                received.came.set(came);
                 received.ahead = Some(data);
                 Some(Self::Received(received))
             }
@@ -297,9 +297,9 @@ pub struct Received {
     ahead: Option<Bytes>,
     limit: u64,
     left: u64,
+    /// How much has come, for whoever counts it.
+    came: Rc<Cell<u64>>,
     stall: Stall,
-    /// Who wants to know how much was read.
-    counter: Option<Rc<Cell<u64>>>,
 }
 
 impl Received {
@@ -312,8 +312,8 @@ impl Received {
             ahead: None,
             limit,
             left,
+            came: Rc::default(),
             stall: Stall::new(timer, stall),
-            counter: None,
         }
     }
 
@@ -349,13 +349,11 @@ impl Received {
         };
         self.stall.timer.touch();
         let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+        self.came.set(self.came.get() + length);
         let Some(left) = self.left.checked_sub(length) else {
             return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
         };
         self.left = left;
-        if let Some(counter) = &self.counter {
-            counter.set(counter.get() + length);
-        }
         if self.is_announced_too_large() {
             return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
         }

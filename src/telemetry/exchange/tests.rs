@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 
+use http::{Uri, header};
 use proptest::prelude::*;
 use regex::Regex;
 
+use super::line::Line;
 use super::*;
 use crate::telemetry::Config;
+use crate::telemetry::log::Layout;
 use crate::wire::timer::Timer;
 use crate::wire::{Body, Scheme};
 
@@ -60,13 +63,13 @@ fn line(telemetry: &Arc<Telemetry>, sent: &Sent, cause: &str, layout: Layout) ->
     let address = SocketAddr::from(([192, 0, 2, 1], 1));
     let peer = Peer::new(address, Scheme::Http, Timer::new());
     let id = RequestId::default();
-    let mut exchange = Exchange::begin(telemetry, &mut request, &peer, Trust::Stranger, id);
+    let mut exchange = Exchange::begin(telemetry, &request, &peer, Trust::Stranger, id);
     exchange.cause = Some(cause.to_owned());
     let backend = HeaderValue::from_static("127.0.0.1:1");
     exchange.asks(Side::Backend, &backend, request.headers_mut());
     exchange.answered(StatusCode::OK);
     // As it would be for this layout alone.
-    let line = Line::of(&mut request, &peer, layout);
+    let line = Line::of(&request, &peer, layout);
     let mut out = Vec::new();
     let asked = exchange.line.as_mut().and_then(|line| line.asked.take());
     let line = Line { asked, ..line };
