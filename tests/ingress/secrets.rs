@@ -312,7 +312,7 @@ fn a_request_prints_no_field_that_holds_a_secret() {
     );
     check_printed("Peer", &peer);
     let id = RequestId::default();
-    let exchange = Exchange::begin(&telemetry, &mut request, &peer, Trust::Stranger, id);
+    let exchange = Exchange::begin(&telemetry, &request, &peer, Trust::Stranger, id);
     check_printed("Exchange", &exchange);
     request.headers_mut().remove("host");
     *request.uri_mut() = "/".parse().unwrap();

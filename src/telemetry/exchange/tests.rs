@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use http::Uri;
+use http::{Uri, header};
 use proptest::prelude::*;
 use regex::Regex;
 

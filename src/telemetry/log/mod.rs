@@ -14,14 +14,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::metrics::Metrics;
-use super::{Config, Format, redact};
+use super::{Config, Format};
 use events::Filter;
-use output::{Output, Written};
+use output::Output;
 use queue::{Full, Queue};
+use writer::{Outputs, write_lines};
 
 mod events;
 mod output;
 mod queue;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 pub use events::EventWriter;
 pub use output::BadFile;
@@ -84,9 +88,6 @@ pub struct Writer {
 
 /// How long the last lines may take: whoever reads them may have stopped reading.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Between two looks at the buffers while there are lines.
-const PAUSE: Duration = Duration::from_millis(50);
 
 impl Log {
     /// A log that keeps nothing.
@@ -310,83 +311,6 @@ impl Config {
     }
 }
 
-/// What the writer writes to.
-struct Outputs<W> {
-    all: Output<W>,
-    /// Where lines of the access log go, if not there.
-    access: Option<Output<File>>,
-    metrics: Arc<Metrics>,
-}
-
-fn write_lines<W: Write>(shared: &Shared, mut outputs: Outputs<W>) {
-    let (mut lines, mut spare) = (Vec::new(), Vec::new());
-    loop {
-        // Asked before the last look, so that nothing is left behind.
-        let ended = shared.queue.has_ended();
-        match lock(&shared.change).take() {
-            Some(Change::Together) => outputs.access = None,
-            Some(Change::File(file)) => match &mut outputs.access {
-                Some(access) => access.replace(file),
-                None => outputs.access = Some(Output::new(file)),
-            },
-            None => {}
-        }
-        shared.queue.take_events(&mut lines, &mut spare);
-        let mut idle = lines.is_empty();
-        if !idle {
-            let text = String::from_utf8_lossy(&lines);
-            // Where this cannot be written there is nowhere to say so.
-            let written = outputs.all.write(redact::scrub(&text).as_bytes());
-            outputs.count(&written);
-            lines.clear();
-        }
-        shared.queue.take_access(&mut lines, &mut spare);
-        idle = idle && lines.is_empty();
-        if !lines.is_empty() {
-            match &mut outputs.access {
-                Some(access) => {
-                    let written = access.write(&lines);
-                    outputs.count(&written);
-                    tell(&written);
-                }
-                None => {
-                    let written = outputs.all.write(&lines);
-                    outputs.count(&written);
-                }
-            }
-            lines.clear();
-            lines.shrink_to(1 << 20);
-        }
-        match (ended, idle) {
-            (true, _) => return,
-            (false, true) => shared.queue.sleep(),
-            (false, false) => std::thread::park_timeout(PAUSE),
-        }
-    }
-}
-
-impl<W> Outputs<W> {
-    fn count(&self, written: &Written) {
-        if let Written::Lost { lines, .. } = written {
-            self.metrics.log_lines_dropped.inc_by(*lines as u64);
-        }
-    }
-}
-
-/// Says where the access log stops, and where it goes on.
-fn tell(written: &Written) {
-    match written {
-        Written::Lost {
-            error, tell: true, ..
-        } => tracing::warn!(
-            %error,
-            "the access log cannot be written: its lines are dropped and counted until it can"
-        ),
-        Written::Again => tracing::info!("the access log is written again"),
-        Written::Lost { .. } | Written::All => {}
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -411,131 +335,5 @@ impl Write for Capture {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc::{Receiver, sync_channel};
-
-    use super::*;
-
-    fn line(text: &str) -> impl FnOnce(&mut Vec<u8>) {
-        move |out| out.extend_from_slice(text.as_bytes())
-    }
-
-    #[test]
-    fn every_line_is_scrubbed_and_written_before_the_end() {
-        let output = Capture::default();
-        let writer = Log::start(Style::Json, Metrics::new(), output.clone()).unwrap();
-        writer.log().write(b"one token=canary\n");
-        writer.log().write(b"two\n");
-        writer.log().access(line("three\n"));
-        writer.finish();
-        assert_eq!(output.text(), "one token=[hidden]\ntwo\nthree\n");
-    }
-
-    #[test]
-    fn what_threads_write_at_once_stays_in_lines() {
-        let output = Capture::default();
-        let writer = Log::start(Style::Json, Metrics::new(), output.clone()).unwrap();
-        let threads: Vec<_> = (0..20)
-            .map(|number| {
-                let log = writer.log();
-                std::thread::spawn(move || {
-                    for count in 0..500 {
-                        log.access(line(&format!("{number} {count}\n")));
-                    }
-                })
-            })
-            .collect();
-        for thread in threads {
-            thread.join().unwrap();
-        }
-        writer.finish();
-        let text = output.text();
-        let mut lines: Vec<(u32, u32)> = text
-            .lines()
-            .map(|line| {
-                let (number, count) = line.split_once(' ').unwrap();
-                (number.parse().unwrap(), count.parse().unwrap())
-            })
-            .collect();
-        lines.sort_unstable();
-        let all = (0..20).flat_map(|number| (0..500).map(move |count| (number, count)));
-        assert!(lines.into_iter().eq(all));
-    }
-
-    /// A reader that takes nothing until it is told to go.
-    struct Stuck(Receiver<()>);
-
-    impl Write for Stuck {
-        fn write(&mut self, _data: &[u8]) -> io::Result<usize> {
-            let _never = self.0.recv();
-            Ok(0)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_full_queue_costs_lines_and_counts_them() {
-        let metrics = Metrics::new();
-        let (_stays, never) = sync_channel(0);
-        let writer = Log::start(Style::Json, Arc::clone(&metrics), Stuck(never)).unwrap();
-        let config = Config {
-            buffer: 4096,
-            ..Config::default()
-        };
-        writer.log().apply(&config).unwrap();
-        // What is taken to be written has left its buffer.
-        for _ in 0..2000 {
-            writer.log().access(line("a line of the log\n"));
-        }
-        assert!(metrics.log_lines_dropped.get() > 1000);
-    }
-
-    #[test]
-    fn a_reader_that_takes_nothing_holds_the_end_up_for_a_moment_only() {
-        let (_stays, never) = sync_channel(0);
-        let writer = Log::start(Style::Json, Metrics::new(), Stuck(never)).unwrap();
-        writer.log().write(b"line\n");
-        writer.finish();
-    }
-
-    #[test]
-    fn the_access_log_moves_to_a_file_and_back_without_a_line_lost_or_doubled() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        let output = Capture::default();
-        let writer = Log::start(Style::Json, Metrics::new(), output.clone()).unwrap();
-        let log = writer.log();
-        let to = |file: PathBuf| Config {
-            access_file: file,
-            format: Format::Combined,
-            ..Config::default()
-        };
-        log.apply(&to(path("access.log"))).unwrap();
-        assert_eq!(log.layout(), Layout::Combined);
-        for number in 0..1000 {
-            if number == 300 {
-                std::fs::rename(path("access.log"), path("old.log")).unwrap();
-            }
-            // As logrotate does, some time after it has moved the file.
-            if number == 500 {
-                log.reopen();
-            }
-            log.access(line(&format!("{number}\n")));
-        }
-        assert!(log.apply(&to(folder.path().to_owned())).is_err());
-        log.write(b"event\n");
-        writer.finish();
-        let read = |name| std::fs::read_to_string(path(name)).unwrap_or_default();
-        let text = read("old.log") + &read("access.log");
-        let numbers = text.lines().map(|line| line.parse::<u32>().unwrap());
-        assert!(numbers.eq(0..1000), "{text}");
-        assert_eq!(output.text(), "event\n");
     }
 }
