@@ -14,12 +14,14 @@ use super::parts::Parts;
 use super::side::SIDE_POOL;
 use super::{Addresses, Ingress};
 use crate::admin::Readiness;
+use crate::config::Config;
 use crate::control::{self, Control};
 use crate::pool::{Guard, Pool};
 use crate::proxy::explain::Sources;
 use crate::server::connection::ConnectionSettings;
 use crate::server::permits::Permits;
 use crate::server::shutdown::Stop;
+use crate::tls::keyring::Keyring;
 use crate::upstream::Upstream;
 
 /// What the operator may ask about.
@@ -37,6 +39,8 @@ impl Ingress {
             return;
         };
         let addresses = knows.addresses;
+        let keyring = &self.certificates.keyring;
+        let sources = sources(&self.config, knows.parts, addresses, keyring);
         let control = Rc::new(Control {
             about: json!({
                 "http": addresses.http,
@@ -52,7 +56,7 @@ impl Ingress {
                 Api::Local(platform) => Some(Arc::clone(platform)),
                 Api::Remote(_) => None,
             },
-            sources: RefCell::new(Rc::new(self.sources(knows))),
+            sources: RefCell::new(Rc::new(sources)),
             reload: None,
         });
         let settings = ConnectionSettings::new(&self.config.timeouts, &self.config.limits);
@@ -64,27 +68,31 @@ impl Ingress {
             }
         });
     }
+}
 
-    /// What requests of this process are explained by.
-    fn sources(&self, knows: &Knows<'_>) -> Sources {
-        let (config, parts, addresses) = (&self.config, knows.parts, knows.addresses);
-        let own = addresses.http.iter().chain(&addresses.https);
-        let own = own.chain(&addresses.admin).copied().collect();
-        // Of no use but to make an Upstream: only this process is asked.
-        let pool = Pool::new(parts.dialer.clone(), SIDE_POOL, Arc::clone(&self.metrics));
-        let via = parts.api.clone().into_via();
-        let keyring = &self.certificates.keyring;
-        Sources {
-            settings: Arc::clone(&parts.settings),
-            listeners: control::listeners(&addresses.http, &addresses.https),
-            guard: Guard::new(config.backends.allow_private, own),
-            keyring: (!addresses.https.is_empty()).then(|| Arc::clone(keyring)),
-            on_demand: control::on_demand(config),
-            api: config.api_name(),
-            upstream: Some(Upstream::new(via, pool, TaskTracker::new())),
-            cache: Some(Arc::clone(&parts.cache)),
-            dialer: Some(parts.dialer.clone()),
-            challenges: Some(Arc::clone(&parts.challenges)),
-        }
+/// What requests of this process are explained by, from `config` on.
+pub(super) fn sources(
+    config: &Config,
+    parts: &Parts,
+    addresses: &Addresses,
+    keyring: &Arc<Keyring>,
+) -> Sources {
+    let own = addresses.http.iter().chain(&addresses.https);
+    let own = own.chain(&addresses.admin).copied().collect();
+    // Of no use but to make an Upstream: only this process is asked.
+    let metrics = Arc::clone(&parts.telemetry.metrics);
+    let pool = Pool::new(parts.dialer.clone(), SIDE_POOL, metrics);
+    let via = parts.api.clone().into_via();
+    Sources {
+        settings: Arc::clone(&parts.settings),
+        listeners: control::listeners(&addresses.http, &addresses.https),
+        guard: Guard::new(config.backends.allow_private, own),
+        keyring: (!addresses.https.is_empty()).then(|| Arc::clone(keyring)),
+        on_demand: control::on_demand(config),
+        api: config.api_name(),
+        upstream: Some(Upstream::new(via, pool, TaskTracker::new())),
+        cache: Some(Arc::clone(&parts.cache)),
+        dialer: Some(parts.dialer.clone()),
+        challenges: Some(Arc::clone(&parts.challenges)),
     }
 }
