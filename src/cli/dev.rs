@@ -34,7 +34,7 @@ pub(super) fn dev(flags: &DevFlags, log: &LogFlags) -> Result<(), Failure> {
         platform_key: Some(Secret::new(KEY)),
         ..Secrets::default()
     };
-    run::serve(config, secrets, |addresses| {
+    run::serve(config, secrets, None, |addresses| {
         let bound = Bound {
             http: addresses.http.first().unwrap_or(&flags.http).port(),
             https: addresses.https.first().unwrap_or(&flags.https).port(),

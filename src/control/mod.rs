@@ -1,6 +1,7 @@
 //! What the operator asks of a running ingress, and tells it, over the control socket: JSON, on the control
 //! thread. Whoever may open the socket may do all of this.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -23,8 +24,8 @@ pub type Reload = Box<dyn Fn() -> LocalBoxFuture<'static, Result<Value, Vec<Stri
 
 /// What the answers are made of.
 pub struct Control {
-    /// What does not change while the process runs: addresses, workers, the API.
-    pub about: Value,
+    /// Addresses, workers, the API. Other ones after a reload.
+    pub about: RefCell<Value>,
     /// When it began.
     pub started: Instant,
     /// Whether requests are welcome.
@@ -83,7 +84,9 @@ impl Control {
             "ready": self.readiness.is_ready(),
             "connections": self.permits.open(),
         });
-        if let (Some(status), Value::Object(about)) = (status.as_object_mut(), &self.about) {
+        if let (Some(status), Value::Object(about)) =
+            (status.as_object_mut(), &*self.about.borrow())
+        {
             status.extend(about.clone());
         }
         status

@@ -1,5 +1,6 @@
 //! The control socket of an ingress.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,15 +10,16 @@ use tokio::time::Instant;
 
 use super::Addresses;
 use super::api::Api;
+use super::reload::{Refused, Reloader};
 use crate::admin::Readiness;
-use crate::control::Control;
+use crate::control::{Control, Reload};
 use crate::server::connection::ConnectionSettings;
 use crate::server::local::LocalSocket;
 use crate::server::permits::Permits;
 use crate::server::shutdown::Stop;
 use crate::telemetry::metrics::Metrics;
 
-/// What does not change while the process runs.
+/// What an ingress is.
 pub(super) fn about(addresses: &Addresses, api: &str, workers: usize) -> Value {
     json!({
         "http": addresses.http,
@@ -28,15 +30,31 @@ pub(super) fn about(addresses: &Addresses, api: &str, workers: usize) -> Value {
     })
 }
 
+/// What has the configuration read again.
+pub(super) fn reloading(reloader: Reloader) -> Reload {
+    Box::new(move || {
+        let reloader = reloader.clone();
+        Box::pin(async move {
+            match reloader.reload().await {
+                Ok(report) => Ok(json!(report)),
+                Err(Refused::Problems(problems)) => Err(problems),
+                Err(refused @ (Refused::NoSource | Refused::Ended)) => {
+                    Err(vec![refused.to_string()])
+                }
+            }
+        })
+    })
+}
+
 /// What answers over it.
 pub(super) fn control(
-    about: Value,
     readiness: &Arc<Readiness>,
     permits: &Arc<Permits>,
     api: &Api,
+    reload: Option<Reload>,
 ) -> Rc<Control> {
     Rc::new(Control {
-        about,
+        about: RefCell::default(),
         started: Instant::now(),
         readiness: Arc::clone(readiness),
         permits: Arc::clone(permits),
@@ -44,7 +62,7 @@ pub(super) fn control(
             Api::Local(platform) => Some(Arc::clone(platform)),
             Api::Remote(_) => None,
         },
-        reload: None,
+        reload,
     })
 }
 
