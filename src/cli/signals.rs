@@ -1,24 +1,26 @@
-//! Signals: the first one drains, the second one stops at once.
+//! Signals: the first one that ends drains, the second one stops at once. SIGHUP reloads.
 
 use std::io;
 use std::thread;
 
+use m3o_ingress::ingress::Reloader;
 use m3o_ingress::server::shutdown::{Stage, Stopper};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Hears SIGTERM, SIGINT and SIGQUIT from now on, on a thread that lasts as long as the process.
+/// Hears SIGTERM, SIGINT, SIGQUIT and SIGHUP from now on, on a thread that lasts as long as the process.
 ///
 /// # Errors
 /// When the system hands out no signals or no thread.
-pub(super) fn listen(stopper: Stopper) -> io::Result<()> {
+pub(super) fn listen(stopper: Stopper, reloader: Reloader) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_io().build()?;
     let entered = runtime.enter();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut quit = signal(SignalKind::quit())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     drop(entered);
-    let hear = async move {
+    let end = async move {
         for stage in [Stage::Draining, Stage::Stopping] {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -28,8 +30,13 @@ pub(super) fn listen(stopper: Stopper) -> io::Result<()> {
             stopper.advance(stage);
         }
     };
+    let reload = async move {
+        while hangup.recv().await.is_some() {
+            reloader.nudge();
+        }
+    };
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || runtime.block_on(hear))?;
+        .spawn(move || runtime.block_on(async { tokio::join!(end, reload) }))?;
     Ok(())
 }

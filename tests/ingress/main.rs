@@ -35,6 +35,7 @@ mod platform_writes;
 mod pool;
 mod promises;
 mod proxy_protocol;
+mod reload;
 mod resolving;
 mod retries;
 mod secrets;

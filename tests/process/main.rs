@@ -20,6 +20,7 @@ mod mail;
 mod memory;
 mod overload;
 mod process;
+mod reload;
 mod run;
 mod secrets;
 mod server;

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 
-use super::super::connection::ConnectionSettings;
 use super::super::drain::Drained;
 use super::frames::Part;
 use super::meter::{Metered, Wire};
+use crate::settings::Timeouts;
 use crate::wire::Peer;
 use crate::wire::timer::Deadline;
 use crate::wire::tunnel::Duplex;
@@ -28,7 +28,6 @@ pub(super) struct Driver<'a, S> {
     connection: Connection<Metered<S>, Bytes>,
     wire: Rc<RefCell<Wire<S>>>,
     peer: &'a Peer,
-    settings: &'a ConnectionSettings,
     drained: Drained,
     stage: Stage,
     /// The frame that has begun to arrive, and until when it must be here.
@@ -67,14 +66,12 @@ impl<'a, S: Duplex> Driver<'a, S> {
         connection: Connection<Metered<S>, Bytes>,
         wire: &Rc<RefCell<Wire<S>>>,
         peer: &'a Peer,
-        settings: &'a ConnectionSettings,
         drained: Drained,
     ) -> Self {
         Self {
             connection,
             wire: Rc::clone(wire),
             peer,
-            settings,
             drained,
             stage: Stage::Open,
             part: None,
@@ -98,7 +95,12 @@ impl<'a, S: Duplex> Driver<'a, S> {
     }
 
     /// What comes next after everything was polled. `is_free` says that no request is here.
-    pub(super) fn look_after(&mut self, is_free: bool, context: &Context<'_>) -> Next {
+    pub(super) fn look_after(
+        &mut self,
+        is_free: bool,
+        timeouts: &Timeouts,
+        context: &Context<'_>,
+    ) -> Next {
         let timer = &self.peer.timer;
         if let Stage::Ending(deadline) = self.stage {
             return match timer.passed(deadline) {
@@ -110,14 +112,14 @@ impl<'a, S: Duplex> Driver<'a, S> {
         if let Some(reason) = verdict {
             return self.end(reason);
         }
-        if self.stage == Stage::Open && self.drained.began(context) {
+        if self.stage == Stage::Open && self.drained.leaves(context) {
             return self.leave();
         }
-        if self.is_late() {
+        if self.is_late(timeouts) {
             return self.end(Reason::ENHANCE_YOUR_CALM);
         }
         let has_streams = self.connection.has_streams();
-        if self.is_stuck(is_free && has_streams) {
+        if self.is_stuck(is_free && has_streams, timeouts) {
             return Next::End;
         }
         if !is_free || has_streams {
@@ -125,7 +127,7 @@ impl<'a, S: Duplex> Driver<'a, S> {
             return Next::Wait;
         }
         let limit = match self.stage {
-            Stage::Open => self.settings.timeouts.idle,
+            Stage::Open => timeouts.idle,
             Stage::Leaving | Stage::Ending(_) => LAST_WORDS,
         };
         let timer = &self.peer.timer;
@@ -139,12 +141,12 @@ impl<'a, S: Duplex> Driver<'a, S> {
     }
 
     /// Whether a frame, or a block of fields, takes too long to arrive.
-    fn is_late(&mut self) -> bool {
+    fn is_late(&mut self, timeouts: &Timeouts) -> bool {
         let Some(part) = self.wire.borrow().awaits() else {
             self.part = None;
             return false;
         };
-        let (timer, timeouts) = (&self.peer.timer, &self.settings.timeouts);
+        let timer = &self.peer.timer;
         let (_, deadline) = *match &mut self.part {
             Some(known) if known.0 == part => known,
             other => other.insert((
@@ -160,7 +162,7 @@ impl<'a, S: Duplex> Driver<'a, S> {
 
     /// Whether the client has taken nothing for too long of what waits for it; `rest` says that no
     /// request would notice.
-    fn is_stuck(&mut self, rest: bool) -> bool {
+    fn is_stuck(&mut self, rest: bool, timeouts: &Timeouts) -> bool {
         let (blocked, written) = {
             let wire = self.wire.borrow();
             (wire.is_blocked(), wire.written())
@@ -169,8 +171,7 @@ impl<'a, S: Duplex> Driver<'a, S> {
             self.written = written;
             self.stuck = None;
         }
-        let limit = self.settings.timeouts.response;
-        (blocked || rest) && self.peer.timer.is_stuck(limit, &mut self.stuck)
+        (blocked || rest) && self.peer.timer.is_stuck(timeouts.response, &mut self.stuck)
     }
 
     /// Asks the client to open no more streams (RFC 9113, 6.8).

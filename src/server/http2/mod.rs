@@ -20,6 +20,7 @@ use h2::server::Builder;
 use self::driver::{Accepted, Driver, Next};
 use self::meter::{Metered, Wire};
 use super::connection::{self, ConnectionSettings};
+use super::current::{Current, Snapshot};
 use super::drain::Drained;
 use crate::telemetry::exchange;
 use crate::wire::timer;
@@ -56,8 +57,7 @@ pub(super) async fn serve<S, P, H>(
     stream: S,
     permit: P,
     peer: Peer,
-    handler: Rc<H>,
-    settings: &ConnectionSettings,
+    current: Rc<Current<H>>,
     drained: Drained,
 ) where
     S: Duplex + 'static,
@@ -65,7 +65,7 @@ pub(super) async fn serve<S, P, H>(
 {
     let _held = permit;
     let ahead = BytesMut::new();
-    let running = pin!(run(stream, ahead, &peer, &*handler, settings, drained));
+    let running = pin!(run(stream, ahead, &peer, &current, drained));
     timer::drive(&peer.timer, running).await;
 }
 
@@ -74,32 +74,40 @@ pub(super) async fn run<S: Duplex>(
     stream: S,
     ahead: BytesMut,
     peer: &Peer,
-    handler: &impl Handler,
-    settings: &ConnectionSettings,
+    current: &Current<impl Handler>,
     mut drained: Drained,
 ) {
     let wire = Wire::shared(stream, ahead);
-    let mut handshake = pin!(builder(settings).handshake(Metered(Rc::clone(&wire))));
+    // What the client is told now holds as long as the connection (RFC 9113, 6.5.2).
+    let snapshot = current.now();
+    let builder = builder(&snapshot.settings);
+    let mut handshake = pin!(builder.handshake(Metered(Rc::clone(&wire))));
     let shaken = pin!(poll_fn(|context| match handshake.as_mut().poll(context) {
         Poll::Ready(outcome) => Poll::Ready(outcome.ok()),
-        Poll::Pending if drained.began(context) => Poll::Ready(None),
+        Poll::Pending if drained.leaves(context) => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     }));
-    let limit = settings.timeouts.header;
+    let limit = snapshot.settings.timeouts.header;
+    drop(snapshot);
     let Some(Some(connection)) = peer.timer.while_moving(limit, shaken).await else {
         return;
     };
-    let mut driver = Driver::new(connection, &wire, peer, settings, drained);
+    let mut driver = Driver::new(connection, &wire, peer, drained);
     let mut streams = FuturesUnordered::new();
-    poll_until_end(&mut driver, &mut streams, |(request, respond)| {
-        let answered = stream::serve(request, respond, handler, peer, settings);
-        // A panic is one request's misfortune: its client sees a reset.
-        AssertUnwindSafe(answered).catch_unwind().map(|outcome| {
-            if outcome.is_err() {
-                handler.panicked();
-            }
-        })
-    })
+    poll_until_end(
+        &mut driver,
+        &mut streams,
+        || current.now(),
+        |(request, respond)| {
+            let answered = stream::serve(request, respond, current.now(), peer);
+            // A panic is one request's misfortune: its client sees a reset.
+            AssertUnwindSafe(answered).catch_unwind().map(|outcome| {
+                if outcome.is_err() {
+                    current.now().handler.panicked();
+                }
+            })
+        },
+    )
     .await;
     exchange::client_left(|| drop(streams));
     drop(driver);
@@ -127,9 +135,10 @@ fn builder(settings: &ConnectionSettings) -> Builder {
 }
 
 /// Drives the connection and its requests, which `answer` makes futures of.
-async fn poll_until_end<S: Duplex, F: Future<Output = ()>>(
+async fn poll_until_end<S: Duplex, H, F: Future<Output = ()>>(
     driver: &mut Driver<'_, S>,
     streams: &mut FuturesUnordered<F>,
+    now: impl Fn() -> Rc<Snapshot<H>>,
     answer: impl Fn(Accepted) -> F,
 ) {
     poll_fn(|context| {
@@ -152,7 +161,8 @@ async fn poll_until_end<S: Duplex, F: Future<Output = ()>>(
             if came {
                 continue;
             }
-            match driver.look_after(streams.is_empty(), context) {
+            let timeouts = &now().settings.timeouts;
+            match driver.look_after(streams.is_empty(), timeouts, context) {
                 Next::Wait => return Poll::Pending,
                 Next::Poll => {}
                 Next::End => return Poll::Ready(()),

@@ -12,6 +12,7 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::super::connection::ConnectionSettings;
+use super::super::current::Snapshot;
 use super::super::refusal::Refusal;
 use super::body::Asked;
 use super::request::{self, Bad};
@@ -30,10 +31,10 @@ use crate::wire::{Body, Handler, Peer, clock};
 pub(super) async fn serve(
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
-    handler: &impl Handler,
+    snapshot: Rc<Snapshot<impl Handler>>,
     peer: &Peer,
-    settings: &ConnectionSettings,
 ) {
+    let Snapshot { handler, settings } = &*snapshot;
     let timer = Timer::new();
     let peer = &peer.in_task_of(timer.clone());
     let stream = Stream {
