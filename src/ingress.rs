@@ -1,8 +1,8 @@
 //! Builds the house from its configuration, wires it and drains it. Decides nothing per request.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::runtime::LocalOptions;
 use tokio::task::JoinSet;
@@ -13,35 +13,40 @@ use crate::config::Config;
 use crate::credentials::Secret;
 use crate::mail::Mailbox;
 use crate::otlp::Export;
-use crate::server::descriptors;
 use crate::server::listener::{self, Listeners};
 use crate::server::local::LocalSocket;
-use crate::server::permits::Permits;
 use crate::server::shutdown::{Stage, Stop, stop_signal};
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::serving::Serving;
 use crate::telemetry::traces::Tracer;
 use api::Api;
 pub use certificates::BadCertificates;
 use certificates::Certificates;
-use control::Knows;
 use demo::Demo;
 use ending::{drained, flatten, join};
 pub use error::Error;
+use reload::Asks;
+pub use reload::{Refused, Reloader, Report, Source};
+use start::Started;
 
 mod api;
 mod certificates;
 mod control;
 mod demo;
+mod dials;
 mod ending;
 mod error;
+mod listening;
 mod parts;
+mod reload;
+mod running;
 mod side;
+mod start;
+mod watch;
 mod workers;
 
 /// What the configuration names but does not hold.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Secrets {
     /// The ingress's own token for a remote API.
     pub api_token: Option<Secret>,
@@ -82,7 +87,10 @@ pub struct Ingress {
     log: Log,
     mailbox: Option<Mailbox>,
     tracer: Option<Arc<Tracer>>,
-    export: Option<Export>,
+    secrets: Secrets,
+    source: Option<Source>,
+    reloader: Reloader,
+    asks: Asks,
 }
 
 impl Ingress {
@@ -111,16 +119,20 @@ impl Ingress {
             // Port 0 is known only now.
             platform.public.port = Some(first.address.port());
         }
-        let acme = secrets.acme.clone();
-        let export = secrets.traces.clone();
-        let sampler = export.as_ref().map(|export| export.sampler);
+        let sampler = secrets.traces.as_ref().map(|export| export.sampler);
         let tracer = sampler.map(|sampler| Tracer::new(&config.tracing, sampler, log.metrics()));
-        let api = Api::open(&config, secrets, mailbox.clone(), &log.metrics())?;
-        let certificates = Certificates::open(&config, &acme, api.domains(), log.metrics())?;
+        let api = Api::open(&config, secrets.clone(), mailbox.clone(), &log.metrics())?;
+        let acme = &secrets.acme;
+        let certificates = Certificates::open(&config, acme, api.domains(), log.metrics())?;
         // Last: until all is well, the name leads to whoever served before.
         let control = config.listen.control.as_deref();
         let control = control.map(LocalSocket::bind).transpose()?;
+        let (reloader, asks) = reload::reloader();
         Ok(Self {
+            secrets,
+            source: None,
+            reloader,
+            asks,
             api,
             certificates,
             workers,
@@ -132,9 +144,23 @@ impl Ingress {
             log,
             mailbox,
             tracer,
-            export,
             config,
         })
+    }
+
+    /// Has it read its configuration again from `source` whenever a [`Reloader`] says so.
+    #[must_use]
+    pub fn reading_from(self, source: Source) -> Self {
+        Self {
+            source: Some(source),
+            ..self
+        }
+    }
+
+    /// What has it read its configuration again while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// The addresses really bound, also where the configuration said port 0.
@@ -150,7 +176,7 @@ impl Ingress {
     }
 
     /// Serves until `stop` says so, then drains. Blocks the calling thread, which becomes the
-    /// control thread: admin, mail, names, and the order of the shutdown.
+    /// control thread: admin, mail, names, reloads, and the order of the shutdown.
     ///
     /// # Errors
     /// When it cannot go on.
@@ -162,59 +188,37 @@ impl Ingress {
         runtime.block_on(self.serve(stop))
     }
 
-    async fn serve(mut self, mut stop: Stop) -> Result<(), Error> {
-        let readiness = Arc::new(Readiness::default());
-        let limit = descriptors::connections_that_fit(&self.config.limits, self.config.chooser());
-        let permits = Permits::new(limit, self.config.limits.per_peer);
-        // One app alone must not fill the house, also where the system lowers the limit.
-        let limits = &mut self.config.limits;
-        limits.connections = limit;
-        limits.per_workload = limits.per_workload.min(limit / 2).max(1);
+    async fn serve(self, mut stop: Stop) -> Result<(), Error> {
         let (stopper, worker_stop) = stop_signal();
         let (side_stopper, side_stop) = stop_signal();
-
-        let mut side = JoinSet::new();
-        let (drain_delay, drain) = (self.config.timeouts.drain_delay, self.config.timeouts.drain);
-        let addresses = self.addresses();
-        if let (Some(demo), Api::Local(platform)) = (&self.demo, &self.api) {
-            demo.register(platform).await?;
-        }
-        let dialer = self.dialer()?;
-        let (workers, parts) = self.start_workers(&permits, &worker_stop, dialer.clone())?;
-        let (config, metrics) = (&self.config, &self.metrics);
-        self.certificates
-            .start_orders(&mut side, config, metrics, &side_stop)?;
-        let knows = Knows {
-            addresses: &addresses,
-            parts: &parts,
-            permits: &permits,
-            readiness: &readiness,
-        };
-        self.start_control(&mut side, &knows, &side_stop);
-        self.start_side(&mut side, &permits, &readiness, &side_stop, dialer);
+        let readiness = Arc::new(Readiness::default());
+        let started = self.start(&readiness, &worker_stop, &side_stop).await?;
+        let Started {
+            mut running,
+            threads,
+            source,
+            mut asks,
+        } = started;
         readiness.set(true);
-        Serving {
-            addresses: addresses.http,
-            https: addresses.https,
-            admin: addresses.admin,
-            api: self.config.api_name(),
-            workers: workers.len(),
-        }
-        .tell(&self.log);
+        running.tell();
 
         let mut joining = JoinSet::new();
-        for worker in workers {
-            joining.spawn_blocking(move || join(worker));
+        for thread in threads {
+            joining.spawn_blocking(move || join(thread));
         }
         let mut hurried = false;
+        let delay = Rc::clone(&running.drain_delay);
         let mut outcome = tokio::select! {
             // Nobody told it to: the others are not left to carry on with half the sockets closed.
             Some(ended) = joining.join_next() => {
                 stopper.advance(Stage::Draining);
                 flatten(ended)
             }
-            () = drained(&mut stop, &stopper, &readiness, drain_delay) => Ok(()),
+            () = drained(&mut stop, &stopper, &readiness, &delay) => Ok(()),
+            never = reload::serve(&mut running, &mut asks, source.as_ref()) => match never {},
         };
+        // Whoever waits for a reload hears that there will be none.
+        drop(asks);
         tracing::info!("draining: no new connections, what is in flight may finish");
         loop {
             tokio::select! {
@@ -229,16 +233,7 @@ impl Ingress {
             }
         }
         side_stopper.advance(Stage::Draining);
-        // The last hits are written and the mail under way is sent; a full disk must not hold us.
-        let patience = drain.max(Duration::from_secs(1));
-        let _late = tokio::time::timeout(patience, async {
-            while let Some(ended) = side.join_next().await {
-                if ended.is_err() {
-                    tracing::error!("what goes on beside the workers ended badly");
-                }
-            }
-        })
-        .await;
+        running.end().await;
         tracing::info!("stopped");
         outcome
     }

@@ -34,7 +34,7 @@ impl Readiness {
 }
 
 /// Answers on the admin address.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Admin {
     metrics: Arc<Metrics>,
     permits: Arc<Permits>,

@@ -37,7 +37,7 @@ pub(super) fn dev(flags: &DevFlags, log: &LogFlags) -> Result<(), Failure> {
         ..Secrets::default()
     };
     let control = config.listen.control.clone();
-    run::serve(config, secrets, |addresses| {
+    run::serve(config, secrets, None, |addresses| {
         let bound = Bound {
             http: addresses.http.first().unwrap_or(&flags.http).port(),
             https: addresses.https.first().unwrap_or(&flags.https).port(),

@@ -85,7 +85,7 @@ enum Command {
     Fn(app::Verb),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct LogFlags {
     /// How log lines look; `auto` is `human` on a terminal, else `json`
     #[arg(

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use m3o_ingress::config::{Config, Environment};
-use m3o_ingress::ingress::{Addresses, Ingress, Secrets};
+use m3o_ingress::config::{Config, Environment, Problem};
+use m3o_ingress::ingress::{Addresses, Ingress, Secrets, Source};
 use m3o_ingress::server::shutdown::stop_signal;
 use m3o_ingress::telemetry::log::Log;
 use m3o_ingress::telemetry::metrics::Metrics;
@@ -14,18 +14,32 @@ use super::{Failure, LogFlags, signals};
 /// Runs until a signal ends it.
 pub(super) fn run(file: &Path, log: &LogFlags) -> Result<(), Failure> {
     let environment = Environment::of_this_process();
-    let mut config = Config::load(file, &environment).map_err(Failure::Configuration)?;
-    log.apply(&mut config);
-    let secrets = Secrets::from_env(&config, &environment).map_err(Failure::Configuration)?;
+    let (config, secrets) = read(file, log, &environment).map_err(Failure::Configuration)?;
     // Whoever closed the output does not want to read it; the ingress serves all the same.
     let _ = super::warn(&super::unread(&config, &environment));
-    serve(config, secrets, |_| ())
+    let (again, log) = (file.to_owned(), log.clone());
+    let source = Source::new(file.to_owned(), move || read(&again, &log, &environment));
+    serve(config, secrets, Some(source), |_| ())
 }
 
-/// Binds, tells `bound` where, and serves until a signal ends it. The log is whole when it returns.
+/// The configuration and what it names, as they are now.
+fn read(
+    file: &Path,
+    log: &LogFlags,
+    environment: &Environment,
+) -> Result<(Config, Secrets), Vec<Problem>> {
+    let mut config = Config::load(file, environment)?;
+    log.apply(&mut config);
+    let secrets = Secrets::from_env(&config, environment)?;
+    Ok((config, secrets))
+}
+
+/// Binds, tells `bound` where, and serves until a signal ends it, reading its configuration again from
+/// `source`. The log is whole when it returns.
 pub(super) fn serve(
     config: Config,
     secrets: Secrets,
+    source: Option<Source>,
     bound: impl FnOnce(&Addresses),
 ) -> Result<(), Failure> {
     let style = config.log.style();
@@ -35,9 +49,14 @@ pub(super) fn serve(
     let log = writer.log();
     let served = Ingress::bind(config, secrets, writer.log()).map_err(Failure::Ingress);
     let ended = served.and_then(|ingress| {
+        let ingress = match source {
+            Some(source) => ingress.reading_from(source),
+            None => ingress,
+        };
         bound(&ingress.addresses());
         let (stopper, stop) = stop_signal();
-        signals::listen(stopper, log).map_err(Failure::System)?;
+        let reloader = ingress.reloader();
+        signals::listen(stopper, reloader, log).map_err(Failure::System)?;
         ingress.run(stop).map_err(Failure::Ingress)
     });
     writer.finish();

@@ -1,31 +1,29 @@
-//! Signals: the first one drains, the second one stops at once; SIGUSR1 reopens the access log.
+//! Signals: the first one that ends drains, the second one stops at once. SIGHUP reloads, SIGUSR1 reopens the
+//! access log.
 
 use std::io;
 use std::thread;
 
+use m3o_ingress::ingress::Reloader;
 use m3o_ingress::server::shutdown::{Stage, Stopper};
 use m3o_ingress::telemetry::log::Log;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Hears SIGTERM, SIGINT, SIGQUIT and SIGUSR1 from now on, on a thread that lasts as long as the process.
+/// Hears all of them from now on, on a thread that lasts as long as the process.
 ///
 /// # Errors
 /// When the system hands out no signals or no thread.
-pub(super) fn listen(stopper: Stopper, log: Log) -> io::Result<()> {
+pub(super) fn listen(stopper: Stopper, reloader: Reloader, log: Log) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_io().build()?;
     let entered = runtime.enter();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut quit = signal(SignalKind::quit())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut reopen = signal(SignalKind::user_defined1())?;
     drop(entered);
-    let reopening = async move {
-        while reopen.recv().await.is_some() {
-            log.reopen();
-        }
-    };
-    let hear = async move {
+    let end = async move {
         for stage in [Stage::Draining, Stage::Stopping] {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -35,8 +33,18 @@ pub(super) fn listen(stopper: Stopper, log: Log) -> io::Result<()> {
             stopper.advance(stage);
         }
     };
+    let reload = async move {
+        while hangup.recv().await.is_some() {
+            reloader.nudge();
+        }
+    };
+    let reopening = async move {
+        while reopen.recv().await.is_some() {
+            log.reopen();
+        }
+    };
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || runtime.block_on(futures_util::future::join(hear, reopening)))?;
+        .spawn(move || runtime.block_on(async { tokio::join!(end, reload, reopening) }))?;
     Ok(())
 }

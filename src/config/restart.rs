@@ -7,10 +7,10 @@ const STAY: [&str; 7] = [
     "cache.capacity",
     "listen.control",
     "listen.workers",
-    "log.format",
     "platform.mail",
     "platform.store",
     "tls.acme",
+    "tracing",
 ];
 
 impl Config {
@@ -31,8 +31,8 @@ impl Config {
         self.cache.capacity = running.cache.capacity;
         self.listen.control.clone_from(&running.listen.control);
         self.listen.workers = running.listen.workers;
-        self.log.format = running.log.format;
         self.tls.acme.clone_from(&running.tls.acme);
+        self.tracing.clone_from(&running.tracing);
         if other_api {
             self.api.clone_from(&running.api);
             self.platform.clone_from(&running.platform);
@@ -77,8 +77,8 @@ mod tests {
             &format!(
                 "{API}[cache]\ncapacity = 7\nfresh = '1s'\n[log]\nformat = 'human'\nlevel = 'warn'\n"
             ),
-            &["cache.capacity", "log.format"],
-            &["cache.fresh", "log.level"],
+            &["cache.capacity"],
+            &["cache.fresh", "log.format", "log.level"],
         );
         let mail = "[platform.mail]\nsmtp_url_env = 'SMTP'\nfrom = 'a@b.example'\n";
         check(

@@ -1,5 +1,6 @@
 //! What the proxy and the platform read of a configuration.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Config;
@@ -8,21 +9,30 @@ use crate::platform;
 use crate::proxy::Settings;
 use crate::proxy::https::Https;
 use crate::rates::Rates;
+use crate::settings::Limits;
+use crate::wire::peer::ListenerId;
 
 impl Config {
-    /// What requests are held to, with the custom domains that there are.
+    /// What requests are held to, with the `limits` that fit, the custom domains that there are, the
+    /// numbers of the public addresses, and where clients stand with their `rates`.
     #[must_use]
-    pub fn settings(&self, domains: Domains) -> Settings {
+    pub fn settings(
+        &self,
+        limits: &Limits,
+        domains: Domains,
+        listeners: impl Iterator<Item = (ListenerId, SocketAddr)>,
+        rates: Option<Arc<Rates>>,
+    ) -> Settings {
         Settings {
             hosts: self.hosts.clone(),
             timeouts: self.timeouts.clone(),
-            limits: self.limits.clone(),
-            rates: Rates::new(&self.rates),
+            limits: limits.clone(),
+            rates,
             trusted: self.backends.trusted_proxies.clone(),
             user: self.user.clone(),
             index: self.index.clone(),
             domains,
-            https: Https::new(&self.https, self.listen.public()).map(Arc::new),
+            https: Https::new(&self.https, listeners).map(Arc::new),
         }
     }
 

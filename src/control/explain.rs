@@ -1,7 +1,6 @@
 //! What becomes of a request: with what this process knows, or by a configuration alone.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +12,14 @@ use super::{Desk, Refused};
 use crate::config::Config;
 use crate::platform::Platform;
 use crate::pool::{Dialer, Guard, Pool, PoolLimits};
-use crate::proxy::explain::{Question, Sources, explain};
+use crate::proxy::explain::{Entrance, Question, Sources, explain};
+use crate::rates::Rates;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::files::{Depth, Folder};
 use crate::tls::keyring::{Keyring, Source};
 use crate::upstream::{Upstream, Via};
 use crate::wire::Scheme;
+use crate::wire::peer::ListenerId;
 
 impl Desk {
     /// `POST /explain`.
@@ -27,7 +28,9 @@ impl Desk {
         // What serde says of a text would repeat it, and a URL may hold a key.
         let question: Question = serde_json::from_slice(body)
             .map_err(|error| wrong(&format!("no question, at column {}", error.column())))?;
-        let sources = Rc::clone(&self.control.sources.borrow());
+        let sources = self.control.sources.borrow().clone();
+        let early = || Refused::Unavailable("it does not serve yet".to_owned());
+        let sources = sources.ok_or_else(early)?;
         let explained = explain(&question, &sources).await;
         Ok(json!(explained.map_err(|error| wrong(&error))?))
     }
@@ -42,9 +45,16 @@ pub fn of_configuration(config: &Config) -> Sources {
     let platform = platform.map(Arc::new);
     let domains = platform.as_ref().map(|platform| platform.domains());
     let own: Vec<SocketAddr> = config.listen.public().chain(config.listen.admin).collect();
+    let listeners = listeners(config);
+    let numbered = listeners.iter().map(|known| (known.id, known.address));
     Sources {
-        settings: Arc::new(config.settings(domains.unwrap_or_default())),
-        listeners: listeners(&config.listen.http, &config.listen.https),
+        settings: Arc::new(config.settings(
+            &config.limits,
+            domains.unwrap_or_default(),
+            numbered,
+            Rates::new(&config.rates),
+        )),
+        listeners,
         guard: Guard::new(config.backends.allow_private, own),
         keyring: keyring(config),
         on_demand: on_demand(config),
@@ -75,12 +85,20 @@ const NO_CONNECTIONS: PoolLimits = PoolLimits {
     idle: Duration::from_secs(1),
 };
 
-/// The public addresses in the order of their ids.
-#[must_use]
-pub fn listeners(http: &[SocketAddr], https: &[SocketAddr]) -> Vec<(SocketAddr, Scheme)> {
-    let http = http.iter().map(|address| (*address, Scheme::Http));
-    let https = https.iter().map(|address| (*address, Scheme::Https));
-    http.chain(https).collect()
+/// The public addresses, numbered as they are at a start.
+fn listeners(config: &Config) -> Vec<Entrance> {
+    let http = config.listen.http.iter();
+    let http = http.map(|address| (*address, Scheme::Http));
+    let https = config.listen.https.iter();
+    let https = https.map(|address| (*address, Scheme::Https));
+    let numbered = (0..).map(ListenerId).zip(http.chain(https));
+    numbered
+        .map(|(id, (address, scheme))| Entrance {
+            id,
+            address,
+            scheme,
+        })
+        .collect()
 }
 
 /// Whether a handshake may make an authority give a certificate.

@@ -22,15 +22,15 @@ mod backup;
 mod closing;
 mod explain;
 
-pub use explain::{listeners, of_configuration, on_demand};
+pub use explain::{of_configuration, on_demand};
 
 /// Takes the configuration over as it is now: what changed, or every reason why it is refused.
 pub type Reload = Box<dyn Fn() -> LocalBoxFuture<'static, Result<Value, Vec<String>>>>;
 
 /// What the answers are made of.
 pub struct Control {
-    /// What does not change while the process runs: addresses, workers, the API.
-    pub about: Value,
+    /// Addresses, workers, the API. Other ones after a reload.
+    pub about: RefCell<Value>,
     /// When it began.
     pub started: Instant,
     /// Whether requests are welcome.
@@ -40,7 +40,7 @@ pub struct Control {
     /// The embedded platform, where there is one.
     pub platform: Option<Arc<Platform>>,
     /// What requests are explained by. A reload puts others in their place.
-    pub sources: RefCell<Rc<Sources>>,
+    pub sources: RefCell<Option<Rc<Sources>>>,
     /// Where the configuration can be read anew.
     pub reload: Option<Reload>,
 }
@@ -91,7 +91,9 @@ impl Control {
             "ready": self.readiness.is_ready(),
             "connections": self.permits.open(),
         });
-        if let (Some(status), Value::Object(about)) = (status.as_object_mut(), &self.about) {
+        if let (Some(status), Value::Object(about)) =
+            (status.as_object_mut(), &*self.about.borrow())
+        {
             status.extend(about.clone());
         }
         status
@@ -215,16 +217,15 @@ fn respond(status: StatusCode, json: String) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
 
     fn desk(reload: Option<Reload>) -> Desk {
         let control = Control {
-            about: json!({ "workers": 1 }),
+            about: RefCell::default(),
             started: Instant::now(),
             readiness: Arc::default(),
             permits: Permits::new(1, 1),
             platform: None,
-            sources: RefCell::new(Rc::new(of_configuration(&Config::default()))),
+            sources: RefCell::default(),
             reload,
         };
         Rc::new(control).desk(None)

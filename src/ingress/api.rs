@@ -44,6 +44,41 @@ impl Api {
         Ok(Self::Local(Arc::new(platform)))
     }
 
+    /// The one of another configuration, after what was: the same where nothing is different for it.
+    ///
+    /// # Errors
+    /// When it cannot be called.
+    pub(super) fn next(
+        &self,
+        (now, was): (&Config, &Secrets),
+        (then, secrets): (&Config, &Secrets),
+    ) -> Result<Self, upstream::Error> {
+        let (Self::Remote(_), Some(api)) = (self, &then.api) else {
+            return Ok(self.clone());
+        };
+        let time = |config: &Config| config.timeouts.connect + config.timeouts.response;
+        let same = now.api.as_ref() == Some(api) && time(now) == time(then);
+        if same && was.api_token == secrets.api_token {
+            return Ok(self.clone());
+        }
+        let token = secrets.api_token.as_ref();
+        let token = token.ok_or(upstream::Error::Misconfigured)?;
+        Ok(Self::Remote(Arc::new(Remote::new(api, token, time(then))?)))
+    }
+
+    /// Goes by `config` from now on, as far as it does not begin anew with it.
+    pub(super) fn follow(&self, config: &Config) {
+        if let (Self::Local(own), Some(platform)) = (self, &config.platform) {
+            own.follow(platform.public, config.rules());
+        }
+    }
+
+    /// Whether `then` asks somebody else than `now` did.
+    pub(super) fn is_another(now: &Config, then: &Config) -> bool {
+        let address = |config: &Config| config.api.as_ref().map(|api| api.address.clone());
+        address(now) != address(then)
+    }
+
     /// How workers reach it.
     pub(super) fn into_via(self) -> Via {
         match self {

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::acme::{self, Acme};
-use crate::config::Config;
+use crate::config::{Config, Tls};
 use crate::domains::Domains;
 use crate::hosts::Hosts;
 use crate::pool::{BadAuthorities, Dialer, Guard, Pool, PoolLimits};
@@ -32,11 +32,15 @@ use crate::tls::terms::{NoTerms, Terms};
 pub(super) struct Certificates {
     pub(super) keyring: Arc<Keyring>,
     pub(super) challenges: Arc<Challenges>,
-    /// Where HTTPS is served: what is to be kept fresh.
-    pub(super) sources: Option<Sources>,
-    /// Where an authority is asked for some.
+    /// Where HTTPS is served from the start: what is to be kept fresh.
+    pub(super) files: Option<Files>,
+    /// Where an authority is asked for some, until that begins.
     acme: Option<Acme>,
+    /// Whether one is asked.
+    orders: bool,
     on_demand: Option<Arc<dyn OnDemand>>,
+    /// Made when they are needed first.
+    terms: Option<Arc<Terms>>,
 }
 
 /// The names that may get a certificate at their first handshake.
@@ -54,13 +58,16 @@ impl acme::Known for Names {
     }
 }
 
-/// Where certificates come from while an ingress runs.
+/// Certificates from a folder, as far as there is nothing to say against them, with those of the local
+/// authority of `dev`.
 #[derive(Debug)]
-pub(super) struct Sources {
+pub(super) struct Files {
     folder: Folder,
-    local: Option<Local>,
+    /// The one for names that no other is for; empty: none.
+    fallback: String,
     /// Between two looks at the folder.
     watch: Duration,
+    local: Option<Local>,
 }
 
 /// The authority of `dev` and what it signed.
@@ -147,9 +154,11 @@ impl Certificates {
         let mut certificates = Self {
             keyring: Keyring::with_fallback(&tls.default),
             challenges: Challenges::new(),
-            sources: None,
+            files: None,
             acme: None,
+            orders: false,
             on_demand: None,
+            terms: None,
         };
         if config.listen.https.is_empty() {
             return Ok(certificates);
@@ -162,30 +171,11 @@ impl Certificates {
         if let Some(local) = &local {
             keyring.put(Source::Local, local.current.clone());
         }
-        let mut folder = Folder::new(&tls.certs);
-        let unlisted = folder.scan(Depth::Names).err();
-        keyring.put(Source::Files, folder.certificates());
-        let path = tls.certs.clone();
-        let reason = || reasons(&folder, unlisted.as_ref());
-        // An authority has given some, or will.
-        if keyring.certificates().is_empty() && tls.acme.is_none() {
-            return Err(BadCertificates::None {
-                folder: path,
-                reason: reason(),
-            });
-        }
-        if !tls.default.is_empty() && keyring.fallback().is_none() {
-            return Err(BadCertificates::Default {
-                label: tls.default.clone(),
-                folder: path,
-                reason: reason(),
-            });
-        }
-        certificates.sources = Some(Sources {
-            folder,
-            local,
-            watch: tls.watch,
-        });
+        // The local authority has given some, another one has or will.
+        let others = local.is_some() || tls.acme.is_some();
+        let files = Files::open(tls, others)?;
+        keyring.put_files(files.certificates(), files.fallback());
+        certificates.files = Some(Files { local, ..files });
         certificates.open_acme(config, secrets, domains, metrics)?;
         Ok(certificates)
     }
@@ -210,6 +200,7 @@ impl Certificates {
         let always = acme.names_for(&hosts);
         let known = Arc::new(Names { hosts, domains });
         let acme = Acme::open(acme.clone(), &folder, always, secrets, shared, known)?;
+        self.orders = true;
         self.on_demand = acme.on_demand();
         self.acme = Some(acme);
         Ok(())
@@ -242,17 +233,71 @@ impl Certificates {
         Ok(())
     }
 
-    /// What clients of HTTPS have to agree to.
-    pub(super) fn terms(&self) -> Result<Arc<Terms>, BadCertificates> {
-        Ok(Terms::new(Identities {
+    /// Whether an authority is asked for some.
+    pub(super) fn orders(&self) -> bool {
+        self.orders
+    }
+
+    /// What clients of HTTPS have to agree to: the same as long as the process runs, so that their tickets
+    /// stay good.
+    pub(super) fn terms(&mut self) -> Result<Arc<Terms>, BadCertificates> {
+        if let Some(terms) = &self.terms {
+            return Ok(Arc::clone(terms));
+        }
+        let terms = Terms::new(Identities {
             keyring: Arc::clone(&self.keyring),
             challenges: Arc::clone(&self.challenges),
             on_demand: self.on_demand.clone(),
-        })?)
+        })?;
+        self.terms = Some(Arc::clone(&terms));
+        Ok(terms)
     }
 }
 
-impl Sources {
+impl Files {
+    /// Takes in the names of what is in the folder. `others` says that there are certificates of another
+    /// source, or will be.
+    ///
+    /// # Errors
+    /// When there would be nothing to serve.
+    pub(super) fn open(tls: &Tls, others: bool) -> Result<Self, BadCertificates> {
+        let mut folder = Folder::new(&tls.certs);
+        let unlisted = folder.scan(Depth::Names).err();
+        let certificates = folder.certificates();
+        let path = tls.certs.clone();
+        let reason = || reasons(&folder, unlisted.as_ref());
+        if certificates.is_empty() && !others {
+            return Err(BadCertificates::None {
+                folder: path,
+                reason: reason(),
+            });
+        }
+        let mut labels = certificates.iter().map(|known| known.label());
+        if !tls.default.is_empty() && !labels.any(|label| label == tls.default) {
+            return Err(BadCertificates::Default {
+                label: tls.default.clone(),
+                folder: path,
+                reason: reason(),
+            });
+        }
+        Ok(Self {
+            folder,
+            fallback: tls.default.clone(),
+            watch: tls.watch,
+            local: None,
+        })
+    }
+
+    /// Those that can be served.
+    pub(super) fn certificates(&self) -> Vec<Arc<Certificate>> {
+        self.folder.certificates()
+    }
+
+    /// The name of the one for names that no other is for.
+    pub(super) fn fallback(&self) -> &str {
+        &self.fallback
+    }
+
     /// Looks at the folder again and again, and renews what the local authority signed. Never ends.
     pub(super) async fn keep_fresh(self, keyring: Arc<Keyring>, metrics: Arc<Metrics>) {
         let watching = keep_watching(self.folder, self.watch, &keyring, &metrics);

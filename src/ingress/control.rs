@@ -4,87 +4,133 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::Addresses;
 use super::api::Api;
-use super::parts::Parts;
+use super::listening::{Kind, Listener};
+use super::reload::{Refused, Reloader};
+use super::running::Running;
 use super::side::SIDE_POOL;
-use super::{Addresses, Ingress};
 use crate::admin::Readiness;
-use crate::control::{self, Control};
+use crate::control::{self, Control, Reload};
 use crate::pool::{Guard, Pool};
-use crate::proxy::explain::Sources;
+use crate::proxy::explain::{Entrance, Sources};
 use crate::server::connection::ConnectionSettings;
+use crate::server::local::LocalSocket;
 use crate::server::permits::Permits;
 use crate::server::shutdown::Stop;
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
+use crate::wire::Scheme;
 
-/// What the operator may ask about.
-pub(super) struct Knows<'a> {
-    pub(super) addresses: &'a Addresses,
-    pub(super) parts: &'a Parts,
-    pub(super) permits: &'a Arc<Permits>,
-    pub(super) readiness: &'a Arc<Readiness>,
+/// What an ingress is.
+pub(super) fn about(addresses: &Addresses, api: &str, workers: usize) -> Value {
+    json!({
+        "http": addresses.http,
+        "https": addresses.https,
+        "admin": addresses.admin,
+        "api": api,
+        "workers": workers,
+    })
 }
 
-impl Ingress {
-    /// Serves the control socket until `stop`, where there is one.
-    pub(super) fn start_control(&mut self, side: &mut JoinSet<()>, knows: &Knows<'_>, stop: &Stop) {
-        let Some(socket) = self.control.take() else {
-            return;
-        };
-        let addresses = knows.addresses;
-        let control = Rc::new(Control {
-            about: json!({
-                "http": addresses.http,
-                "https": addresses.https,
-                "admin": addresses.admin,
-                "api": self.config.api_name(),
-                "workers": self.workers,
-            }),
-            started: Instant::now(),
-            readiness: Arc::clone(knows.readiness),
-            permits: Arc::clone(knows.permits),
-            platform: match &self.api {
-                Api::Local(platform) => Some(Arc::clone(platform)),
-                Api::Remote(_) => None,
-            },
-            sources: RefCell::new(Rc::new(self.sources(knows))),
-            reload: None,
-        });
-        let settings = ConnectionSettings::new(&self.config.timeouts, &self.config.limits);
-        let (metrics, stop) = (Arc::clone(&self.metrics), stop.clone());
-        side.spawn_local(async move {
-            let greet = move |caller| control.desk(caller);
-            if let Err(error) = socket.serve(greet, settings, metrics, stop).await {
-                tracing::error!(%error, "the control socket ended");
+/// What has the configuration read again.
+pub(super) fn reloading(reloader: Reloader) -> Reload {
+    Box::new(move || {
+        let reloader = reloader.clone();
+        Box::pin(async move {
+            match reloader.reload().await {
+                Ok(report) => Ok(json!(report)),
+                Err(Refused::Problems(problems)) => Err(problems),
+                Err(refused @ (Refused::NoSource | Refused::Ended)) => {
+                    Err(vec![refused.to_string()])
+                }
             }
-        });
-    }
+        })
+    })
+}
 
-    /// What requests of this process are explained by.
-    fn sources(&self, knows: &Knows<'_>) -> Sources {
-        let (config, parts, addresses) = (&self.config, knows.parts, knows.addresses);
-        let own = addresses.http.iter().chain(&addresses.https);
-        let own = own.chain(&addresses.admin).copied().collect();
-        // Of no use but to make an Upstream: only this process is asked.
-        let pool = Pool::new(parts.dialer.clone(), SIDE_POOL, Arc::clone(&self.metrics));
-        let via = parts.api.clone().into_via();
-        let keyring = &self.certificates.keyring;
-        Sources {
-            settings: Arc::clone(&parts.settings),
-            listeners: control::listeners(&addresses.http, &addresses.https),
-            guard: Guard::new(config.backends.allow_private, own),
-            keyring: (!addresses.https.is_empty()).then(|| Arc::clone(keyring)),
-            on_demand: control::on_demand(config),
-            api: config.api_name(),
-            upstream: Some(Upstream::new(via, pool, TaskTracker::new())),
-            cache: Some(Arc::clone(&parts.cache)),
-            dialer: Some(parts.dialer.clone()),
-            challenges: Some(Arc::clone(&parts.challenges)),
+/// What answers over it.
+pub(super) fn control(
+    readiness: &Arc<Readiness>,
+    permits: &Arc<Permits>,
+    api: &Api,
+    reload: Option<Reload>,
+) -> Rc<Control> {
+    Rc::new(Control {
+        about: RefCell::default(),
+        started: Instant::now(),
+        readiness: Arc::clone(readiness),
+        permits: Arc::clone(permits),
+        platform: match api {
+            Api::Local(platform) => Some(Arc::clone(platform)),
+            Api::Remote(_) => None,
+        },
+        sources: RefCell::default(),
+        reload,
+    })
+}
+
+/// Serves `socket` until `stop`.
+pub(super) fn start(
+    side: &mut JoinSet<()>,
+    socket: LocalSocket,
+    control: Rc<Control>,
+    settings: ConnectionSettings,
+    metrics: &Arc<Metrics>,
+    stop: &Stop,
+) {
+    let (metrics, stop) = (Arc::clone(metrics), stop.clone());
+    side.spawn_local(async move {
+        let greet = move |caller| control.desk(caller);
+        if let Err(error) = socket.serve(greet, settings, metrics, stop).await {
+            tracing::error!(%error, "the control socket ended");
         }
+    });
+}
+
+/// What requests of this process are explained by.
+pub(super) fn sources(running: &Running) -> Sources {
+    let Running {
+        config,
+        parts,
+        public,
+        operator,
+        certificates,
+        ..
+    } = running;
+    let entrance = |listener: &Listener| Entrance {
+        id: listener.id,
+        address: listener.bound,
+        scheme: match listener.kind {
+            Kind::Https => Scheme::Https,
+            Kind::Http | Kind::Admin => Scheme::Http,
+        },
+    };
+    let listeners: Vec<Entrance> = public.all.iter().map(entrance).collect();
+    let own = public.all.iter().chain(&operator.all);
+    let own = own.map(|listener| listener.bound).collect();
+    let is_secure = |entrance: &Entrance| entrance.scheme == Scheme::Https;
+    let keyring = listeners.iter().any(is_secure);
+    let keyring = keyring.then(|| Arc::clone(&certificates.keyring));
+    // Of no use but to make an Upstream: only this process is asked.
+    let metrics = Arc::clone(&running.metrics);
+    let pool = Pool::new(parts.dialer.clone(), SIDE_POOL, metrics);
+    let via = parts.api.clone().into_via();
+    Sources {
+        settings: Arc::clone(&parts.settings),
+        listeners,
+        guard: Guard::new(config.backends.allow_private, own),
+        keyring,
+        on_demand: control::on_demand(config),
+        api: config.api_name(),
+        upstream: Some(Upstream::new(via, pool, TaskTracker::new())),
+        cache: Some(Arc::clone(&parts.cache)),
+        dialer: Some(parts.dialer.clone()),
+        challenges: Some(Arc::clone(&parts.challenges)),
     }
 }

@@ -1,5 +1,6 @@
 //! The order in which an ingress ends.
 
+use std::cell::Cell;
 use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,12 +16,12 @@ pub(super) async fn drained(
     stop: &mut Stop,
     workers: &Stopper,
     readiness: &Readiness,
-    delay: Duration,
+    delay: &Cell<Duration>,
 ) {
     stop.reached(Stage::Draining).await;
     readiness.set(false);
     tokio::select! {
-        () = tokio::time::sleep(delay) => workers.advance(Stage::Draining),
+        () = tokio::time::sleep(delay.get()) => workers.advance(Stage::Draining),
         () = stop.reached(Stage::Stopping) => workers.advance(Stage::Stopping),
     }
 }

@@ -1,119 +1,143 @@
 //! What goes on beside the workers, on the control thread.
 
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::task::JoinSet;
-use tokio_util::task::TaskTracker;
 
-use super::Ingress;
-use super::api::Api;
-use crate::admin::{Admin, Readiness};
+use super::demo::Demo;
+use super::listening::{Listening, Sockets};
+use super::workers::{Orders, Workers, way};
+use crate::admin::Admin;
 use crate::otlp::Exporter;
+use crate::platform::Platform;
 use crate::platform::demo::{DemoApp, DemoFunction};
-use crate::pool::{Dialer, Pool, PoolLimits};
+use crate::pool::{Pool, PoolLimits};
 use crate::server::connection::ConnectionSettings;
 use crate::server::door::Guests;
 use crate::server::listener::Listeners;
 use crate::server::permits::Permits;
 use crate::server::shutdown::{Stage, Stop};
-use crate::server::worker::Worker;
+use crate::server::worker::{Place, Worker};
+use crate::telemetry::metrics::Metrics;
 use crate::wire::Handler;
 
-impl Ingress {
-    /// What goes on beside the workers, on this thread.
-    pub(super) fn start_side(
-        &mut self,
-        side: &mut JoinSet<()>,
-        permits: &Arc<Permits>,
-        readiness: &Arc<Readiness>,
-        stop: &Stop,
-        dialer: Dialer,
-    ) {
-        if let Some(listeners) = self.admin.take() {
-            let admin = Admin::new(
-                Arc::clone(&self.metrics),
-                Arc::clone(permits),
-                Arc::clone(readiness),
-                Arc::clone(&self.certificates.keyring),
-                self.mailbox.clone(),
-            );
-            self.serve_beside(side, "admin", Guests::Operator, listeners, admin, stop);
+/// Serves a handler of its own for each order, until `stop`.
+fn serve<P, H>(
+    side: &mut JoinSet<()>,
+    name: &'static str,
+    guests: Guests,
+    mut first: Orders<P>,
+    build: impl Fn(P, &Place<'_, H>) -> H + 'static,
+    (metrics, stop): (Arc<Metrics>, Stop),
+) -> Workers<P>
+where
+    P: Clone + 'static,
+    H: Handler + 'static,
+{
+    let (way, orders) = way();
+    let first = first.for_one(None);
+    side.spawn_local(async move {
+        let worker = Worker {
+            name: name.to_owned(),
+            guests,
+            metrics,
+            // Its own: whoever fills the front door must not shut out the operator.
+            permits: Permits::new(SIDE_CONNECTIONS, SIDE_CONNECTIONS),
+        };
+        if let Err(error) = worker.serve(first, orders, build, stop).await {
+            tracing::error!(%error, name, "a side listener ended");
         }
-        if let Some(demo) = self.demo.take() {
-            let guests = Guests::Strangers;
-            self.serve_beside(side, "demo app", guests, demo.app, DemoApp, stop);
-            let listeners = demo.function;
-            self.serve_beside(side, "demo function", guests, listeners, DemoFunction, stop);
-        }
-        if let Some(sources) = self.certificates.sources.take() {
-            let keyring = Arc::clone(&self.certificates.keyring);
-            let keeping = sources.keep_fresh(keyring, Arc::clone(&self.metrics));
-            let mut stop = stop.clone();
-            side.spawn_local(async move {
-                tokio::select! {
-                    () = keeping => {}
-                    () = stop.reached(Stage::Draining) => {}
-                }
-            });
-        }
-        if let (Some(tracer), Some(export)) = (&self.tracer, self.export.take()) {
-            let pool = Pool::new(dialer.clone(), SIDE_POOL, Arc::clone(&self.metrics));
-            let (tracer, metrics) = (Arc::clone(tracer), Arc::clone(&self.metrics));
-            let exporter = Exporter::new(export, tracer, pool, metrics, &self.config.tracing);
-            let mut stop = stop.clone();
-            side.spawn_local(async move { exporter.run(stop.reached(Stage::Draining)).await });
-        }
-        if let Api::Local(platform) = &self.api {
-            let platform = Arc::clone(platform);
-            let stop = stop.clone();
-            let metrics = Arc::clone(&self.metrics);
-            let limits = PoolLimits {
-                idle: self.config.timeouts.pool,
-                ..SIDE_POOL
-            };
-            let pool = Pool::new(dialer, limits, Arc::clone(&metrics));
-            side.spawn_local(async move {
-                // Mail, hit counts and proofs go on after a panic in one of them.
-                let run = || AssertUnwindSafe(platform.run_background(stop.clone(), &pool));
-                while let Err(_panic) = run().catch_unwind().await {
-                    metrics.panics.inc();
-                    tokio::time::sleep(PANIC_PAUSE).await;
-                }
-            });
-        }
-    }
+    });
+    Workers::new(vec![way])
+}
 
-    fn serve_beside<H: Handler + 'static>(
-        &self,
-        side: &mut JoinSet<()>,
-        name: &'static str,
-        guests: Guests,
-        listeners: Listeners,
-        handler: H,
-        stop: &Stop,
-    ) {
-        let settings = ConnectionSettings::new(&self.config.timeouts, &self.config.limits);
-        let metrics = Arc::clone(&self.metrics);
-        let stop = stop.clone();
-        side.spawn_local(async move {
-            let worker = Worker {
-                name: name.to_owned(),
-                listeners: listeners.into_sockets().collect(),
-                guests,
-                settings,
-                metrics,
-                // Its own: whoever fills the front door must not shut out the operator.
-                permits: Permits::new(SIDE_CONNECTIONS, SIDE_CONNECTIONS),
-                drain: SIDE_DRAIN,
-            };
-            if let Err(error) = worker.serve(|_: &TaskTracker| handler, stop).await {
-                tracing::error!(%error, name, "a side listener ended");
-            }
-        });
+/// Health and metrics, wherever they are served.
+pub(super) fn serve_admin(
+    side: &mut JoinSet<()>,
+    first: Orders<Admin>,
+    metrics: &Arc<Metrics>,
+    stop: &Stop,
+) -> Workers<Admin> {
+    let with = (Arc::clone(metrics), stop.clone());
+    let build = |admin: Admin, _: &Place<'_, Admin>| admin;
+    serve(side, "admin", Guests::Operator, first, build, with)
+}
+
+/// The backends of `dev`.
+pub(super) fn serve_demo(
+    side: &mut JoinSet<()>,
+    demo: Demo,
+    settings: &ConnectionSettings,
+    metrics: &Arc<Metrics>,
+    stop: &Stop,
+) {
+    let with = || (Arc::clone(metrics), stop.clone());
+    let first = |listeners: Listeners| side_orders((), settings.clone(), listeners);
+    let guests = Guests::Strangers;
+    let app = |(), _: &Place<'_, DemoApp>| DemoApp;
+    serve(side, "demo app", guests, first(demo.app), app, with());
+    let function = |(), _: &Place<'_, DemoFunction>| DemoFunction;
+    let first = first(demo.function);
+    serve(side, "demo function", guests, first, function, with());
+}
+
+/// What the worker of the admin address is told.
+pub(super) fn admin_orders(
+    admin: Admin,
+    settings: &ConnectionSettings,
+    listening: &Listening,
+    sockets: Sockets,
+) -> Orders<Admin> {
+    Orders {
+        parts: admin,
+        settings: settings.clone(),
+        entrances: listening.plain(),
+        sockets,
+        most: usize::MAX,
+        drain: SIDE_DRAIN,
     }
+}
+
+/// What a side listener is told first.
+fn side_orders<P>(parts: P, settings: ConnectionSettings, listeners: Listeners) -> Orders<P> {
+    let entrance = listeners.entrance;
+    Orders {
+        parts,
+        settings,
+        sockets: [(entrance.id, listeners.sockets)].into(),
+        entrances: vec![entrance],
+        most: usize::MAX,
+        drain: SIDE_DRAIN,
+    }
+}
+
+/// Mail, hit counts and proofs, until `stop`, over `pool`.
+pub(super) fn run_platform(
+    side: &mut JoinSet<()>,
+    platform: Arc<Platform>,
+    pool: Rc<Pool>,
+    metrics: &Arc<Metrics>,
+    stop: &Stop,
+) {
+    let (metrics, stop) = (Arc::clone(metrics), stop.clone());
+    side.spawn_local(async move {
+        // They go on after a panic in one of them.
+        let run = || AssertUnwindSafe(platform.run_background(stop.clone(), &pool));
+        while let Err(_panic) = run().catch_unwind().await {
+            metrics.panics.inc();
+            tokio::time::sleep(PANIC_PAUSE).await;
+        }
+    });
+}
+
+/// Tells spans, until `stop`.
+pub(super) fn run_exporter(side: &mut JoinSet<()>, exporter: Exporter, stop: &Stop) {
+    let mut stop = stop.clone();
+    side.spawn_local(async move { exporter.run(stop.reached(Stage::Draining)).await });
 }
 
 /// Connections to the admin address, and to each demo backend.

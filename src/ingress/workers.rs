@@ -1,97 +1,159 @@
-//! The workers of an ingress, and what they are started with.
+//! The workers of an ingress: started once, and told what to serve by from now on.
 
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
+use super::listening::{Listening, Sockets, of_one_worker};
 use super::parts::Parts;
-use super::{Error, Ingress};
-use crate::pool::{Dialer, Guard, PoolLimits};
-use crate::resolve::Cache;
+use crate::config::Config;
+use crate::proxy::Proxy;
 use crate::server::connection::ConnectionSettings;
 use crate::server::door::Guests;
-use crate::server::listener::Listeners;
+use crate::server::listener::Entrance;
 use crate::server::permits::Permits;
 use crate::server::shutdown::Stop;
-use crate::server::worker::Worker;
-use crate::telemetry::access::Access;
-use crate::telemetry::exchange::Telemetry;
+use crate::server::worker::{Order, Place, Worker};
+use crate::settings::Limits;
+use crate::telemetry::metrics::Metrics;
+use crate::tls::terms::Terms;
 
-/// The thread of a worker.
-type Running = JoinHandle<io::Result<()>>;
+/// The ways to all workers of a kind.
+#[derive(Debug)]
+pub(super) struct Workers<P>(Vec<mpsc::Sender<Order<P>>>);
 
-impl Ingress {
-    /// What all pools dial with; names are looked up on this thread.
-    pub(super) fn dialer(&self) -> Result<Dialer, Error> {
-        let own = self
-            .listeners
-            .iter()
-            .chain(&self.admin)
-            .map(|bound| bound.address)
-            .collect();
-        let (backends, connect) = (&self.config.backends, self.config.timeouts.connect);
-        let guard = Guard::new(backends.allow_private, own);
-        let names = Handle::current();
-        let dialer = Dialer::new(guard, connect, &backends.ca, &backends.dns, names)?;
-        Ok(dialer)
+/// What all workers of a kind are told at once.
+#[derive(Debug)]
+pub(super) struct Orders<P> {
+    pub(super) parts: P,
+    pub(super) settings: ConnectionSettings,
+    /// Those that stay, and those of `sockets`.
+    pub(super) entrances: Vec<Entrance>,
+    pub(super) sockets: Sockets,
+    pub(super) most: usize,
+    pub(super) drain: Duration,
+}
+
+/// What the workers of the proxy are told to serve by `config`. The listeners that are not in `sockets` they
+/// have already.
+pub(super) fn orders(
+    config: &Config,
+    limits: &Limits,
+    parts: Parts,
+    listening: &Listening,
+    sockets: Sockets,
+    terms: Option<Arc<Terms>>,
+) -> Orders<Parts> {
+    let trusted = &config.backends.trusted_proxies;
+    Orders {
+        settings: ConnectionSettings::new(&config.timeouts, limits)
+            .counted_in(&parts.telemetry.metrics),
+        parts,
+        entrances: listening.entrances(&config.listen, trusted, terms),
+        sockets,
+        most: limits.per_workload,
+        drain: config.timeouts.drain,
     }
+}
 
-    /// Starts them, and gives what they are made of besides.
-    pub(super) fn start_workers(
-        &mut self,
-        permits: &Arc<Permits>,
-        stop: &Stop,
-        dialer: Dialer,
-    ) -> Result<(Vec<Running>, Parts), Error> {
-        let mut bound = std::mem::take(&mut self.listeners);
-        let terms = self.certificates.terms()?;
-        for secure in bound.iter_mut().skip(self.config.listen.http.len()) {
-            secure.entrance.tls = Some(Arc::clone(&terms));
+/// A place for one order in the hands of each worker.
+#[derive(Debug)]
+pub(super) struct Ready<'a, P>(Vec<mpsc::Permit<'a, Order<P>>>);
+
+/// Orders that one worker has not followed. More than one is a worker that is stuck.
+const QUEUE: usize = 2;
+
+/// How long a worker may take: it does what it is told between two requests.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl<P: Clone> Orders<P> {
+    /// The part of one worker.
+    pub(super) fn for_one(&mut self, done: Option<oneshot::Sender<()>>) -> Order<P> {
+        Order {
+            parts: self.parts.clone(),
+            settings: self.settings.clone(),
+            listeners: of_one_worker(&self.entrances, &mut self.sockets),
+            most: self.most,
+            drain: self.drain,
+            done,
         }
-        let config = &self.config;
-        self.metrics.follow(&config.metrics);
-        let parts = Parts {
-            settings: Arc::new(config.settings(self.api.domains())),
-            telemetry: Arc::new(Telemetry {
-                metrics: Arc::clone(&self.metrics),
-                log: self.log.clone(),
-                access: Access::of(&config.log),
-                tracer: self.tracer.clone(),
-            }),
-            cache: Cache::new(config.cache.clone(), Arc::clone(&self.metrics)),
-            challenges: Arc::clone(&self.certificates.challenges),
-            dialer,
-            pool: PoolLimits {
-                connections: config
-                    .backends
-                    .connections
-                    .min(config.limits.connections)
-                    .div_ceil(self.workers),
-                per_backend: config.backends.per_backend.div_ceil(self.workers),
-                idle: config.timeouts.pool,
-            },
-            api: self.api.clone(),
-        };
-        let workers: Result<_, Error> = (0..self.workers)
-            .map(|index| {
-                let worker = Worker {
-                    name: format!("worker-{index}"),
-                    listeners: bound.iter_mut().filter_map(Listeners::take_one).collect(),
-                    guests: Guests::Strangers,
-                    settings: ConnectionSettings::new(&config.timeouts, &config.limits)
-                        .counted_in(&self.metrics),
-                    permits: Arc::clone(permits),
-                    metrics: Arc::clone(&self.metrics),
-                    drain: config.timeouts.drain,
-                };
-                let parts = parts.clone();
-                let most = config.limits.per_workload;
-                let build = move |tasks: &_, pressure: &_| parts.build(tasks, pressure);
-                Ok(worker.spawn(most, build, stop.clone())?)
-            })
-            .collect();
-        Ok((workers?, parts))
     }
+}
+
+/// A way to a worker, and its end there.
+pub(super) fn way<P>() -> (mpsc::Sender<Order<P>>, mpsc::Receiver<Order<P>>) {
+    mpsc::channel(QUEUE)
+}
+
+impl<P: Clone> Workers<P> {
+    pub(super) fn new(ways: Vec<mpsc::Sender<Order<P>>>) -> Self {
+        Self(ways)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Sees that each of them can be told something; `None` where one is stuck, or gone.
+    pub(super) fn ready(&self) -> Option<Ready<'_, P>> {
+        let places = self.0.iter().map(|way| way.try_reserve().ok());
+        places.collect::<Option<Vec<_>>>().map(Ready)
+    }
+}
+
+impl<P: Clone> Ready<'_, P> {
+    /// Tells all of them at once, and gives what waits until they have followed: whether all did in time.
+    pub(super) fn tell(self, mut orders: Orders<P>) -> impl Future<Output = bool> + use<P> {
+        let tell = |place: mpsc::Permit<'_, Order<P>>| {
+            let (done, followed) = oneshot::channel();
+            place.send(orders.for_one(Some(done)));
+            followed
+        };
+        let waiting: Vec<_> = self.0.into_iter().map(tell).collect();
+        async move {
+            let all = async {
+                let mut followed = true;
+                for one in waiting {
+                    followed &= one.await.is_ok();
+                }
+                followed
+            };
+            timeout(PATIENCE, all).await.unwrap_or(false)
+        }
+    }
+}
+
+/// A thread that has ended, or will.
+pub(super) type Thread = JoinHandle<io::Result<()>>;
+
+/// Starts `count` workers of the proxy.
+///
+/// # Errors
+/// When the system gives no thread.
+pub(super) fn start(
+    count: usize,
+    mut first: Orders<Parts>,
+    permits: &Arc<Permits>,
+    metrics: &Arc<Metrics>,
+    stop: &Stop,
+) -> io::Result<(Workers<Parts>, Vec<Thread>)> {
+    let mut threads = Vec::with_capacity(count);
+    let mut ways = Vec::with_capacity(count);
+    for index in 0..count {
+        let worker = Worker {
+            name: format!("worker-{index}"),
+            guests: Guests::Strangers,
+            permits: Arc::clone(permits),
+            metrics: Arc::clone(metrics),
+        };
+        let (way, orders) = way();
+        let build = |parts: Parts, place: &Place<'_, Proxy>| parts.build(place);
+        threads.push(worker.spawn(first.for_one(None), orders, build, stop.clone())?);
+        ways.push(way);
+    }
+    Ok((Workers::new(ways), threads))
 }

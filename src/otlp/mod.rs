@@ -21,7 +21,7 @@ mod variables;
 pub use variables::{HEADERS, Wrong, check_headers};
 
 /// Where spans are told to, and how.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Export {
     origin: Origin,
     /// Path and query, in which there may be a key.

@@ -172,9 +172,11 @@ fn names_above(name: &str) -> impl Iterator<Item = &str> {
 #[derive(Debug)]
 pub struct Https {
     port: u16,
-    /// For each listener.
+    /// The places of the listeners in the lists of policies.
+    ids: Vec<ListenerId>,
+    /// For each listener, and last for what came by one that is gone.
     listeners: Vec<Policy>,
-    /// For each listener, for what is at a name of this or under it.
+    /// The same for what is at a name of this or under it.
     domains: HashMap<String, Vec<Policy>>,
 }
 
@@ -197,19 +199,24 @@ pub(super) enum Demand<'a> {
 }
 
 impl Https {
-    /// `None` where nobody is sent to HTTPS or told to stay there. `listeners` are in the order of
-    /// their ids.
-    pub fn new(config: &Config, listeners: impl Iterator<Item = SocketAddr>) -> Option<Self> {
-        let listeners: Vec<SocketAddr> = listeners.collect();
+    /// `None` where nobody is sent to HTTPS or told to stay there. `listeners` come with the addresses
+    /// that the configuration names them by.
+    pub fn new(
+        config: &Config,
+        listeners: impl Iterator<Item = (ListenerId, SocketAddr)>,
+    ) -> Option<Self> {
+        let (ids, listeners): (Vec<ListenerId>, Vec<SocketAddr>) = listeners.unzip();
         let policies = |domain: Option<&HostName>| -> Vec<Policy> {
-            let rules = listeners.iter();
-            rules
-                .map(|listener| config.rule(domain, Some(*listener)).policy())
+            let known = listeners.iter().map(|listener| Some(*listener));
+            known
+                .chain([None])
+                .map(|listener| config.rule(domain, listener).policy())
                 .collect()
         };
         let domains = config.domains.keys();
         let https = Self {
             port: config.port,
+            ids,
             listeners: policies(None),
             domains: domains
                 .map(|name| (name.as_str().to_owned(), policies(Some(name))))
@@ -256,7 +263,8 @@ impl Https {
     fn policy(&self, name: &str, listener: ListenerId) -> Option<&Policy> {
         let domain = names_above(name).find_map(|name| self.domains.get(name));
         let policies = domain.unwrap_or(&self.listeners);
-        policies.get(usize::from(listener.0))
+        let place = self.ids.iter().position(|id| *id == listener);
+        policies.get(place.unwrap_or(self.ids.len()))
     }
 
     /// The answer to a request that is to come again over HTTPS: its method and its body are to stay
@@ -298,14 +306,16 @@ mod tests {
 
     fn https(text: &str) -> Option<Https> {
         let listeners = [PLAIN, OTHER].map(|address| address.parse().unwrap());
-        Https::new(&config(text), listeners.into_iter())
+        // Others were there before these.
+        let ids = [ListenerId(7), ListenerId(8)];
+        Https::new(&config(text), ids.into_iter().zip(listeners))
     }
 
     #[track_caller]
-    fn check(text: &str, host: &str, listener: u16, scheme: Scheme, expected: &str) {
+    fn check(text: &str, host: &str, listener: u32, scheme: Scheme, expected: &str) {
         let https = https(text).unwrap();
         let host = Host::parse(host).unwrap();
-        let shown = match https.demand(&host, ListenerId(listener), scheme, "/a") {
+        let shown = match https.demand(&host, ListenerId(listener + 7), scheme, "/a") {
             Demand::Nothing => "nothing",
             Demand::Redirect => "redirect",
             Demand::Promise(value) => value.to_str().unwrap(),
@@ -369,7 +379,10 @@ mod tests {
         check(text, "blog.m3o.app", 0, Scheme::Http, "redirect");
         check(text, "blog.m3o.app", 0, Scheme::Https, "max-age=172800");
         check(text, "m3o.app", 0, Scheme::Https, "max-age=86400");
+        // One that is gone has what holds for all.
         check(text, "a.example", 9, Scheme::Http, "nothing");
+        check(text, "m3o.app", 9, Scheme::Http, "redirect");
+        check(text, "a.example", 9, Scheme::Https, "max-age=86400");
     }
 
     #[test]

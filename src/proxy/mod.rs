@@ -124,6 +124,19 @@ impl Proxy {
         }
     }
 
+    /// Takes the place of `before`: what is in flight there is counted here too.
+    #[must_use]
+    pub fn after(self, before: &Self) -> Self {
+        let loads = before.loads.clone();
+        Self { loads, ..self }
+    }
+
+    /// The connections to backends.
+    #[must_use]
+    pub fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
     /// Answers the `challenges` of authorities too.
     #[must_use]
     pub fn proving(self, challenges: Arc<Challenges>) -> Self {

@@ -9,6 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::door::Door;
+use super::gate::Gate;
 use super::listener::{Announcers, Entrance};
 use super::proxy_protocol::{self, BadHeader, LONGEST, Origin};
 use crate::telemetry::metrics::NoHeader;
@@ -24,7 +25,8 @@ impl<H: Handler + 'static> Door<H> {
         mut stream: TcpStream,
         address: SocketAddr,
         announcers: &Announcers,
-        entrance: &Entrance,
+        entrance: &Rc<Entrance>,
+        gate: &Rc<Gate>,
     ) {
         if !announcers.include(address.ip()) {
             return self.close_for(NoHeader::Untrusted, address, None);
@@ -33,14 +35,17 @@ impl<H: Handler + 'static> Door<H> {
             Ok(permit) => permit,
             Err(refused) => return self.turn_away(stream, address, refused.into(), entrance),
         };
-        let (door, entrance) = (Rc::clone(self), entrance.clone());
+        let (door, entrance) = (Rc::clone(self), Rc::clone(entrance));
+        let gate = Rc::clone(gate);
         self.spawn(async move {
-            let limit = door.settings.timeouts.header;
+            let limit = door.current.now().settings.timeouts.header;
             match tokio::time::timeout(limit, read(&mut stream)).await {
                 Ok(Ok(Origin::Client(client))) => {
-                    door.admit(stream, client, permit.of(client.ip()), &entrance);
+                    door.admit(stream, client, permit.of(client.ip()), &entrance, &gate);
                 }
-                Ok(Ok(Origin::Unnamed)) => door.admit(stream, address, Ok(permit), &entrance),
+                Ok(Ok(Origin::Unnamed)) => {
+                    door.admit(stream, address, Ok(permit), &entrance, &gate);
+                }
                 Ok(Err(Ended::Unused)) => {}
                 Ok(Err(Ended::Bad(bad))) => {
                     door.close_for(NoHeader::Malformed, address, Some(bad));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::current::{Current, Snapshot};
 use super::drain::Drained;
 use super::http2;
 use super::refusal::{self, Form, Refusal};
@@ -90,8 +91,7 @@ pub(super) async fn serve<S, P, H>(
     stream: S,
     permit: P,
     peer: Peer,
-    handler: Rc<H>,
-    settings: &ConnectionSettings,
+    current: Rc<Current<H>>,
     drained: Drained,
 ) where
     S: Transport + 'static,
@@ -99,22 +99,23 @@ pub(super) async fn serve<S, P, H>(
 {
     let _held = permit;
     let connection = Connection {
-        server: Server::new(stream, settings.head),
-        open: settings.count(Protocol::Http1, peer.scheme),
+        server: Server::new(stream, current.head()),
+        open: current.now().settings.count(Protocol::Http1, peer.scheme),
         peer: &peer,
-        settings,
+        current: &current,
         drained,
     };
-    let running = pin!(connection.run(&*handler));
+    let running = pin!(connection.run());
     timer::drive(&peer.timer, running).await;
 }
 
-struct Connection<'a, S> {
+struct Connection<'a, S, H> {
     server: Server<S>,
     /// Counted as one of HTTP/1.1 as long as it is.
     open: Option<Open>,
     peer: &'a Peer,
-    settings: &'a ConnectionSettings,
+    /// What each request takes when it begins.
+    current: &'a Current<H>,
     drained: Drained,
 }
 
@@ -169,22 +170,26 @@ const GRACE: Duration = Duration::from_millis(400);
 /// An idle connection keeps its buffers for so long.
 const REST: Duration = Duration::from_secs(1);
 
-impl<S: Transport + 'static> Connection<'_, S> {
-    async fn run(mut self, handler: &impl Handler) {
-        let ended = loop {
+impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
+    async fn run(mut self) {
+        // A tunnel keeps what it began with, such as the pool of the connection behind it.
+        let (ended, held) = loop {
             match self.next().await {
-                Ok(Came::Request(request)) => match self.answer(request, handler).await {
-                    Ended::Answered(After::Open) => {}
-                    ended => break ended,
-                },
+                Ok(Came::Request(request)) => {
+                    let snapshot = self.current.now();
+                    match self.answer(request, &snapshot).await {
+                        Ended::Answered(After::Open) => {}
+                        ended => break (ended, snapshot),
+                    }
+                }
                 Ok(Came::Http2) => {
                     drop(self.open);
                     if let Some(link) = self.server.into_link() {
                         let (stream, ahead) = link.into_parts();
-                        let (peer, settings) = (self.peer, self.settings);
+                        let (peer, current) = (self.peer, self.current);
                         let drained = self.drained;
                         // Boxed, so that a connection of HTTP/1.1 keeps no room for it.
-                        Box::pin(http2::run(stream, ahead, peer, handler, settings, drained)).await;
+                        Box::pin(http2::run(stream, ahead, peer, current, drained)).await;
                     }
                     return;
                 }
@@ -202,6 +207,7 @@ impl<S: Transport + 'static> Connection<'_, S> {
                         Form::Whole
                     };
                     if let Some(mut link) = self.server.into_link() {
+                        let handler = &self.current.now().handler;
                         let promise = handler.promise(self.peer);
                         refusal::write(&mut link, refusal, form, promise.as_ref(), &id).await;
                         handler.refused(self.peer, refusal.status(), id);
@@ -219,10 +225,9 @@ impl<S: Transport + 'static> Connection<'_, S> {
             Ended::Answered(After::Open | After::Close) => link.farewell(),
             Ended::Answered(After::Linger) => linger(link).await,
             Ended::Switched(tunnel) => {
-                let _open = self.settings.count(Protocol::Tunnel, self.peer.scheme);
-                tunnel
-                    .join(link, |context| self.drained.began(context))
-                    .await;
+                let _open = held.settings.count(Protocol::Tunnel, self.peer.scheme);
+                let mut drained = self.drained.of_tunnel();
+                tunnel.join(link, |context| drained.leaves(context)).await;
             }
             Ended::Broken => {}
         }
@@ -232,6 +237,10 @@ impl<S: Transport + 'static> Connection<'_, S> {
     async fn next(&mut self) -> Result<Came, Refusal> {
         let mut waiting: Option<(Wait, Deadline)> = None;
         poll_fn(|context| {
+            if self.server.is_idle() {
+                // It is the next request that meets other limits, not one that has begun.
+                self.server.hold_to(self.current.head());
+            }
             match self.server.poll_next(context) {
                 Poll::Ready(Next::Request(request)) => {
                     return Poll::Ready(Ok(Came::Request(request)));
@@ -247,7 +256,7 @@ impl<S: Transport + 'static> Connection<'_, S> {
             }
             let idle = self.server.is_idle();
             // A request that is here is answered, also one that nobody was told of yet.
-            if idle && self.drained.began(context) && !self.server.has_unread() {
+            if idle && self.drained.leaves(context) && !self.server.has_unread() {
                 return Poll::Ready(Ok(Came::End));
             }
             let (mut wait, mut deadline) = match waiting {
@@ -270,7 +279,7 @@ impl<S: Transport + 'static> Connection<'_, S> {
 
     /// Begins to wait: until when at most.
     fn wait(&self, wait: Wait) -> (Wait, Deadline) {
-        let timeouts = &self.settings.timeouts;
+        let timeouts = &self.current.now().settings.timeouts;
         let limit = match wait {
             Wait::Next => REST.min(timeouts.idle),
             Wait::Idle => timeouts.idle.saturating_sub(REST),
@@ -279,8 +288,9 @@ impl<S: Transport + 'static> Connection<'_, S> {
         (wait, self.peer.timer.after(limit))
     }
 
-    async fn answer(&mut self, head: http::Request<()>, handler: &impl Handler) -> Ended {
-        let request = self.receive(head);
+    async fn answer(&mut self, head: http::Request<()>, snapshot: &Snapshot<H>) -> Ended {
+        let Snapshot { handler, settings } = snapshot;
+        let request = self.receive(head, settings);
         let Some(mut response) = self.response(handler.handle(request, self.peer)).await else {
             return Ended::Broken;
         };
@@ -291,7 +301,7 @@ impl<S: Transport + 'static> Connection<'_, S> {
                 return Ended::Broken;
             }
         }
-        if self.write(response).await.is_err() {
+        if self.write(response, settings).await.is_err() {
             return Ended::Broken;
         }
         match tunnel {
@@ -301,13 +311,13 @@ impl<S: Transport + 'static> Connection<'_, S> {
     }
 
     /// The request with its body, which is held to its limits.
-    fn receive(&self, head: http::Request<()>) -> Request {
+    fn receive(&self, head: http::Request<()>, settings: &ConnectionSettings) -> Request {
         let body = match self.server.body() {
             None => Body::Empty,
             Some(source) => {
-                let stall = self.settings.timeouts.body;
+                let stall = settings.timeouts.body;
                 let timer = self.peer.timer.clone();
-                let limit = self.settings.body_limit;
+                let limit = settings.body_limit;
                 Body::Received(Received::new(source, limit, stall, timer))
             }
         };
@@ -354,9 +364,15 @@ impl<S: Transport + 'static> Connection<'_, S> {
     }
 
     /// Writes an answer to its end.
-    async fn write<B: Answer>(&mut self, response: http::Response<B>) -> Result<(), Cut> {
+    async fn write<B: Answer>(
+        &mut self,
+        response: http::Response<B>,
+        settings: &ConnectionSettings,
+    ) -> Result<(), Cut> {
         let mut response = response;
-        let mut encoder = self.server.begin(&mut response, self.drained.has_begun());
+        let mut encoder = self
+            .server
+            .begin(&mut response, self.drained.has_to_leave());
         let mut body = response.into_body();
         // What the client had taken when it began to wait, and how long it may.
         let mut written = 0;
@@ -380,7 +396,7 @@ impl<S: Transport + 'static> Connection<'_, S> {
                 };
             }
             body.poll_upload(context);
-            let limit = self.settings.timeouts.response;
+            let limit = settings.timeouts.response;
             if self.peer.timer.is_stuck(limit, &mut stuck) {
                 return Poll::Ready(Err(Cut::Client));
             }

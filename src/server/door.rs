@@ -14,9 +14,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{self, ConnectionSettings};
+use super::connection;
+use super::current::Current;
 use super::descriptors::{self, Reserve, TheLast};
 use super::drain::{Drain, Drained};
+use super::gate::Gate;
 use super::handshake::{self, Agreed, Failed};
 use super::http2;
 use super::listener::Entrance;
@@ -65,13 +67,12 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// What stands between the listeners of a worker and its connections.
 pub(super) struct Door<H> {
-    handler: Rc<H>,
+    pub(super) current: Rc<Current<H>>,
     guests: Guests,
     reserve: RefCell<Reserve>,
     the_last: Cell<TheLast>,
     /// Connections until it is asked again.
     until_asked: Cell<u32>,
-    pub(super) settings: ConnectionSettings,
     pub(super) permits: Arc<Permits>,
     pub(super) metrics: Arc<Metrics>,
     drain: Rc<Drain>,
@@ -102,21 +103,19 @@ impl Seldom {
 impl<H: Handler + 'static> Door<H> {
     /// The connections that it lets in run on `tasks`, and end when `drain` tells them to.
     pub(super) fn new(
-        handler: H,
+        current: Rc<Current<H>>,
         guests: Guests,
-        settings: ConnectionSettings,
         permits: Arc<Permits>,
         metrics: Arc<Metrics>,
         drain: Rc<Drain>,
         tasks: TaskTracker,
     ) -> Rc<Self> {
         Rc::new(Self {
-            handler: Rc::new(handler),
+            current,
             guests,
             reserve: RefCell::new(Reserve::new(guests.reserve())),
             the_last: Cell::new(TheLast::of_now()),
             until_asked: Cell::new(ASK_EVERY),
-            settings,
             permits,
             metrics,
             drain,
@@ -127,21 +126,22 @@ impl<H: Handler + 'static> Door<H> {
         })
     }
 
-    /// Accepts until the drain begins, and then whatever is already in the queue: closing a listener
-    /// resets the connections that wait in it.
+    /// Accepts until the drain begins or the gate is to close, and then whatever is already in the queue:
+    /// closing a listener resets the connections that wait in it.
     pub(super) async fn keep(
         self: Rc<Self>,
         listener: TcpListener,
-        entrance: Entrance,
+        gate: Rc<Gate>,
         mut stop: Stop,
     ) {
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = stop.reached(Stage::Draining) => break,
+                () = gate.closing() => break,
                 accepted = listener.accept() => accepted,
             };
-            if self.let_in(&listener, &entrance, accepted).is_break() {
+            if self.let_in(&listener, &gate, accepted).is_break() {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -155,7 +155,7 @@ impl<H: Handler + 'static> Door<H> {
                 Ok((TcpStream::from_std(stream)?, address))
             });
             match accepted {
-                Ok((stream, address)) => self.connect(stream, address, &entrance),
+                Ok((stream, address)) => self.connect(stream, address, &gate),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(_) => return,
             }
@@ -166,16 +166,16 @@ impl<H: Handler + 'static> Door<H> {
     fn let_in(
         self: &Rc<Self>,
         listener: &TcpListener,
-        entrance: &Entrance,
+        gate: &Rc<Gate>,
         accepted: io::Result<(TcpStream, SocketAddr)>,
     ) -> ControlFlow<()> {
         match accepted {
-            Ok((stream, address)) => self.connect(stream, address, entrance),
+            Ok((stream, address)) => self.connect(stream, address, gate),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 self.warn(&error);
                 if descriptors::are_used_up(&error) {
-                    self.accept_from_reserve(listener, entrance);
+                    self.accept_from_reserve(listener, gate);
                 }
                 return ControlFlow::Break(());
             }
@@ -183,14 +183,20 @@ impl<H: Handler + 'static> Door<H> {
         ControlFlow::Continue(())
     }
 
-    fn connect(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, entrance: &Entrance) {
+    fn connect(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, gate: &Rc<Gate>) {
+        let entrance = &gate.entrance();
         let is_last = self.guests == Guests::Strangers && self.the_last().include(&stream);
         if is_last {
             return self.turn_away(stream, address, Shed::Descriptors, entrance);
         }
         match &entrance.announcers {
-            None => self.admit(stream, address, self.permits.take(address.ip()), entrance),
-            Some(announcers) => self.connect_announced(stream, address, announcers, entrance),
+            None => {
+                let permit = self.permits.take(address.ip());
+                self.admit(stream, address, permit, entrance, gate);
+            }
+            Some(announcers) => {
+                self.connect_announced(stream, address, announcers, entrance, gate);
+            }
         }
     }
 
@@ -201,9 +207,10 @@ impl<H: Handler + 'static> Door<H> {
         address: SocketAddr,
         permit: Result<Permit, Refused>,
         entrance: &Entrance,
+        gate: &Gate,
     ) {
         match permit {
-            Ok(permit) => self.welcome(stream, address, permit, entrance),
+            Ok(permit) => self.welcome(stream, address, permit, entrance, gate),
             Err(refused) => self.turn_away(stream, address, refused.into(), entrance),
         }
     }
@@ -224,17 +231,17 @@ impl<H: Handler + 'static> Door<H> {
         address: SocketAddr,
         permit: Permit,
         entrance: &Entrance,
+        gate: &Gate,
     ) {
         let door = Rc::clone(self);
-        let drained = self.drain.join();
+        let drained = self.drain.join().by(&gate.drain);
         let id = entrance.id;
-        self.settings.accepted(entrance.scheme());
+        self.current.now().settings.accepted(entrance.scheme());
         // Two tasks of their own size: one without TLS is much smaller.
         match entrance.tls.clone() {
             None => self.spawn(async move {
                 let peer = Peer::new(address, Scheme::Http, Timer::new()).by(id);
-                let handler = Rc::clone(&door.handler);
-                connection::serve(stream, permit, peer, handler, &door.settings, drained).await;
+                connection::serve(stream, permit, peer, Rc::clone(&door.current), drained).await;
             }),
             Some(terms) => self.spawn(async move {
                 let peer = Peer::new(address, Scheme::Https, Timer::new()).by(id);
@@ -252,7 +259,7 @@ impl<H: Handler + 'static> Door<H> {
         terms: &Terms,
         mut drained: Drained,
     ) {
-        let limit = self.settings.handshake();
+        let limit = self.current.now().settings.handshake();
         // Boxed, both: nothing of the one is left when the other begins, and a client that says nothing
         // keeps no room for requests.
         let shaking = handshake::shake(stream, peer.address.ip(), terms, limit, &mut drained);
@@ -271,13 +278,13 @@ impl<H: Handler + 'static> Door<H> {
                 return;
             }
         };
-        let (handler, settings) = (Rc::clone(&self.handler), &self.settings);
+        let current = Rc::clone(&self.current);
         // Boxed, so that a handshake keeps no room for either, and neither for the other.
         if stream.get_ref().1.alpn_protocol() == Some(HTTP2) {
-            let serving = http2::serve(stream, permit, peer, handler, settings, drained);
+            let serving = http2::serve(stream, permit, peer, current, drained);
             Box::pin(serving).await;
         } else {
-            let serving = connection::serve(stream, permit, peer, handler, settings, drained);
+            let serving = connection::serve(stream, permit, peer, current, drained);
             Box::pin(serving).await;
         }
     }
@@ -286,7 +293,8 @@ impl<H: Handler + 'static> Door<H> {
     async fn see_off_plain(&self, mut stream: TcpStream, peer: &Peer) {
         let id = RequestId::new();
         refusal::write(&mut stream, Refusal::Plain, Form::Whole, None, &id).await;
-        self.handler.refused(peer, Refusal::Plain.status(), id);
+        let handler = &self.current.now().handler;
+        handler.refused(peer, Refusal::Plain.status(), id);
         connection::linger(stream).await;
     }
 
@@ -328,7 +336,8 @@ impl<H: Handler + 'static> Door<H> {
             }
         }
         let peer = Peer::new(address, scheme, Timer::new());
-        self.handler.refused(&peer, Refusal::Full.status(), id);
+        let handler = &self.current.now().handler;
+        handler.refused(&peer, Refusal::Full.status(), id);
     }
 
     /// Writes the refusal and waits a moment for the client to have read it.
@@ -343,7 +352,7 @@ impl<H: Handler + 'static> Door<H> {
     }
 
     /// There is no descriptor for whoever waits in the queue but those in reserve.
-    fn accept_from_reserve(self: &Rc<Self>, listener: &TcpListener, entrance: &Entrance) {
+    fn accept_from_reserve(self: &Rc<Self>, listener: &TcpListener, gate: &Rc<Gate>) {
         for _ in 0..AT_ONE_GO {
             if !self.reserve.borrow_mut().release() {
                 return;
@@ -351,10 +360,10 @@ impl<H: Handler + 'static> Door<H> {
             let accepted = listener.accept().now_or_never();
             match (accepted, self.guests) {
                 (Some(Ok((stream, address))), Guests::Strangers) => {
-                    self.turn_away(stream, address, Shed::Descriptors, entrance);
+                    self.turn_away(stream, address, Shed::Descriptors, &gate.entrance());
                 }
                 (Some(Ok((stream, address))), Guests::Operator) => {
-                    self.connect(stream, address, entrance);
+                    self.connect(stream, address, gate);
                 }
                 // Nobody waits any more, or somebody was quicker to take what was given up.
                 (Some(Err(_)) | None, _) => {

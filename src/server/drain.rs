@@ -1,11 +1,12 @@
-//! Tells the connections of one worker to finish, without a lock or a poll on their way.
+//! Tells the connections of one worker, or of one listener, to finish, without a lock or a poll on their
+//! way.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-/// The drain of one worker.
+/// The drain of one worker, or of one of its listeners.
 #[derive(Debug, Default)]
 pub(super) struct Drain {
     began: Cell<bool>,
@@ -24,9 +25,16 @@ impl Drain {
 
     /// A connection's place in this drain.
     pub(super) fn join(self: &Rc<Self>) -> Drained {
+        Drained {
+            worker: self.place(),
+            listener: None,
+        }
+    }
+
+    fn place(self: &Rc<Self>) -> Place {
         let id = self.next.get();
         self.next.set(id + 1);
-        Drained {
+        Place {
             drain: Rc::clone(self),
             id,
             registered: false,
@@ -34,28 +42,53 @@ impl Drain {
     }
 }
 
-/// One connection of a worker that may drain.
+/// One connection that may drain: with its worker, or because its listener is gone.
 #[derive(Debug)]
 pub(super) struct Drained {
+    worker: Place,
+    listener: Option<Place>,
+}
+
+impl Drained {
+    /// The same, and a place in the drain of its listener.
+    pub(super) fn by(self, listener: &Rc<Drain>) -> Self {
+        Self {
+            listener: Some(listener.place()),
+            ..self
+        }
+    }
+
+    /// A place of its own for a tunnel, which goes on where its listener is gone.
+    pub(super) fn of_tunnel(&self) -> Self {
+        self.worker.drain.join()
+    }
+
+    /// Whether the connection is to end with what it does now.
+    pub(super) fn has_to_leave(&self) -> bool {
+        let listener = self.listener.as_ref();
+        self.worker.drain.began.get() || listener.is_some_and(|place| place.drain.began.get())
+    }
+
+    /// The same; if not, the task of `context` is woken when it is.
+    pub(super) fn leaves(&mut self, context: &Context<'_>) -> bool {
+        // Both are asked: whichever begins first is to wake it.
+        let listener = self.listener.as_mut();
+        let by_listener = listener.is_some_and(|place| place.began(context));
+        self.worker.began(context) || by_listener
+    }
+}
+
+/// A place in one drain.
+#[derive(Debug)]
+struct Place {
     drain: Rc<Drain>,
     id: u64,
     registered: bool,
 }
 
-impl Drained {
-    /// A place of its own for something else on this connection.
-    pub(super) fn beside(&self) -> Self {
-        self.drain.join()
-    }
-
-    /// Whether the drain has begun.
-    pub(super) fn has_begun(&self) -> bool {
-        self.drain.began.get()
-    }
-
-    /// Whether the drain has begun; if not, the task of `context` is woken when it does.
-    pub(super) fn began(&mut self, context: &Context<'_>) -> bool {
-        if self.has_begun() {
+impl Place {
+    fn began(&mut self, context: &Context<'_>) -> bool {
+        if self.drain.began.get() {
             return true;
         }
         if !self.registered {
@@ -68,7 +101,7 @@ impl Drained {
     }
 }
 
-impl Drop for Drained {
+impl Drop for Place {
     fn drop(&mut self) {
         self.drain.wakers.borrow_mut().remove(&self.id);
     }

@@ -156,7 +156,7 @@ fn poll_first(
     match stream.poll_peek(context, &mut buffer) {
         Poll::Ready(Ok(1..)) => Poll::Ready(Ok(byte[0])),
         Poll::Ready(_) => Poll::Ready(Err(Failed::Over(Handshake::Left))),
-        Poll::Pending if drained.began(context) && !stream.has_unread() => {
+        Poll::Pending if drained.leaves(context) && !stream.has_unread() => {
             Poll::Ready(Err(Failed::Over(Handshake::Drained)))
         }
         Poll::Pending => Poll::Pending,

@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use super::connection::{self, ConnectionSettings};
+use super::current::Current;
 use super::drain::Drain;
 use super::shutdown::{Stage, Stop};
 use crate::telemetry::metrics::Metrics;
@@ -207,7 +208,6 @@ impl LocalSocket {
         mut stop: Stop,
     ) -> io::Result<()> {
         let listener = UnixListener::from_std(self.listener)?;
-        let settings = Rc::new(settings);
         let drain = Rc::new(Drain::default());
         let tasks = TaskTracker::new();
         let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
@@ -225,12 +225,12 @@ impl LocalSocket {
                     continue;
                 }
             };
-            let handler = Rc::new(greet(caller(&stream)));
-            let (settings, drained) = (Rc::clone(&settings), drain.join());
+            let current = Current::new(greet(caller(&stream)), settings.clone());
+            let drained = drain.join();
             let metrics = Arc::clone(&metrics);
             tasks.spawn_local(async move {
                 let peer = Peer::new(NOWHERE, Scheme::Http, Timer::new());
-                let serving = connection::serve(stream, place, peer, handler, &settings, drained);
+                let serving = connection::serve(stream, place, peer, current, drained);
                 if AssertUnwindSafe(serving).catch_unwind().await.is_err() {
                     metrics.panics.inc();
                 }

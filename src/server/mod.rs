@@ -9,9 +9,11 @@ use crate::units;
 
 mod announced;
 pub mod connection;
+mod current;
 pub mod descriptors;
 pub mod door;
 mod drain;
+mod gate;
 mod handshake;
 mod http2;
 pub mod listener;
@@ -47,7 +49,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The public addresses; the place of each is its [`ListenerId`](crate::wire::peer::ListenerId).
+    /// The public addresses.
     pub fn public(&self) -> impl Iterator<Item = SocketAddr> {
         self.http.iter().chain(&self.https).copied()
     }

@@ -18,7 +18,7 @@ use crate::telemetry::metrics::Metrics;
 #[derive(Debug)]
 pub struct Pressure {
     /// What is allowed in calm times by other limits: halving begins here.
-    most: usize,
+    most: Cell<usize>,
     allowed: Cell<usize>,
     /// Ticks in a row that were late.
     late: Cell<u32>,
@@ -43,7 +43,7 @@ impl Pressure {
     #[must_use]
     pub fn new(most: usize, metrics: Arc<Metrics>) -> Rc<Self> {
         Rc::new(Self {
-            most,
+            most: Cell::new(most),
             allowed: Cell::new(usize::MAX),
             late: Cell::new(0),
             metrics,
@@ -54,6 +54,11 @@ impl Pressure {
     #[must_use]
     pub fn allowed(&self) -> usize {
         self.allowed.get()
+    }
+
+    /// What a workload may have in flight at any time is another number from now on.
+    pub(super) fn set_most(&self, most: usize) {
+        self.most.set(most);
     }
 
     /// Looks at every tick, for ever. A task of its own, because only that stands in line.
@@ -74,10 +79,14 @@ impl Pressure {
         };
         self.late.set(in_a_row);
         let now = if in_a_row >= IN_A_ROW {
-            (before.min(self.most) / 2).max(LEAST)
+            (before.min(self.most.get()) / 2).max(LEAST)
         } else if late < LATE / 2 && before < usize::MAX {
             let more = before + before / 4 + 1;
-            if more < self.most { more } else { usize::MAX }
+            if more < self.most.get() {
+                more
+            } else {
+                usize::MAX
+            }
         } else {
             before
         };

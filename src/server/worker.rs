@@ -1,4 +1,5 @@
-//! One thread: its own runtime, its own listeners, its own connections.
+//! One thread: its own runtime, its own listeners, its own connections. It goes on while it is told to serve
+//! by something else.
 
 use std::io;
 use std::net::TcpListener as StdListener;
@@ -9,53 +10,83 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::connection::ConnectionSettings;
+use super::current::Current;
 use super::door::{Door, Guests};
 use super::drain::Drain;
+use super::gate::{Gate, Gates};
 use super::listener::Entrance;
 use super::permits::Permits;
 use super::pressure::Pressure;
 use super::shutdown::{Stage, Stop};
 use crate::telemetry::metrics::Metrics;
 use crate::wire::Handler;
+use crate::wire::peer::ListenerId;
 
 /// What a worker is made of.
 #[derive(Debug)]
 pub struct Worker {
     /// Names the thread.
     pub name: String,
-    /// One socket for each address, and what it is to its connections.
-    pub listeners: Vec<(Entrance, StdListener)>,
-    /// Who connects to them.
+    /// Who connects to its listeners.
     pub guests: Guests,
-    /// What its connections are held to.
-    pub settings: ConnectionSettings,
     /// Counts connections, with the other workers.
     pub permits: Arc<Permits>,
     /// Counts what was turned away, and panics.
     pub metrics: Arc<Metrics>,
+}
+
+/// What a worker serves by from now on, all of it together.
+#[derive(Debug)]
+pub struct Order<P> {
+    /// What its handler is made of.
+    pub parts: P,
+    /// What its connections are held to.
+    pub settings: ConnectionSettings,
+    /// Every listener that it has from now on. One that it has already is given without a socket.
+    pub listeners: Vec<(Entrance, Option<StdListener>)>,
+    /// What it allows a workload in flight when there is no pressure.
+    pub most: usize,
     /// How long what is in flight may take after the drain began.
     pub drain: Duration,
+    /// Hears when all of it is so.
+    pub done: Option<oneshot::Sender<()>>,
+}
+
+/// The orders that a worker has not followed yet.
+pub type Orders<P> = mpsc::Receiver<Order<P>>;
+
+/// What a handler is made from beside the parts of its order.
+#[derive(Debug)]
+pub struct Place<'a, H> {
+    /// The handler that it takes the place of, where it is not the first one.
+    pub before: Option<&'a H>,
+    /// What outlives a request is spawned here: the drain waits for it.
+    pub tasks: &'a TaskTracker,
+    /// What the worker takes on.
+    pub pressure: &'a Rc<Pressure>,
 }
 
 impl Worker {
-    /// Starts the thread. `build` makes its handler there, so the handler may hold what is not
-    /// `Send`; it spawns what outlives a request on the tracker, which the drain waits for. `most` is
-    /// what it allows a workload in flight when there is no pressure.
+    /// Starts the thread. It follows `first`, and then each of the `orders`. `build` makes its handlers
+    /// there, so they may hold what is not `Send`.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn spawn<H, B>(
+    pub fn spawn<P, H, B>(
         self,
-        most: usize,
+        first: Order<P>,
+        orders: Orders<P>,
         build: B,
         stop: Stop,
     ) -> io::Result<JoinHandle<io::Result<()>>>
     where
+        P: Send + 'static,
         H: Handler + 'static,
-        B: FnOnce(&TaskTracker, &Rc<Pressure>) -> H + Send + 'static,
+        B: Fn(P, &Place<'_, H>) -> H + Send + 'static,
     {
         std::thread::Builder::new()
             .name(self.name.clone())
@@ -65,54 +96,174 @@ impl Worker {
                     .build_local(LocalOptions::default())?;
                 self.metrics.count_tasks_of(runtime.handle().metrics());
                 runtime.block_on(async {
-                    let pressure = Pressure::new(most, Arc::clone(&self.metrics));
+                    let pressure = Pressure::new(first.most, Arc::clone(&self.metrics));
                     let watching = tokio::task::spawn_local(Rc::clone(&pressure).watch());
-                    let served = self.serve(|tasks| build(tasks, &pressure), stop).await;
+                    let served = self.serve_under(pressure, first, orders, build, stop).await;
                     watching.abort();
                     served
                 })
             })
     }
 
-    /// Serves on the thread that calls, which has a local runtime.
+    /// Serves on the thread that calls, which has a local runtime, and looks at no pressure.
     ///
     /// # Errors
     /// When a listener is not taken by the runtime.
-    pub async fn serve<H, B>(self, build: B, mut stop: Stop) -> io::Result<()>
+    pub async fn serve<P, H, B>(
+        self,
+        first: Order<P>,
+        orders: Orders<P>,
+        build: B,
+        stop: Stop,
+    ) -> io::Result<()>
     where
         H: Handler + 'static,
-        B: FnOnce(&TaskTracker) -> H,
+        B: Fn(P, &Place<'_, H>) -> H,
     {
-        let tasks = TaskTracker::new();
-        let drain = Rc::new(Drain::default());
-        let door = Door::new(
-            build(&tasks),
-            self.guests,
-            self.settings,
-            self.permits,
-            self.metrics,
-            Rc::clone(&drain),
-            tasks.clone(),
-        );
-        let accepting = TaskTracker::new();
-        for (entrance, listener) in self.listeners {
-            let listener = TcpListener::from_std(listener)?;
-            accepting.spawn_local(Rc::clone(&door).keep(listener, entrance, stop.clone()));
-        }
-        accepting.close();
-        accepting.wait().await;
-        let ended_early = stop.stage() < Stage::Draining;
-        drain.begin();
-        tasks.close();
-        tokio::select! {
-            () = tasks.wait() => {}
-            () = tokio::time::sleep(self.drain) => {}
-            () = stop.reached(Stage::Stopping) => {}
-        }
+        let pressure = Pressure::new(first.most, Arc::clone(&self.metrics));
+        self.serve_under(pressure, first, orders, build, stop).await
+    }
+
+    async fn serve_under<P, H, B>(
+        self,
+        pressure: Rc<Pressure>,
+        first: Order<P>,
+        mut orders: Orders<P>,
+        build: B,
+        mut stop: Stop,
+    ) -> io::Result<()>
+    where
+        H: Handler + 'static,
+        B: Fn(P, &Place<'_, H>) -> H,
+    {
+        let mut serving = Serving::begin(self, pressure, first, build, stop.clone()).await?;
+        let ended_early = loop {
+            tokio::select! {
+                biased;
+                () = stop.reached(Stage::Draining) => break false,
+                // Nobody told it to, or the word that did is on its way here too.
+                Some(_) = serving.gates.ended() => break stop.stage() < Stage::Draining,
+                Some(order) = orders.recv() => serving.follow(order).await?,
+            }
+        };
+        // Sockets that are still on their way here are closed.
+        drop(orders);
+        serving.gates.close_others(&[]).await;
+        serving.finish(stop).await;
         if ended_early {
             return Err(io::Error::other("a listener ended on its own"));
         }
         Ok(())
+    }
+}
+
+/// A worker that serves.
+struct Serving<H, B> {
+    door: Rc<Door<H>>,
+    gates: Gates,
+    build: B,
+    pressure: Rc<Pressure>,
+    tasks: TaskTracker,
+    connections: Rc<Drain>,
+    drain: Duration,
+    stop: Stop,
+}
+
+impl<H: Handler + 'static, B> Serving<H, B> {
+    async fn begin<P>(
+        worker: Worker,
+        pressure: Rc<Pressure>,
+        first: Order<P>,
+        build: B,
+        stop: Stop,
+    ) -> io::Result<Self>
+    where
+        B: Fn(P, &Place<'_, H>) -> H,
+    {
+        let tasks = TaskTracker::new();
+        let connections = Rc::new(Drain::default());
+        let handler = build(
+            first.parts,
+            &Place {
+                before: None,
+                tasks: &tasks,
+                pressure: &pressure,
+            },
+        );
+        let door = Door::new(
+            Current::new(handler, first.settings),
+            worker.guests,
+            worker.permits,
+            worker.metrics,
+            Rc::clone(&connections),
+            tasks.clone(),
+        );
+        let mut serving = Self {
+            door,
+            gates: Gates::default(),
+            build,
+            pressure,
+            tasks,
+            connections,
+            drain: first.drain,
+            stop,
+        };
+        serving.listen(first.listeners).await?;
+        Ok(serving)
+    }
+
+    /// Does as it is told: whoever connects, or asks, after its `done` meets all of it.
+    async fn follow<P>(&mut self, order: Order<P>) -> io::Result<()>
+    where
+        B: Fn(P, &Place<'_, H>) -> H,
+    {
+        let before = self.door.current.now();
+        let handler = (self.build)(
+            order.parts,
+            &Place {
+                before: Some(&before.handler),
+                tasks: &self.tasks,
+                pressure: &self.pressure,
+            },
+        );
+        drop(before);
+        self.door.current.replace(handler, order.settings);
+        self.pressure.set_most(order.most);
+        self.drain = order.drain;
+        self.listen(order.listeners).await?;
+        if let Some(done) = order.done {
+            // Whoever gave the order may have given up.
+            let _nobody_waits = done.send(());
+        }
+        Ok(())
+    }
+
+    /// Opens what is new, turns what stays into what it is to be, and closes the others.
+    async fn listen(&mut self, wanted: Vec<(Entrance, Option<StdListener>)>) -> io::Result<()> {
+        let ids: Vec<ListenerId> = wanted.iter().map(|(entrance, _)| entrance.id).collect();
+        for (entrance, socket) in wanted {
+            let Some(socket) = socket else {
+                self.gates.turn(entrance);
+                continue;
+            };
+            let (listener, gate) = (TcpListener::from_std(socket)?, Gate::new(entrance));
+            let door = Rc::clone(&self.door);
+            let keeping = door.keep(listener, Rc::clone(&gate), self.stop.clone());
+            self.gates.open(gate, keeping);
+        }
+        self.gates.close_others(&ids).await;
+        Ok(())
+    }
+
+    /// Waits for what is in flight, as long as it may take.
+    async fn finish(self, mut stop: Stop) {
+        self.connections.begin();
+        self.tasks.close();
+        tokio::select! {
+            () = self.tasks.wait() => {}
+            () = tokio::time::sleep(self.drain) => {}
+            () = stop.reached(Stage::Stopping) => {}
+        }
     }
 }
 

@@ -37,9 +37,10 @@ impl Scheme {
     }
 }
 
-/// A public listener: its place among those of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ListenerId(pub u16);
+/// A listener: its number among all that this process ever had, so that a connection names the right one
+/// also after others came and went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ListenerId(pub u32);
 
 /// What a client and we agreed on in a handshake.
 #[derive(Debug, Clone)]

@@ -172,6 +172,11 @@ impl<S: Transport + 'static> Server<S> {
         }
     }
 
+    /// Holds the heads that begin from now on to `limits`.
+    pub fn hold_to(&mut self, limits: HeadLimits) {
+        self.limits = limits;
+    }
+
     /// Whether what came last is a HEAD, or begins like one.
     pub fn is_asked_by_head(&self) -> bool {
         self.asked.by_head

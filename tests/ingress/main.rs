@@ -38,6 +38,7 @@ mod pool;
 mod promises;
 mod proxy_protocol;
 mod rates;
+mod reload;
 mod resolving;
 mod retries;
 mod secrets;

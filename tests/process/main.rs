@@ -23,6 +23,7 @@ mod memory;
 mod metrics;
 mod overload;
 mod process;
+mod reload;
 mod run;
 mod secrets;
 mod server;

@@ -15,6 +15,7 @@ use crate::tls::challenges::Challenges;
 use crate::tls::keyring::Keyring;
 use crate::upstream::Upstream;
 use crate::wire::Scheme;
+use crate::wire::peer::ListenerId;
 use walk::Walk;
 
 mod api;
@@ -32,8 +33,8 @@ pub use report::{Answer, Explanation, Step};
 pub struct Sources {
     /// What requests are held to.
     pub settings: Arc<Settings>,
-    /// The public addresses, in the order of their ids, and what is spoken there.
-    pub listeners: Vec<(SocketAddr, Scheme)>,
+    /// The public addresses.
+    pub listeners: Vec<Entrance>,
     /// Which addresses backends may live at.
     pub guard: Guard,
     /// The certificates, where HTTPS is served and they are known.
@@ -50,6 +51,17 @@ pub struct Sources {
     pub dialer: Option<Dialer>,
     /// The proofs that authorities look for.
     pub challenges: Option<Arc<Challenges>>,
+}
+
+/// A public address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entrance {
+    /// Its number, by which rules for listeners are found.
+    pub id: ListenerId,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What is spoken there.
+    pub scheme: Scheme,
 }
 
 impl Sources {

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use http::{HeaderValue, header};
 
-use super::Sources;
 use super::question::Asked;
 use super::report::{Answer, Explanation, Step, plain};
+use super::{Entrance, Sources};
 use crate::host::{Host, Under};
 use crate::hosts::HostName;
 use crate::id::RequestId;
@@ -178,17 +178,17 @@ impl<'a> Walk<'a> {
     fn arrive(&mut self) -> Result<(Peer, Trust), &'static str> {
         let sources = self.sources;
         let asked = self.asked;
-        let listeners = sources.listeners.iter().zip(0..);
-        let speaks = |((_, spoken), _): &(&(SocketAddr, Scheme), u16)| *spoken == asked.scheme;
-        let mut fitting = listeners.clone().filter(speaks);
-        let exact = fitting
-            .clone()
-            .find(|((address, _), _)| address.port() == asked.port);
-        let found = exact
-            .or_else(|| fitting.next())
-            .or_else(|| listeners.clone().next());
+        let all = || sources.listeners.iter();
+        let fits = |known: &&Entrance| known.scheme == asked.scheme;
+        let is_exact = |known: &&Entrance| known.address.port() == asked.port;
+        let exact = all().filter(fits).find(is_exact);
+        let found = exact.or_else(|| all().find(fits)).or_else(|| all().next());
         let (scheme, id) = match found {
-            Some(((address, scheme), id)) => {
+            Some(Entrance {
+                id,
+                address,
+                scheme,
+            }) => {
                 let keyed = match scheme {
                     Scheme::Http => "listen.http",
                     Scheme::Https => "listen.https",
@@ -202,12 +202,12 @@ impl<'a> Walk<'a> {
                     ),
                 };
                 self.step("listener", &what, &[keyed.to_owned()]);
-                (*scheme, id)
+                (*scheme, *id)
             }
-            None => (asked.scheme, 0),
+            None => (asked.scheme, ListenerId::default()),
         };
         let peer = Peer::new(SocketAddr::new(asked.from, 0), scheme, Timer::new());
-        let mut peer = peer.by(ListenerId(id));
+        let mut peer = peer.by(id);
         let trust = sources.settings.trust(peer.address.ip());
         let who = match trust {
             Trust::Proxy => "a trusted proxy",

@@ -14,6 +14,7 @@ use super::super::connection::ConnectionSettings;
 use super::super::drain::Drained;
 use super::frames::Part;
 use super::meter::{Metered, Wire};
+use crate::settings::Timeouts;
 use crate::telemetry::connections::Http2Ended;
 use crate::wire::Peer;
 use crate::wire::timer::Deadline;
@@ -30,7 +31,6 @@ pub(super) struct Driver<'a, S> {
     connection: Connection<Metered<S>, Bytes>,
     wire: Rc<RefCell<Wire<S>>>,
     peer: &'a Peer,
-    settings: &'a ConnectionSettings,
     drained: Drained,
     stage: Stage,
     /// The frame that has begun to arrive, and until when it must be here.
@@ -69,14 +69,12 @@ impl<'a, S: Duplex> Driver<'a, S> {
         connection: Connection<Metered<S>, Bytes>,
         wire: &Rc<RefCell<Wire<S>>>,
         peer: &'a Peer,
-        settings: &'a ConnectionSettings,
         drained: Drained,
     ) -> Self {
         Self {
             connection,
             wire: Rc::clone(wire),
             peer,
-            settings,
             drained,
             stage: Stage::Open,
             part: None,
@@ -91,15 +89,17 @@ impl<'a, S: Duplex> Driver<'a, S> {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Accepted, h2::Error>>> {
-        let polled = self.connection.poll_accept(context);
-        if let Poll::Ready(Some(Err(error))) = &polled
-            && self.stage == Stage::Open
+        self.connection.poll_accept(context)
+    }
+
+    /// Counts a connection that `h2` has ended with `error`, if it was for what the client did.
+    pub(super) fn count(&self, error: &h2::Error, settings: &ConnectionSettings) {
+        if self.stage == Stage::Open
             && error.is_library()
             && let Some(reason) = error.reason()
         {
-            self.settings.http2_ended(ended(reason));
+            settings.http2_ended(ended(reason));
         }
-        polled
     }
 
     /// Writes what was left to be written, at the end of a turn. Gives whether there is more, or that the
@@ -117,7 +117,13 @@ impl<'a, S: Duplex> Driver<'a, S> {
     }
 
     /// What comes next after everything was polled. `is_free` says that no request is here.
-    pub(super) fn look_after(&mut self, is_free: bool, context: &Context<'_>) -> Next {
+    pub(super) fn look_after(
+        &mut self,
+        is_free: bool,
+        settings: &ConnectionSettings,
+        context: &Context<'_>,
+    ) -> Next {
+        let timeouts = &settings.timeouts;
         let timer = &self.peer.timer;
         if let Stage::Ending(deadline) = self.stage {
             return match timer.passed(deadline) {
@@ -127,17 +133,17 @@ impl<'a, S: Duplex> Driver<'a, S> {
         }
         let verdict = self.wire.borrow_mut().frames.verdict();
         if let Some(reason) = verdict {
-            return self.end(reason, ended(reason));
+            return self.end(settings, reason, ended(reason));
         }
-        if self.stage == Stage::Open && self.drained.began(context) {
+        if self.stage == Stage::Open && self.drained.leaves(context) {
             return self.leave();
         }
-        if self.is_late() {
-            return self.end(Reason::ENHANCE_YOUR_CALM, Http2Ended::Late);
+        if self.is_late(timeouts) {
+            return self.end(settings, Reason::ENHANCE_YOUR_CALM, Http2Ended::Late);
         }
         let has_streams = self.connection.has_streams();
-        if self.is_stuck(is_free && has_streams) {
-            self.settings.http2_ended(Http2Ended::Stuck);
+        if self.is_stuck(is_free && has_streams, timeouts) {
+            settings.http2_ended(Http2Ended::Stuck);
             return Next::End;
         }
         if !is_free || has_streams {
@@ -145,7 +151,7 @@ impl<'a, S: Duplex> Driver<'a, S> {
             return Next::Wait;
         }
         let limit = match self.stage {
-            Stage::Open => self.settings.timeouts.idle,
+            Stage::Open => timeouts.idle,
             Stage::Leaving | Stage::Ending(_) => LAST_WORDS,
         };
         let timer = &self.peer.timer;
@@ -159,12 +165,12 @@ impl<'a, S: Duplex> Driver<'a, S> {
     }
 
     /// Whether a frame, or a block of fields, takes too long to arrive.
-    fn is_late(&mut self) -> bool {
+    fn is_late(&mut self, timeouts: &Timeouts) -> bool {
         let Some(part) = self.wire.borrow().awaits() else {
             self.part = None;
             return false;
         };
-        let (timer, timeouts) = (&self.peer.timer, &self.settings.timeouts);
+        let timer = &self.peer.timer;
         let (_, deadline) = *match &mut self.part {
             Some(known) if known.0 == part => known,
             other => other.insert((
@@ -180,7 +186,7 @@ impl<'a, S: Duplex> Driver<'a, S> {
 
     /// Whether the client has taken nothing for too long of what waits for it; `rest` says that no
     /// request would notice.
-    fn is_stuck(&mut self, rest: bool) -> bool {
+    fn is_stuck(&mut self, rest: bool, timeouts: &Timeouts) -> bool {
         let (blocked, written) = {
             let wire = self.wire.borrow();
             (wire.is_blocked(), wire.written())
@@ -189,8 +195,7 @@ impl<'a, S: Duplex> Driver<'a, S> {
             self.written = written;
             self.stuck = None;
         }
-        let limit = self.settings.timeouts.response;
-        (blocked || rest) && self.peer.timer.is_stuck(limit, &mut self.stuck)
+        (blocked || rest) && self.peer.timer.is_stuck(timeouts.response, &mut self.stuck)
     }
 
     /// Asks the client to open no more streams (RFC 9113, 6.8).
@@ -202,8 +207,8 @@ impl<'a, S: Duplex> Driver<'a, S> {
     }
 
     /// Tells the client that it is over, and why.
-    fn end(&mut self, reason: Reason, counted: Http2Ended) -> Next {
-        self.settings.http2_ended(counted);
+    fn end(&mut self, settings: &ConnectionSettings, reason: Reason, counted: Http2Ended) -> Next {
+        settings.http2_ended(counted);
         let client = self.peer.address;
         tracing::debug!(%client, %reason, "a connection of HTTP/2 is ended: {reason}");
         self.connection.abrupt_shutdown(reason);

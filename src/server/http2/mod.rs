@@ -20,6 +20,7 @@ use h2::server::Builder;
 use self::driver::{Accepted, Driver, Next};
 use self::meter::{Metered, Wire};
 use super::connection::{self, ConnectionSettings};
+use super::current::{Current, Snapshot};
 use super::drain::Drained;
 use crate::telemetry::connections::Protocol;
 use crate::telemetry::exchange;
@@ -57,8 +58,7 @@ pub(super) async fn serve<S, P, H>(
     stream: S,
     permit: P,
     peer: Peer,
-    handler: Rc<H>,
-    settings: &ConnectionSettings,
+    current: Rc<Current<H>>,
     drained: Drained,
 ) where
     S: Duplex + 'static,
@@ -66,7 +66,7 @@ pub(super) async fn serve<S, P, H>(
 {
     let _held = permit;
     let ahead = BytesMut::new();
-    let running = pin!(run(stream, ahead, &peer, &*handler, settings, drained));
+    let running = pin!(run(stream, ahead, &peer, &current, drained));
     timer::drive(&peer.timer, running).await;
 }
 
@@ -75,39 +75,47 @@ pub(super) async fn run<S: Duplex>(
     stream: S,
     ahead: BytesMut,
     peer: &Peer,
-    handler: &impl Handler,
-    settings: &ConnectionSettings,
+    current: &Current<impl Handler>,
     mut drained: Drained,
 ) {
-    let _open = settings.count(Protocol::Http2, peer.scheme);
     let wire = Wire::shared(stream, ahead);
-    let mut handshake = pin!(builder(settings).handshake(Metered(Rc::clone(&wire))));
+    // What the client is told now holds as long as the connection (RFC 9113, 6.5.2).
+    let snapshot = current.now();
+    let _open = snapshot.settings.count(Protocol::Http2, peer.scheme);
+    let builder = builder(&snapshot.settings);
+    let mut handshake = pin!(builder.handshake(Metered(Rc::clone(&wire))));
     let shaken = pin!(poll_fn(|context| {
         let polled = handshake.as_mut().poll(context);
         let pushed = wire.borrow_mut().poll_push(context);
         match (polled, pushed) {
             (Poll::Ready(outcome), _) => Poll::Ready(outcome.ok()),
             (Poll::Pending, Poll::Ready(Err(_))) => Poll::Ready(None),
-            (Poll::Pending, _) if drained.began(context) => Poll::Ready(None),
+            (Poll::Pending, _) if drained.leaves(context) => Poll::Ready(None),
             (Poll::Pending, _) => Poll::Pending,
         }
     }));
-    let limit = settings.timeouts.header;
+    let limit = snapshot.settings.timeouts.header;
+    drop(snapshot);
     let Some(Some(connection)) = peer.timer.while_moving(limit, shaken).await else {
         return;
     };
-    let of_streams = drained.beside();
-    let mut driver = Driver::new(connection, &wire, peer, settings, drained);
+    let of_streams = drained.of_tunnel();
+    let mut driver = Driver::new(connection, &wire, peer, drained);
     let mut streams = FuturesUnordered::new();
-    poll_until_end(&mut driver, &mut streams, |(request, respond)| {
-        let answered = stream::serve(request, respond, handler, peer, settings, &of_streams);
-        // A panic is one request's misfortune: its client sees a reset.
-        AssertUnwindSafe(answered).catch_unwind().map(|outcome| {
-            if outcome.is_err() {
-                handler.panicked();
-            }
-        })
-    })
+    poll_until_end(
+        &mut driver,
+        &mut streams,
+        || current.now(),
+        |(request, respond)| {
+            let answered = stream::serve(request, respond, current.now(), peer, &of_streams);
+            // A panic is one request's misfortune: its client sees a reset.
+            AssertUnwindSafe(answered).catch_unwind().map(|outcome| {
+                if outcome.is_err() {
+                    current.now().handler.panicked();
+                }
+            })
+        },
+    )
     .await;
     exchange::client_left(|| drop(streams));
     drop(driver);
@@ -135,9 +143,10 @@ fn builder(settings: &ConnectionSettings) -> Builder {
 }
 
 /// Drives the connection and its requests, which `answer` makes futures of.
-async fn poll_until_end<S: Duplex, F: Future<Output = ()>>(
+async fn poll_until_end<S: Duplex, H, F: Future<Output = ()>>(
     driver: &mut Driver<'_, S>,
     streams: &mut FuturesUnordered<F>,
+    now: impl Fn() -> Rc<Snapshot<H>>,
     answer: impl Fn(Accepted) -> F,
 ) {
     poll_fn(|context| {
@@ -153,7 +162,10 @@ async fn poll_until_end<S: Duplex, F: Future<Output = ()>>(
                         streams.push(answer(accepted));
                         came = true;
                     }
-                    Poll::Ready(Some(Err(_)) | None) => {
+                    Poll::Ready(ended @ (Some(Err(_)) | None)) => {
+                        if let Some(Err(error)) = ended {
+                            driver.count(&error, &now().settings);
+                        }
                         // Whatever of it there is room for: the connection is over.
                         let _last = driver.push(context);
                         return Poll::Ready(());
@@ -169,7 +181,7 @@ async fn poll_until_end<S: Duplex, F: Future<Output = ()>>(
                 Ok(true) => continue,
                 Err(_) => return Poll::Ready(()),
             }
-            match driver.look_after(streams.is_empty(), context) {
+            match driver.look_after(streams.is_empty(), &now().settings, context) {
                 Next::Wait => return Poll::Pending,
                 Next::Poll => {}
                 Next::End => return Poll::Ready(()),

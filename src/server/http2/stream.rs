@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -12,6 +12,7 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::super::connection::ConnectionSettings;
+use super::super::current::Snapshot;
 use super::super::drain::Drained;
 use super::super::refusal::Refusal;
 use super::body::Asked;
@@ -32,11 +33,11 @@ use crate::wire::{Body, Handler, Peer, clock};
 pub(super) async fn serve(
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
-    handler: &impl Handler,
+    snapshot: Rc<Snapshot<impl Handler>>,
     peer: &Peer,
-    settings: &ConnectionSettings,
     drained: &Drained,
 ) {
+    let Snapshot { handler, settings } = &*snapshot;
     let timer = Timer::new();
     let peer = &peer.in_task_of(timer.clone());
     let stream = Stream {
@@ -221,12 +222,9 @@ impl Stream<'_> {
         };
         drop(response);
         let _open = self.settings.count(Protocol::Tunnel, self.peer.scheme);
-        let mut drained = self.drained.beside();
-        tunnel
-            .join(Ends::new(incoming, stream), |context| {
-                drained.began(context)
-            })
-            .await;
+        let mut drained = self.drained.of_tunnel();
+        let going_away = |context: &Context<'_>| drained.leaves(context);
+        tunnel.join(Ends::new(incoming, stream), going_away).await;
     }
 }
 

@@ -72,18 +72,24 @@ impl Handler for Paths {
 }
 
 /// Serves one end of a pipe, and gives the other and what ends with the connection.
-fn serving(drain: &Rc<Drain>) -> (DuplexStream, tokio::task::JoinHandle<()>, Rc<Paths>) {
+fn serving(
+    drain: &Rc<Drain>,
+) -> (
+    DuplexStream,
+    tokio::task::JoinHandle<()>,
+    Rc<Current<Paths>>,
+) {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let handler = Rc::new(Paths::default());
-    let answering = Rc::clone(&handler);
+    let settings = ConnectionSettings::new(&Timeouts::default(), &Limits::default());
+    let current = Current::new(Paths::default(), settings);
+    let answering = Rc::clone(&current);
     let drained = drain.join();
     let task = tokio::task::spawn_local(async move {
-        let settings = ConnectionSettings::new(&Timeouts::default(), &Limits::default());
         let address = SocketAddr::from(([192, 0, 2, 1], 7));
         let peer = Peer::new(address, Scheme::Https, Timer::new());
-        serve(ours, (), peer, answering, &settings, drained).await;
+        serve(ours, (), peer, answering, drained).await;
     });
-    (theirs, task, handler)
+    (theirs, task, current)
 }
 
 async fn connected(stream: DuplexStream) -> SendRequest<Bytes> {
@@ -110,11 +116,11 @@ async fn get(client: &SendRequest<Bytes>, path: &str) -> Result<Bytes, h2::Error
 async fn a_panic_in_one_stream_costs_that_stream_and_is_counted() {
     let test = async {
         let drain = Rc::new(Drain::default());
-        let (stream, task, handler) = serving(&drain);
+        let (stream, task, current) = serving(&drain);
         let client = connected(stream).await;
         assert_eq!(get(&client, "/one").await.unwrap(), "/one");
         assert!(get(&client, "/panics").await.is_err());
-        assert_eq!(handler.panics.get(), 1);
+        assert_eq!(current.now().handler.panics.get(), 1);
         assert_eq!(get(&client, "/two").await.unwrap(), "/two");
         drop(client);
         task.await.unwrap();

@@ -82,13 +82,22 @@ async fn a_panic_outside_the_proxy_costs_its_connection_and_is_counted() {
     let (stopper, stop) = stop_signal();
     let worker = Worker {
         name: "test".to_owned(),
-        listeners: bound.into_sockets().collect(),
         guests: Guests::Strangers,
-        settings: ConnectionSettings::new(&Timeouts::default(), &Limits::default()),
         permits: Arc::clone(&permits),
         metrics: Arc::clone(&metrics),
-        drain: Duration::from_secs(5),
     };
+    let listeners = bound.into_sockets();
+    let first = Order {
+        parts: (),
+        settings: ConnectionSettings::new(&Timeouts::default(), &Limits::default()),
+        listeners: listeners
+            .map(|(entrance, socket)| (entrance, Some(socket)))
+            .collect(),
+        most: usize::MAX,
+        drain: Duration::from_secs(5),
+        done: None,
+    };
+    let (_orders, no_more) = mpsc::channel(1);
     let asking = async {
         for (count, path) in ["/handler", "/body", "/handler"].into_iter().enumerate() {
             let answer = get(address, path).await;
@@ -104,7 +113,7 @@ async fn a_panic_outside_the_proxy_costs_its_connection_and_is_counted() {
         );
         stopper.advance(Stage::Draining);
     };
-    let serving = worker.serve(|_: &TaskTracker| Clumsy, stop);
+    let serving = worker.serve(first, no_more, |(), _: &Place<'_, Clumsy>| Clumsy, stop);
     let (served, ()) = LocalSet::new()
         .run_until(async { tokio::join!(serving, asking) })
         .await;

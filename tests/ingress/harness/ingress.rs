@@ -1,18 +1,20 @@
 //! A whole ingress on a thread of its own.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use m3o_ingress::config::Config;
 use m3o_ingress::credentials::Secret;
-use m3o_ingress::ingress::{Error, Ingress, Secrets};
+use m3o_ingress::ingress::{Error, Ingress, Refused, Reloader, Report, Secrets, Source};
 use m3o_ingress::server::shutdown::{Stage, Stop, Stopper, stop_signal};
 use m3o_ingress::telemetry::Format;
 use m3o_ingress::telemetry::log::{Capture, Log, Style, Writer};
 use m3o_ingress::telemetry::metrics::Metrics;
 use m3o_ingress::{platform, upstream};
 
+use super::PATIENCE;
 use super::api::{OWN_TOKEN, TestApi};
 use super::caller::Caller;
 use super::message::Reply;
@@ -24,6 +26,9 @@ pub(crate) struct TestIngress {
     pub(crate) public: Vec<SocketAddr>,
     pub(crate) admin: SocketAddr,
     https: Option<SocketAddr>,
+    /// What it reads when it reads its configuration again.
+    file: Arc<Mutex<(Config, Secrets)>>,
+    reloader: Reloader,
     stopper: Stopper,
     running: Option<JoinHandle<Result<(), Error>>>,
     lines: Capture,
@@ -112,7 +117,12 @@ impl TestIngress {
         let lines = Capture::default();
         let writer = Log::start(Style::Json, Metrics::new(), lines.clone()).unwrap();
         writer.log().apply(&config.log).unwrap();
+        let file = Arc::new(Mutex::new((config.clone(), secrets.clone())));
+        let read = Arc::clone(&file);
+        let source = Source::new("nowhere".into(), move || Ok(read.lock().unwrap().clone()));
         let ingress = Ingress::bind(config, secrets, writer.log()).unwrap();
+        let ingress = ingress.reading_from(source);
+        let reloader = ingress.reloader();
         let addresses = ingress.addresses();
         let (stopper, stop) = stop_signal();
         let running = std::thread::spawn(move || ingress.run(Stop::clone(&stop)));
@@ -121,6 +131,8 @@ impl TestIngress {
             public: addresses.http,
             admin: addresses.admin.unwrap(),
             https: addresses.https.first().copied(),
+            file,
+            reloader,
             stopper,
             running: Some(running),
             lines,
@@ -198,6 +210,30 @@ impl TestIngress {
     /// What writes its log.
     pub(crate) fn log_writer(&self) -> Log {
         self.writer.as_ref().unwrap().log()
+    }
+
+    /// Changes what it reads, and has it read that.
+    pub(crate) fn reload(&self, adjust: impl FnOnce(&mut Config)) -> Result<Report, Refused> {
+        self.reload_with(|config, _| adjust(config))
+    }
+
+    pub(crate) fn reload_with(
+        &self,
+        adjust: impl FnOnce(&mut Config, &mut Secrets),
+    ) -> Result<Report, Refused> {
+        let mut file = self.file.lock().unwrap();
+        let (config, secrets) = &mut *file;
+        adjust(config, secrets);
+        drop(file);
+        self.read_again()
+    }
+
+    /// Has it read what it reads.
+    pub(crate) fn read_again(&self) -> Result<Report, Refused> {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().build().unwrap();
+        let reloading = async { tokio::time::timeout(PATIENCE, self.reloader.reload()).await };
+        runtime.block_on(reloading).unwrap()
     }
 
     /// Moves the shutdown on.

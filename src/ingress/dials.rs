@@ -1,0 +1,77 @@
+//! What backends are dialled with, and what that was made of.
+
+use std::net::SocketAddr;
+
+use tokio::runtime::Handle;
+
+use crate::config::Config;
+use crate::pool::{BadAuthorities, Dialer, Guard};
+
+/// The dialer of all pools, with what it depends on beside the configuration.
+#[derive(Debug, Clone)]
+pub(super) struct Dials {
+    pub(super) dialer: Dialer,
+    guard: Guard,
+    /// What was in the file of `backends.ca`.
+    authorities: Option<Vec<u8>>,
+}
+
+/// What is in the file of `backends.ca`, where one is named and can be read.
+pub(super) fn authorities(config: &Config) -> Option<Vec<u8>> {
+    let file = Some(&config.backends.ca).filter(|file| !file.is_empty());
+    file.and_then(|file| std::fs::read(file).ok())
+}
+
+impl Dials {
+    /// Names are looked up on the thread that calls; a backend at one of `own` would be a loop.
+    ///
+    /// # Errors
+    /// When the file of `backends.ca` is no good.
+    pub(super) fn new(
+        config: &Config,
+        authorities: Option<Vec<u8>>,
+        own: Vec<SocketAddr>,
+    ) -> Result<Self, BadAuthorities> {
+        let (backends, connect) = (&config.backends, config.timeouts.connect);
+        let guard = Guard::new(backends.allow_private, own);
+        let names = Handle::current();
+        let (ca, dns) = (&backends.ca, &backends.dns);
+        Ok(Self {
+            dialer: Dialer::new(guard.clone(), connect, ca, dns, names)?,
+            guard,
+            authorities,
+        })
+    }
+
+    /// What the configuration `then` dials with: the very same as before, with the answers about names that
+    /// it remembers, where nothing is different for it.
+    ///
+    /// # Errors
+    /// When the file of `backends.ca` is no good.
+    pub(super) fn next(
+        &self,
+        now: &Config,
+        then: &Config,
+        authorities: Option<Vec<u8>>,
+    ) -> Result<Self, BadAuthorities> {
+        let same = now.backends.allow_private == then.backends.allow_private
+            && now.backends.ca == then.backends.ca
+            && now.backends.dns == then.backends.dns
+            && now.timeouts.connect == then.timeouts.connect
+            && self.trusts(authorities.as_ref());
+        match same {
+            true => Ok(self.clone()),
+            false => Self::new(then, authorities, Vec::new()),
+        }
+    }
+
+    /// Whether these are the authorities that it trusts.
+    pub(super) fn trusts(&self, authorities: Option<&Vec<u8>>) -> bool {
+        self.authorities.as_ref() == authorities
+    }
+
+    /// Our own listeners are these from now on.
+    pub(super) fn set_own(&self, own: Vec<SocketAddr>) {
+        self.guard.set_own(own);
+    }
+}

@@ -1,0 +1,160 @@
+//! From a bound ingress to one that serves.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::api::Api;
+use super::dials::{self, Dials};
+use super::listening::{self, Listening};
+use super::parts::{self, Parts};
+use super::reload::{Asks, Source};
+use super::running::Running;
+use super::side::{self, SIDE_POOL};
+use super::workers::{self, Thread};
+use super::{Error, Ingress, control};
+use crate::admin::{Admin, Readiness};
+use crate::otlp::Exporter;
+use crate::pool::{Pool, PoolLimits};
+use crate::rates::Rates;
+use crate::resolve::Cache;
+use crate::server::descriptors;
+use crate::server::permits::Permits;
+use crate::server::shutdown::Stop;
+
+/// An ingress that serves, and what it still needs to be looked after.
+pub(super) struct Started {
+    pub(super) running: Running,
+    pub(super) threads: Vec<Thread>,
+    pub(super) source: Option<Source>,
+    pub(super) asks: Asks,
+}
+
+impl Ingress {
+    /// Starts its workers, and what goes on beside them.
+    ///
+    /// # Errors
+    /// When something that was there is not any more, or the system refuses a thread.
+    pub(super) async fn start(
+        mut self,
+        readiness: &Arc<Readiness>,
+        worker_stop: &Stop,
+        side_stop: &Stop,
+    ) -> Result<Started, Error> {
+        let config = self.config;
+        let fit = descriptors::connections_that_fit(&config.limits, config.chooser());
+        let limits = parts::limits_within(&config.limits, fit);
+        let permits = Permits::new(fit, limits.per_peer);
+        if let (Some(demo), Api::Local(platform)) = (&self.demo, &self.api) {
+            demo.register(platform).await?;
+        }
+        let wanted = listening::wanted(&config.listen);
+        let (public, sockets) = Listening::begin(wanted, self.listeners, self.workers);
+        let wanted = listening::wanted_by_operator(&config.listen);
+        let bound = Vec::from_iter(self.admin);
+        let (operator, admin_sockets) = Listening::begin(wanted, bound, 1);
+        let all = public.all.iter().chain(&operator.all);
+        let own = all.map(|known| known.bound).collect();
+        let dials = Dials::new(&config, dials::authorities(&config), own)?;
+        let terms = match config.listen.https.is_empty() {
+            true => None,
+            false => Some(self.certificates.terms()?),
+        };
+        let metrics = Arc::clone(&self.metrics);
+        metrics.follow(&config.metrics);
+        let cache = Cache::new(config.cache.clone(), Arc::clone(&metrics));
+        let parts = Parts {
+            settings: parts::settings(
+                &config,
+                &limits,
+                &self.api,
+                public.named(),
+                Rates::new(&config.rates),
+            ),
+            telemetry: parts::telemetry(&config, &self.log, self.tracer.as_ref()),
+            cache,
+            challenges: Arc::clone(&self.certificates.challenges),
+            dialer: dials.dialer.clone(),
+            pool: parts::pool_limits(&config, &limits, self.workers),
+            api: self.api.clone(),
+        };
+        let first = workers::orders(&config, &limits, parts.clone(), &public, sockets, terms);
+        let settings = first.settings.clone();
+        let (workers, threads) =
+            workers::start(self.workers, first, &permits, &metrics, worker_stop)?;
+
+        let mut side = JoinSet::new();
+        self.certificates
+            .start_orders(&mut side, &config, &metrics, side_stop)?;
+        let admin = Admin::new(
+            Arc::clone(&metrics),
+            Arc::clone(&permits),
+            Arc::clone(readiness),
+            Arc::clone(&self.certificates.keyring),
+            self.mailbox,
+        );
+        let first = side::admin_orders(admin.clone(), &settings, &operator, admin_sockets);
+        let admin_workers = side::serve_admin(&mut side, first, &metrics, side_stop);
+        if let Some(demo) = self.demo {
+            side::serve_demo(&mut side, demo, &settings, &metrics, side_stop);
+        }
+        let pool = match &self.api {
+            Api::Local(platform) => {
+                let limits = PoolLimits {
+                    idle: config.timeouts.pool,
+                    ..SIDE_POOL
+                };
+                let pool = Pool::new(dials.dialer.clone(), limits, Arc::clone(&metrics));
+                let (platform, own) = (Arc::clone(platform), Rc::clone(&pool));
+                side::run_platform(&mut side, platform, own, &metrics, side_stop);
+                Some(pool)
+            }
+            Api::Remote(_) => None,
+        };
+        if let (Some(tracer), Some(export)) = (&self.tracer, self.secrets.traces.clone()) {
+            let pool = Pool::new(dials.dialer.clone(), SIDE_POOL, Arc::clone(&metrics));
+            let (tracer, metrics) = (Arc::clone(tracer), Arc::clone(&metrics));
+            let exporter = Exporter::new(export, tracer, pool, metrics, &config.tracing);
+            side::run_exporter(&mut side, exporter, side_stop);
+        }
+        let reloads = self.source.is_some();
+        let reload = reloads.then(|| control::reloading(self.reloader));
+        let control = control::control(readiness, &permits, &self.api, reload);
+        if let Some(socket) = self.control {
+            let control = Rc::clone(&control);
+            control::start(&mut side, socket, control, settings, &metrics, side_stop);
+        }
+        let files = self.certificates.files.take();
+        let mut running = Running {
+            drain_delay: Rc::new(Cell::new(config.timeouts.drain_delay)),
+            secrets: self.secrets,
+            limits,
+            parts,
+            dials,
+            public,
+            operator,
+            certificates: self.certificates,
+            watching: None,
+            workers,
+            admin,
+            admin_workers,
+            pool,
+            side,
+            permits,
+            metrics,
+            log: self.log,
+            control,
+            config,
+        };
+        running.watch_files(files);
+        running.show();
+        Ok(Started {
+            running,
+            threads,
+            source: self.source,
+            asks: self.asks,
+        })
+    }
+}
