@@ -20,7 +20,7 @@ use h2::server::Builder;
 use self::driver::{Accepted, Driver, Next};
 use self::meter::{Metered, Wire};
 use super::connection::{self, ConnectionSettings};
-use super::current::{Current, Snapshot};
+use super::current::Current;
 use super::drain::Drained;
 use crate::telemetry::exchange;
 use crate::wire::timer;
@@ -94,20 +94,15 @@ pub(super) async fn run<S: Duplex>(
     };
     let mut driver = Driver::new(connection, &wire, peer, drained);
     let mut streams = FuturesUnordered::new();
-    poll_until_end(
-        &mut driver,
-        &mut streams,
-        || current.now(),
-        |(request, respond)| {
-            let answered = stream::serve(request, respond, current.now(), peer);
-            // A panic is one request's misfortune: its client sees a reset.
-            AssertUnwindSafe(answered).catch_unwind().map(|outcome| {
-                if outcome.is_err() {
-                    current.now().handler.panicked();
-                }
-            })
-        },
-    )
+    poll_until_end(&mut driver, &mut streams, current, |(request, respond)| {
+        let answered = stream::serve(request, respond, current.now(), peer);
+        // A panic is one request's misfortune: its client sees a reset.
+        AssertUnwindSafe(answered).catch_unwind().map(|outcome| {
+            if outcome.is_err() {
+                current.now().handler.panicked();
+            }
+        })
+    })
     .await;
     exchange::client_left(|| drop(streams));
     drop(driver);
@@ -138,7 +133,7 @@ fn builder(settings: &ConnectionSettings) -> Builder {
 async fn poll_until_end<S: Duplex, H, F: Future<Output = ()>>(
     driver: &mut Driver<'_, S>,
     streams: &mut FuturesUnordered<F>,
-    now: impl Fn() -> Rc<Snapshot<H>>,
+    current: &Current<H>,
     answer: impl Fn(Accepted) -> F,
 ) {
     poll_fn(|context| {
@@ -161,8 +156,8 @@ async fn poll_until_end<S: Duplex, H, F: Future<Output = ()>>(
             if came {
                 continue;
             }
-            let timeouts = &now().settings.timeouts;
-            match driver.look_after(streams.is_empty(), timeouts, context) {
+            let is_free = streams.is_empty();
+            match current.timeouts(|timeouts| driver.look_after(is_free, timeouts, context)) {
                 Next::Wait => return Poll::Pending,
                 Next::Poll => {}
                 Next::End => return Poll::Ready(()),
