@@ -174,7 +174,7 @@ fn the_verb_prints_what_changed_or_every_mistake() {
     let ingress = start(folder.path(), "");
     let file = folder.path().join("ingress.toml");
     let reload = || {
-        let mut command = command(&["reload", "--config", file.to_str().unwrap()]);
+        let mut command = command(&["reload", "--json", "--config", file.to_str().unwrap()]);
         ended(command.current_dir(folder.path()))
     };
     write(
