@@ -118,7 +118,7 @@ pub(super) fn sources(running: &Running) -> Sources {
     let keyring = keyring.then(|| Arc::clone(&certificates.keyring));
     // Of no use but to make an Upstream: only this process is asked.
     let metrics = Arc::clone(&running.metrics);
-    let pool = Pool::new(parts.dialer.clone(), parts.pool.clone(), metrics);
+    let pool = Pool::new(parts.dialer.clone(), parts.pool, metrics);
     let via = parts.api.clone().into_via();
     Sources {
         settings: Arc::clone(&parts.settings),
