@@ -256,8 +256,12 @@ mod tests {
     }
 
     fn begin(config: &server::Config) -> Listening {
+        begin_with_sockets(config).0
+    }
+
+    fn begin_with_sockets(config: &server::Config) -> (Listening, Sockets) {
         let bound = listener::bind_public(config, &[], 1).unwrap();
-        Listening::begin(wanted(config), bound, 1).0
+        Listening::begin(wanted(config), bound, 1)
     }
 
     fn ids(listening: &Listening) -> Vec<u32> {
@@ -299,7 +303,7 @@ mod tests {
 
     #[test]
     fn ports_that_are_taken_are_named_all_together() {
-        let first = begin(&config(&[ANY], &[]));
+        let (first, _sockets) = begin_with_sockets(&config(&[ANY], &[]));
         let other = TcpListener::bind(ANY).unwrap();
         let theirs = other.local_addr().unwrap();
         let ours = first.all[0].bound;

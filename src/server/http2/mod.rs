@@ -20,7 +20,7 @@ use h2::server::Builder;
 use self::driver::{Accepted, Driver, Next};
 use self::meter::{Metered, Wire};
 use super::connection::{self, ConnectionSettings};
-use super::current::Current;
+use super::current::{Current, Snapshot};
 use super::drain::Drained;
 use crate::telemetry::exchange;
 use crate::wire::timer;
@@ -94,15 +94,20 @@ pub(super) async fn run<S: Duplex>(
     };
     let mut driver = Driver::new(connection, &wire, peer, drained);
     let mut streams = FuturesUnordered::new();
-    poll_until_end(&mut driver, &mut streams, current, |(request, respond)| {
-        let answered = stream::serve(request, respond, current.now(), peer);
-        // A panic is one request's misfortune: its client sees a reset.
-        AssertUnwindSafe(answered).catch_unwind().map(|outcome| {
-            if outcome.is_err() {
-                current.now().handler.panicked();
-            }
-        })
-    })
+    poll_until_end(
+        &mut driver,
+        &mut streams,
+        || current.now(),
+        |(request, respond)| {
+            let answered = stream::serve(request, respond, current.now(), peer);
+            // A panic is one request's misfortune: its client sees a reset.
+            AssertUnwindSafe(answered).catch_unwind().map(|outcome| {
+                if outcome.is_err() {
+                    current.now().handler.panicked();
+                }
+            })
+        },
+    )
     .await;
     exchange::client_left(|| drop(streams));
     drop(driver);
@@ -133,7 +138,7 @@ fn builder(settings: &ConnectionSettings) -> Builder {
 async fn poll_until_end<S: Duplex, H, F: Future<Output = ()>>(
     driver: &mut Driver<'_, S>,
     streams: &mut FuturesUnordered<F>,
-    current: &Current<H>,
+    now: impl Fn() -> Rc<Snapshot<H>>,
     answer: impl Fn(Accepted) -> F,
 ) {
     poll_fn(|context| {
@@ -156,8 +161,8 @@ async fn poll_until_end<S: Duplex, H, F: Future<Output = ()>>(
             if came {
                 continue;
             }
-            let is_free = streams.is_empty();
-            match current.timeouts(|timeouts| driver.look_after(is_free, timeouts, context)) {
+            let timeouts = &now().settings.timeouts;
+            match driver.look_after(streams.is_empty(), timeouts, context) {
                 Next::Wait => return Poll::Pending,
                 Next::Poll => {}
                 Next::End => return Poll::Ready(()),
