@@ -215,7 +215,7 @@ impl Ingress {
                 flatten(ended)
             }
             () = drained(&mut stop, &stopper, &readiness, &delay) => Ok(()),
-            never = reload::serve(&mut running, &mut asks, source.as_ref()) => match never {},
+            never = reload::serve(&mut running, &mut asks, source) => match never {},
         };
         // Whoever waits for a reload hears that there will be none.
         drop(asks);

@@ -14,11 +14,11 @@ use super::{Failure, LogFlags, signals};
 /// Runs until a signal ends it.
 pub(super) fn run(file: &Path, log: &LogFlags) -> Result<(), Failure> {
     let environment = Environment::of_this_process();
-    let (config, secrets) = read(file, log, &environment).map_err(Failure::Configuration)?;
+    let (again, log, variables) = (file.to_owned(), log.clone(), environment.clone());
+    let source = Source::new(file, move || read(&again, &log, &variables));
+    let (config, secrets) = source.read().map_err(Failure::Configuration)?;
     // Whoever closed the output does not want to read it; the ingress serves all the same.
     let _ = super::warn(&super::unread(&config, &environment));
-    let (again, log) = (file.to_owned(), log.clone());
-    let source = Source::new(file.to_owned(), move || read(&again, &log, &environment));
     serve(config, secrets, Some(source), |_| ())
 }
 

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
     use crate::config::Environment;
 
-    const LISTEN: &str = "[listen]\nhttp = '127.0.0.1:1'\n";
+    const LISTEN: &str = "[listen]\nhttp = '127.0.0.1:1'\nhttps = '127.0.0.1:2'\n";
     const API: &str = "[api]\naddress = 'https://a.example'\n";
     const OWN: &str = "[platform]\nstore = 'memory'\n";
 

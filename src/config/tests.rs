@@ -273,6 +273,10 @@ fn the_folder_of_certificates_is_looked_at_now_and_then() {
         &["f:5:9: tls.watch: `1ms` leaves no time for anything else: it is at least 10ms"],
     );
     check(
+        "[reload]\nwatch = true\nevery = '1ms'",
+        &["f:6:9: reload.every: `1ms` leaves no time for anything else: it is at least 10ms"],
+    );
+    check(
         "[tls]\ncert = 'x'",
         &["f:5:1: unknown key `cert`; did you mean `certs`?"],
     );

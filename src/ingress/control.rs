@@ -14,7 +14,6 @@ use super::api::Api;
 use super::listening::{Kind, Listener};
 use super::reload::{Refused, Reloader};
 use super::running::Running;
-use super::side::SIDE_POOL;
 use crate::admin::Readiness;
 use crate::control::{self, Control, Reload};
 use crate::pool::{Guard, Pool};
@@ -119,7 +118,7 @@ pub(super) fn sources(running: &Running) -> Sources {
     let keyring = keyring.then(|| Arc::clone(&certificates.keyring));
     // Of no use but to make an Upstream: only this process is asked.
     let metrics = Arc::clone(&running.metrics);
-    let pool = Pool::new(parts.dialer.clone(), SIDE_POOL, metrics);
+    let pool = Pool::new(parts.dialer.clone(), parts.pool, metrics);
     let via = parts.api.clone().into_via();
     Sources {
         settings: Arc::clone(&parts.settings),

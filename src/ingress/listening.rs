@@ -147,7 +147,7 @@ impl Listening {
         &self,
         config: &server::Config,
         trusted: &[IpNet],
-        terms: Option<Arc<Terms>>,
+        terms: Option<&Arc<Terms>>,
     ) -> Vec<Entrance> {
         let announcers = Announcers(trusted.into());
         let entrance = |listener: &Listener| {
@@ -155,7 +155,7 @@ impl Listening {
             Entrance {
                 id: listener.id,
                 announcers: is_announced.then(|| announcers.clone()),
-                tls: terms.clone().filter(|_| listener.kind == Kind::Https),
+                tls: terms.filter(|_| listener.kind == Kind::Https).cloned(),
             }
         };
         self.all.iter().map(entrance).collect()
@@ -197,6 +197,12 @@ impl Plan {
             bound,
         })
     }
+}
+
+/// The addresses really bound by all of these.
+pub(super) fn bound<'a>(all: impl IntoIterator<Item = &'a Listening>) -> Vec<SocketAddr> {
+    let listeners = all.into_iter().flat_map(|listening| &listening.all);
+    listeners.map(|known| known.bound).collect()
 }
 
 /// The listeners of one worker: those in `sockets` are new to it.
@@ -250,8 +256,12 @@ mod tests {
     }
 
     fn begin(config: &server::Config) -> Listening {
+        begin_with_sockets(config).0
+    }
+
+    fn begin_with_sockets(config: &server::Config) -> (Listening, Sockets) {
         let bound = listener::bind_public(config, &[], 1).unwrap();
-        Listening::begin(wanted(config), bound, 1).0
+        Listening::begin(wanted(config), bound, 1)
     }
 
     fn ids(listening: &Listening) -> Vec<u32> {
@@ -293,7 +303,7 @@ mod tests {
 
     #[test]
     fn ports_that_are_taken_are_named_all_together() {
-        let first = begin(&config(&[ANY], &[]));
+        let (first, _sockets) = begin_with_sockets(&config(&[ANY], &[]));
         let other = TcpListener::bind(ANY).unwrap();
         let theirs = other.local_addr().unwrap();
         let ours = first.all[0].bound;

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +21,8 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::reloads::Reload;
 
 /// Where a configuration is read from again.
-#[derive(Clone)]
 pub struct Source {
-    file: PathBuf,
+    watch: Watch,
     read: Arc<Read>,
 }
 
@@ -31,25 +30,30 @@ type Read = dyn Fn() -> Result<(Config, Secrets), Vec<Problem>> + Send + Sync;
 
 impl Source {
     /// What `read` gives each time, on a thread that may block. `file` is the one that is watched where
-    /// `[reload]` says so.
+    /// `[reload]` says so: whatever changes from here on is a change.
     pub fn new(
-        file: PathBuf,
+        file: &Path,
         read: impl Fn() -> Result<(Config, Secrets), Vec<Problem>> + Send + Sync + 'static,
     ) -> Self {
-        let read = Arc::new(read);
-        Self { file, read }
+        Self {
+            watch: Watch::new(file),
+            read: Arc::new(read),
+        }
     }
 
-    /// The file that is watched.
-    pub(super) fn file(&self) -> &Path {
-        &self.file
+    /// Reads, on this thread.
+    ///
+    /// # Errors
+    /// For every mistake in what is read.
+    pub fn read(&self) -> Result<(Config, Secrets), Vec<Problem>> {
+        (self.read)()
     }
 }
 
 impl fmt::Debug for Source {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = out.debug_struct("Source");
-        out.field("file", &self.file).finish_non_exhaustive()
+        out.field("watch", &self.watch).finish_non_exhaustive()
     }
 }
 
@@ -161,9 +165,12 @@ impl Reloader {
 pub(super) async fn serve(
     running: &mut Running,
     asks: &mut Asks,
-    source: Option<&Source>,
+    source: Option<Source>,
 ) -> Infallible {
-    let mut watch = source.map(|source| Watch::new(source.file()));
+    let (mut watch, read) = match source {
+        Some(Source { watch, read }) => (Some(watch), Some(read)),
+        None => (None, None),
+    };
     loop {
         let mut waiting = Vec::new();
         tokio::select! {
@@ -179,7 +186,7 @@ pub(super) async fn serve(
         if let Some(watch) = &mut watch {
             watch.look().await;
         }
-        let outcome = reload(running, source).await;
+        let outcome = reload(running, read.as_ref()).await;
         tell(&outcome, running.metrics());
         for Ask(answer) in waiting {
             // Whoever has left reads the log.
@@ -195,8 +202,8 @@ async fn changed(watch: &mut Option<Watch>, config: &Config) {
     }
 }
 
-async fn reload(running: &mut Running, source: Option<&Source>) -> Result<Report, Refused> {
-    let read = Arc::clone(&source.ok_or(Refused::NoSource)?.read);
+async fn reload(running: &mut Running, read: Option<&Arc<Read>>) -> Result<Report, Refused> {
+    let read = Arc::clone(read.ok_or(Refused::NoSource)?);
     let refused = |problem: &str| Refused::Problems(vec![problem.to_owned()]);
     let reading = tokio::task::spawn_blocking(move || read());
     let (config, secrets) = match timeout(READING, reading).await {

@@ -2,7 +2,6 @@
 //! the one that it serves by.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +49,7 @@ pub(super) struct Running {
     pub(super) admin: Admin,
     pub(super) admin_workers: Workers<Admin>,
     /// The connections of this thread itself.
-    pub(super) pool: Option<Rc<Pool>>,
+    pub(super) pool: Rc<Pool>,
     pub(super) side: JoinSet<()>,
     pub(super) permits: Arc<Permits>,
     pub(super) metrics: Arc<Metrics>,
@@ -289,17 +288,13 @@ impl Running {
             .apply(&config.log)
             .map_err(|error| vec![format!("log.access_file: {error}")])?;
         // Nothing fails from here on. First what nobody minds who serves by the configuration before.
-        let bound = |listening: &Listening| listening.all.iter().map(|known| known.bound).collect();
-        let own: Vec<SocketAddr> = [
+        let all = [
             &self.public,
             &self.operator,
             &public.listening,
             &operator.listening,
-        ]
-        .into_iter()
-        .flat_map(|listening| -> Vec<SocketAddr> { bound(listening) })
-        .collect();
-        dials.set_own(own);
+        ];
+        dials.set_own(listening::bound(all));
         if let Some(files) = &files {
             self.certificates
                 .keyring
@@ -313,18 +308,22 @@ impl Running {
         api.follow(&config);
         let parts = self.next_parts(&config, &limits, &dials, api, &public.listening);
         let (public, sockets) = (public.listening, public.sockets);
-        let orders = workers::orders(&config, &limits, parts.clone(), &public, sockets, terms);
+        let orders = workers::orders(
+            &config,
+            &limits,
+            parts.clone(),
+            &public,
+            sockets,
+            terms.as_ref(),
+        );
         let settings = orders.settings.clone();
         let told = workers.tell(orders);
         let (operator, sockets) = (operator.listening, operator.sockets);
         let orders = side::admin_orders(self.admin.clone(), &settings, &operator, sockets);
         let admin_told = admin.tell(orders);
         let (all, admin) = tokio::join!(told, admin_told);
-        let own = bound(&public).into_iter().chain(bound(&operator));
-        dials.set_own(own.collect());
-        if let Some(pool) = &self.pool {
-            pool.redial(&dials.dialer);
-        }
+        dials.set_own(listening::bound([&public, &operator]));
+        self.pool.redial(&dials.dialer);
         if files.is_some() || config.listen.https.is_empty() {
             self.watch_files(files);
         }

@@ -15,7 +15,7 @@ use crate::admin::Admin;
 use crate::otlp::Exporter;
 use crate::platform::Platform;
 use crate::platform::demo::{DemoApp, DemoFunction};
-use crate::pool::{Pool, PoolLimits};
+use crate::pool::{Dialer, Pool, PoolLimits};
 use crate::server::connection::ConnectionSettings;
 use crate::server::door::Guests;
 use crate::server::listener::Listeners;
@@ -115,15 +115,26 @@ fn side_orders<P>(parts: P, settings: ConnectionSettings, listeners: Listeners) 
     }
 }
 
+/// The connections of this thread itself: to the web servers of custom domains.
+pub(super) fn pool(dialer: &Dialer, idle: Duration, metrics: &Arc<Metrics>) -> Rc<Pool> {
+    let limits = PoolLimits {
+        connections: 8,
+        per_backend: 1,
+        idle,
+    };
+    Pool::new(dialer.clone(), limits, Arc::clone(metrics))
+}
+
 /// Mail, hit counts and proofs, until `stop`, over `pool`.
 pub(super) fn run_platform(
     side: &mut JoinSet<()>,
-    platform: Arc<Platform>,
-    pool: Rc<Pool>,
+    platform: &Arc<Platform>,
+    pool: &Rc<Pool>,
     metrics: &Arc<Metrics>,
     stop: &Stop,
 ) {
     let (metrics, stop) = (Arc::clone(metrics), stop.clone());
+    let (platform, pool) = (Arc::clone(platform), Rc::clone(pool));
     side.spawn_local(async move {
         // They go on after a panic in one of them.
         let run = || AssertUnwindSafe(platform.run_background(stop.clone(), &pool));
@@ -142,13 +153,6 @@ pub(super) fn run_exporter(side: &mut JoinSet<()>, exporter: Exporter, stop: &St
 
 /// Connections to the admin address, and to each demo backend.
 const SIDE_CONNECTIONS: usize = 1024;
-
-/// The connections of this thread itself: to the web servers of custom domains.
-pub(super) const SIDE_POOL: PoolLimits = PoolLimits {
-    connections: 8,
-    per_backend: 1,
-    idle: Duration::from_secs(60),
-};
 
 /// How long the admin address may take to finish: a scrape, not a stream.
 const SIDE_DRAIN: Duration = Duration::from_secs(1);

@@ -12,12 +12,10 @@ use super::listening::{self, Listening};
 use super::parts::{self, Parts};
 use super::reload::{Asks, Source};
 use super::running::Running;
-use super::side::{self, SIDE_POOL};
 use super::workers::{self, Thread};
-use super::{Error, Ingress, control};
+use super::{Error, Ingress, control, side};
 use crate::admin::{Admin, Readiness};
 use crate::otlp::Exporter;
-use crate::pool::{Pool, PoolLimits};
 use crate::rates::Rates;
 use crate::resolve::Cache;
 use crate::server::descriptors;
@@ -55,8 +53,7 @@ impl Ingress {
         let wanted = listening::wanted_by_operator(&config.listen);
         let bound = Vec::from_iter(self.admin);
         let (operator, admin_sockets) = Listening::begin(wanted, bound, 1);
-        let all = public.all.iter().chain(&operator.all);
-        let own = all.map(|known| known.bound).collect();
+        let own = listening::bound([&public, &operator]);
         let dials = Dials::new(&config, dials::authorities(&config), own)?;
         let terms = match config.listen.https.is_empty() {
             true => None,
@@ -80,7 +77,14 @@ impl Ingress {
             pool: parts::pool_limits(&config, &limits, self.workers),
             api: self.api.clone(),
         };
-        let first = workers::orders(&config, &limits, parts.clone(), &public, sockets, terms);
+        let first = workers::orders(
+            &config,
+            &limits,
+            parts.clone(),
+            &public,
+            sockets,
+            terms.as_ref(),
+        );
         let settings = first.settings.clone();
         let (workers, threads) =
             workers::start(self.workers, first, &permits, &metrics, worker_stop)?;
@@ -100,27 +104,19 @@ impl Ingress {
         if let Some(demo) = self.demo {
             side::serve_demo(&mut side, demo, &settings, &metrics, side_stop);
         }
-        let pool = match &self.api {
-            Api::Local(platform) => {
-                let limits = PoolLimits {
-                    idle: config.timeouts.pool,
-                    ..SIDE_POOL
-                };
-                let pool = Pool::new(dials.dialer.clone(), limits, Arc::clone(&metrics));
-                let (platform, own) = (Arc::clone(platform), Rc::clone(&pool));
-                side::run_platform(&mut side, platform, own, &metrics, side_stop);
-                Some(pool)
-            }
-            Api::Remote(_) => None,
-        };
+        let idle = config.timeouts.pool;
+        let pool = side::pool(&dials.dialer, idle, &metrics);
+        if let Api::Local(platform) = &self.api {
+            side::run_platform(&mut side, platform, &pool, &metrics, side_stop);
+        }
         if let (Some(tracer), Some(export)) = (&self.tracer, self.secrets.traces.clone()) {
-            let pool = Pool::new(dials.dialer.clone(), SIDE_POOL, Arc::clone(&metrics));
+            let pool = side::pool(&dials.dialer, idle, &metrics);
             let (tracer, metrics) = (Arc::clone(tracer), Arc::clone(&metrics));
             let exporter = Exporter::new(export, tracer, pool, metrics, &config.tracing);
             side::run_exporter(&mut side, exporter, side_stop);
         }
-        let reloads = self.source.is_some();
-        let reload = reloads.then(|| control::reloading(self.reloader));
+        let source = self.source.as_ref();
+        let reload = source.map(|_| control::reloading(self.reloader));
         let control = control::control(readiness, &permits, &self.api, reload);
         if let Some(socket) = self.control {
             let control = Rc::clone(&control);

@@ -91,7 +91,7 @@ mod tests {
 
     /// Whether a change is seen within so many looks.
     async fn is_seen(watch: &mut Watch, looks: u32) -> bool {
-        let patience = EVERY * looks + EVERY / 2;
+        let patience = EVERY * looks + EVERY / 4;
         tokio::time::timeout(patience, watch.changed(EVERY))
             .await
             .is_ok()

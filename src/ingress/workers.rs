@@ -46,7 +46,7 @@ pub(super) fn orders(
     parts: Parts,
     listening: &Listening,
     sockets: Sockets,
-    terms: Option<Arc<Terms>>,
+    terms: Option<&Arc<Terms>>,
 ) -> Orders<Parts> {
     let trusted = &config.backends.trusted_proxies;
     Orders {
@@ -68,7 +68,7 @@ pub(super) struct Ready<'a, P>(Vec<mpsc::Permit<'a, Order<P>>>);
 const QUEUE: usize = 2;
 
 /// How long a worker may take: it does what it is told between two requests.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl<P: Clone> Orders<P> {
     /// The part of one worker.

@@ -279,12 +279,11 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
 
     /// Begins to wait: until when at most.
     fn wait(&self, wait: Wait) -> (Wait, Deadline) {
-        let timeouts = &self.current.now().settings.timeouts;
-        let limit = match wait {
+        let limit = self.current.timeouts(|timeouts| match wait {
             Wait::Next => REST.min(timeouts.idle),
             Wait::Idle => timeouts.idle.saturating_sub(REST),
             Wait::Head => timeouts.header,
-        };
+        });
         (wait, self.peer.timer.after(limit))
     }
 

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::connection::ConnectionSettings;
+use crate::settings::Timeouts;
 use crate::wire::head::HeadLimits;
 
 /// A handler, and what its requests are held to.
@@ -32,6 +33,11 @@ impl<H> Current<H> {
     /// What the head of a request is held to that begins now.
     pub(super) fn head(&self) -> HeadLimits {
         self.0.borrow().settings.head
+    }
+
+    /// How long things may take that begin now.
+    pub(super) fn timeouts<T>(&self, read: impl FnOnce(&Timeouts) -> T) -> T {
+        read(&self.0.borrow().settings.timeouts)
     }
 
     /// Puts another snapshot in place.

@@ -440,7 +440,19 @@ const PROMISES: &[(&str, &[&str])] = &[
             "what_takes_longer_than_the_drain_is_cut",
         ],
     ),
-    ("reload", &[]),
+    (
+        "reload",
+        &[
+            "a_hundred_reloads_under_load_lose_nothing_and_leave_nothing",
+            "a_hundred_reloads_leave_no_descriptor_no_task_and_no_memory_behind",
+            "what_came_by_a_listener_that_is_gone_finishes_and_then_leaves",
+            "a_request_ends_with_what_it_began_with",
+            "what_cannot_be_taken_over_changes_nothing_and_says_every_reason",
+            "sighup_takes_a_good_file_over_and_says_what_is_wrong_with_a_bad_one",
+            "a_file_that_is_watched_is_taken_over_and_a_broken_one_reported_once",
+            "other_certificates_serve_the_next_handshake_and_connections_live_on",
+        ],
+    ),
     (
         "no descriptors left",
         &[

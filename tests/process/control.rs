@@ -329,3 +329,38 @@ fn a_backup_that_is_made_in_use_is_a_store_to_start_with() {
     assert_eq!(curl(&ingress, "later.m3o.app").0, "404");
     ingress.stop();
 }
+
+#[test]
+fn a_reload_is_told_and_explained_by_or_refused_with_every_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ingress.toml");
+    let config = "
+        listen = { http = '127.0.0.1:0', admin = '127.0.0.1:0', control = 'control.sock' }
+        platform.store = 'memory'
+    ";
+    let mut command = run_command(folder.path(), config);
+    let ingress = Ingress::start(command.env("M3O_PLATFORM_KEY", "key"));
+    let socket = |arguments: &[&str]| asked(folder.path(), arguments);
+    let uri = "limits.uri = 16KiB";
+    let url = "http://blog.m3o.app/";
+    assert!(socket(&["explain", url]).text.contains(uri));
+
+    std::fs::write(&file, format!("{config}\nlimits.uri = '8KiB'")).unwrap();
+    let told = socket(&["reload"]);
+    assert_eq!(told.status.code(), Some(0), "{}", told.text);
+    let change = "changed:\n  limits.uri: ";
+    assert!(told.text.contains(change), "{}", told.text);
+    assert!(!socket(&["explain", url]).text.contains(uri));
+
+    std::fs::write(
+        &file,
+        format!("{config}\nlimits.uri = 'much'\ntimeouts.body = 'soon'"),
+    )
+    .unwrap();
+    let refused = socket(&["reload"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.text);
+    for key in ["limits.uri: `much`", "timeouts.body: `soon`"] {
+        assert!(refused.text.contains(key), "{}", refused.text);
+    }
+    ingress.stop();
+}

@@ -119,7 +119,7 @@ impl TestIngress {
         writer.log().apply(&config.log).unwrap();
         let file = Arc::new(Mutex::new((config.clone(), secrets.clone())));
         let read = Arc::clone(&file);
-        let source = Source::new("nowhere".into(), move || Ok(read.lock().unwrap().clone()));
+        let source = Source::new("nowhere".as_ref(), move || Ok(read.lock().unwrap().clone()));
         let ingress = Ingress::bind(config, secrets, writer.log()).unwrap();
         let ingress = ingress.reading_from(source);
         let reloader = ingress.reloader();
