@@ -117,11 +117,7 @@ fn side_orders<P>(parts: P, settings: ConnectionSettings, listeners: Listeners) 
 
 /// The connections of this thread itself: to the web servers of custom domains.
 pub(super) fn pool(dialer: &Dialer, idle: Duration, metrics: &Arc<Metrics>) -> Rc<Pool> {
-    let limits = PoolLimits {
-        connections: 8,
-        per_backend: 1,
-        idle,
-    };
+    let limits = PoolLimits { idle, ..SIDE_POOL };
     Pool::new(dialer.clone(), limits, Arc::clone(metrics))
 }
 
@@ -153,6 +149,13 @@ pub(super) fn run_exporter(side: &mut JoinSet<()>, exporter: Exporter, stop: &St
 
 /// Connections to the admin address, and to each demo backend.
 const SIDE_CONNECTIONS: usize = 1024;
+
+/// What a pool of this thread may keep.
+pub(super) const SIDE_POOL: PoolLimits = PoolLimits {
+    connections: 8,
+    per_backend: 1,
+    idle: Duration::from_secs(60),
+};
 
 /// How long the admin address may take to finish: a scrape, not a stream.
 const SIDE_DRAIN: Duration = Duration::from_secs(1);

@@ -1,5 +1,8 @@
 //! The parts of a configuration: what each follows, and what of it is carried over.
 
+use std::path::Path;
+
+use m3o_ingress::acme;
 use m3o_ingress::credentials::Secret;
 
 use super::*;
@@ -205,4 +208,51 @@ fn another_key_of_the_platform_revokes_the_one_before() {
     let report = ingress.reload_with(|_, secrets| secrets.platform_key = None);
     assert!(!report.unwrap().is_change());
     assert_eq!(calls("other"), 200);
+}
+
+/// An authority that cannot be reached.
+fn authority_in(folder: &Path) -> acme::Config {
+    let folder = folder.display();
+    let text = format!(
+        "directory = 'https://127.0.0.1:1/directory'\nagree = true\nchallenge = 'http-01'\nfolder = '{folder}'"
+    );
+    toml::from_str(&text).unwrap()
+}
+
+#[test]
+fn orders_that_go_by_the_configuration_of_the_start_are_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let api = TestApi::new();
+    let ingress = TestIngress::before_with(&api, |config| {
+        config.listen.https = vec![loopback()];
+        config.tls.certs = folder.path().to_owned();
+        config.tls.acme = Some(authority_in(folder.path()));
+    });
+    let limits = ingress.reload(|config| config.limits.uri = 100).unwrap();
+    assert!(limits.notes.is_empty(), "{limits:?}");
+    let hosts = ingress.reload(another_host).unwrap();
+    let [note] = &hosts.notes[..] else {
+        panic!("{hosts:?}");
+    };
+    assert!(
+        note.starts_with("tls.acme: orders go by the [hosts]"),
+        "{note}"
+    );
+    let acme = ingress.reload(|config| config.tls.acme = None).unwrap();
+    assert!(!acme.is_change());
+    assert!(
+        acme.restart
+            .iter()
+            .all(|change| change.key.starts_with("tls.acme."))
+    );
+    let renewed = ingress.reload_with(|config, secrets| {
+        config.tls.acme = Some(authority_in(folder.path()));
+        secrets.acme.eab_key = Some(Secret::new("canary"));
+    });
+    let renewed = renewed.unwrap();
+    assert!(renewed.restart.is_empty() && !renewed.is_change());
+    assert!(
+        renewed.notes[0].starts_with("tls.acme: the secrets"),
+        "{renewed:?}"
+    );
 }
