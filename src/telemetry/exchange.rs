@@ -276,7 +276,9 @@ impl Exchange {
     fn entry<'a>(&'a self, line: &'a Line, status: u16, took: Duration) -> Entry<'a> {
         let text = |value: &'a Option<HeaderValue>| -> Option<Cow<'a, str>> {
             let value = value.as_ref()?;
-            Some(String::from_utf8_lossy(value.as_bytes()))
+            // Nearly all are, and that is looked at much faster.
+            let text = std::str::from_utf8(value.as_bytes()).map(Cow::Borrowed);
+            Some(text.unwrap_or_else(|_| String::from_utf8_lossy(value.as_bytes())))
         };
         let request = line.request.as_ref();
         let host = match request.and_then(|request| request.uri.authority()) {

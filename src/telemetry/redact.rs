@@ -159,8 +159,14 @@ const ENDS_OF_AUTHORITY: [char; 8] = ['/', '?', '#', '"', '\'', ' ', '\\', '\n']
 /// The bytes from `from` on that are the next secret.
 fn next_secret(line: &str, from: usize) -> Option<(usize, usize)> {
     let bytes = line.as_bytes();
-    let may_begin = |start: &usize| may_begin(bytes[*start], bytes.get(start + 1).copied());
-    (from..line.len()).filter(may_begin).find_map(|start| {
+    let mut at = from;
+    let mut starts = std::iter::from_fn(|| {
+        let mut pairs = bytes.get(at..)?.iter().zip(bytes.get(at + 1..)?);
+        let found = pairs.position(|(first, second)| may_begin(*first, *second))?;
+        at += found + 1;
+        Some(at - 1)
+    });
+    starts.find_map(|start| {
         let rest = line.get(start..)?;
         let (secret, end) = secret_at_start(rest)?;
         let already = rest[secret..].starts_with(HIDDEN);
@@ -169,18 +175,39 @@ fn next_secret(line: &str, from: usize) -> Option<(usize, usize)> {
 }
 
 /// Whether two bytes are those that a mark or a name begins with.
-fn may_begin(first: u8, second: Option<u8>) -> bool {
-    let Some(second) = second else { return false };
-    let second = second.to_ascii_lowercase();
-    match first.to_ascii_lowercase() {
-        b'/' => second == b'/',
-        b'a' => matches!(second, b'u' | b'p'),
-        b'b' => matches!(second, b'e' | b'a'),
-        b'c' | b't' => second == b'o',
-        b'p' => second == b'a',
-        b's' => matches!(second, b'm' | b'e'),
-        _ => false,
+fn may_begin(first: u8, second: u8) -> bool {
+    FIRST[usize::from(first)] & SECOND[usize::from(second)] != 0
+}
+
+/// For each byte, with which of [`BEGINNINGS`] it is the first.
+const FIRST: [u8; 256] = beginnings(0);
+/// For each byte, in which of them it is the second.
+const SECOND: [u8; 256] = beginnings(1);
+
+/// How marks and names begin: any of the first bytes, then any of the second.
+const BEGINNINGS: [[&[u8]; 2]; 6] = [
+    [b"/", b"/"],
+    [b"a", b"up"],
+    [b"b", b"ea"],
+    [b"ct", b"o"],
+    [b"p", b"a"],
+    [b"s", b"me"],
+];
+
+const fn beginnings(place: usize) -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut group = 0;
+    while group < BEGINNINGS.len() {
+        let bytes = BEGINNINGS[group][place];
+        let mut at = 0;
+        while at < bytes.len() {
+            table[bytes[at] as usize] |= 1 << group;
+            table[bytes[at].to_ascii_uppercase() as usize] |= 1 << group;
+            at += 1;
+        }
+        group += 1;
     }
+    table
 }
 
 /// Where the secret is in `rest`, if a mark of one stands at its start.
@@ -314,8 +341,8 @@ mod tests {
             let [first, second, ..] = mark.as_bytes() else {
                 panic!("{mark}")
             };
-            assert!(may_begin(*first, Some(*second)), "{mark}");
-            assert!(may_begin(first.to_ascii_uppercase(), Some(*second)));
+            assert!(may_begin(*first, *second), "{mark}");
+            assert!(may_begin(first.to_ascii_uppercase(), *second));
         }
     }
 
