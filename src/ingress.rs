@@ -19,6 +19,7 @@ use crate::credentials::Secret;
 use crate::mail::Mailbox;
 use crate::platform;
 use crate::platform::demo::{DemoApp, DemoFunction};
+use crate::pool::outliers::Outliers;
 use crate::pool::{self, Dialer, Guard, Pool, PoolLimits};
 use crate::proxy::Settings;
 use crate::proxy::https::Https;
@@ -274,7 +275,8 @@ impl Ingress {
         let guard = Guard::new(backends.allow_private, own);
         let names = Handle::current();
         let dialer = Dialer::new(guard, connect, &backends.ca, &backends.dns, names)?;
-        Ok(dialer)
+        let outliers = Outliers::new(self.config.outliers.clone(), Arc::clone(&self.metrics));
+        Ok(dialer.leaving_out(outliers))
     }
 
     fn start_workers(

@@ -10,6 +10,7 @@ use super::Config;
 use super::check_acme;
 use super::report::Report;
 use crate::mail::check_address;
+use crate::pool;
 use crate::proxy::https::Place;
 use crate::units::{duration, size};
 
@@ -187,6 +188,7 @@ fn spans_of_time(config: &Config, report: &mut Report<'_>) {
             report.add(&format!("timeouts.{key}"), message);
         }
     }
+    outliers(&config.outliers, report);
     if config.tls.watch < SHORTEST_WATCH {
         let (watch, least) = (
             duration::format(config.tls.watch),
@@ -194,6 +196,37 @@ fn spans_of_time(config: &Config, report: &mut Report<'_>) {
         );
         let message = format!("`{watch}` leaves no time for anything else: it is at least {least}");
         report.add("tls.watch", message);
+    }
+}
+
+fn outliers(outliers: &pool::outliers::Config, report: &mut Report<'_>) {
+    if outliers.failures == 0 {
+        report.add(
+            "outliers.failures",
+            "`0` failures are none: it is at least 1",
+        );
+    }
+    if outliers.base == Duration::ZERO {
+        report.add(
+            "outliers.base",
+            "`0s` leaves nothing out: write `enabled = false` for that",
+        );
+    }
+    if outliers.most < outliers.base && !report.is_gone(&["outliers".to_owned(), "base".to_owned()])
+    {
+        let (most, base) = (
+            duration::format(outliers.most),
+            duration::format(outliers.base),
+        );
+        let message = format!("`{most}` is less than `base`, {base}, which it begins with");
+        report.add("outliers.most", message);
+    }
+    if !(1..=100).contains(&outliers.share) {
+        let message = format!(
+            "`{}` is no share in a hundred: it is 1 to 100",
+            outliers.share
+        );
+        report.add("outliers.share", message);
     }
 }
 

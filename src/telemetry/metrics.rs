@@ -10,6 +10,7 @@ use prometheus::{
 use tokio::runtime::RuntimeMetrics;
 
 use super::acme::Orders;
+use super::outliers::Ejections;
 use super::tls::Tls;
 
 /// The kinds of route, as the label `http_route` and the log name them.
@@ -225,6 +226,8 @@ pub struct Metrics {
     pub pool_failed: IntCounter,
     /// Connections kept idle.
     pub pool_idle: IntGauge,
+    /// Addresses of backends that are left out for a while.
+    pub ejections: Ejections,
     /// Workers that have more to do than they can.
     pub overloaded: IntGauge,
     /// Handshakes and certificates.
@@ -303,6 +306,7 @@ impl Metrics {
             shed: each(&shed, Shed::ALL.map(Shed::as_str)),
             no_header: each(&no_header, NoHeader::ALL.map(NoHeader::as_str)),
             acme: Orders::new(&registry),
+            ejections: Ejections::new(&registry),
             tls: Tls::new(&registry),
             overloaded: gauge(
                 "m3o_ingress_overloaded_workers",

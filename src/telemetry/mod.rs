@@ -5,6 +5,7 @@ pub mod exchange;
 pub mod load;
 pub mod log;
 pub mod metrics;
+pub mod outliers;
 pub mod redact;
 pub mod serving;
 pub mod tls;

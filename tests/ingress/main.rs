@@ -28,6 +28,7 @@ mod https_only;
 mod index;
 mod limits;
 mod links;
+mod outliers;
 mod overload;
 mod platform_writes;
 mod pool;
