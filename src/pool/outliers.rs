@@ -1,6 +1,6 @@
-//! Which of several addresses of a backend are left out for a while, because they fail. One for all workers:
-//! what one of them has seen is true for the others. A backend with one address is no matter of it.
+//! Which of several addresses of a backend are left out for a while, because they fail.
 //!
+//! One for all workers: what one of them has seen is true for the others. A backend with one address is no matter of it.
 //! The model is Envoy's outlier detection: consecutive failures, a time that grows, and a share that stays.
 
 use std::collections::HashMap;

@@ -81,6 +81,8 @@ impl Error {
         };
         let wrong = |status, text: &str| told(status, "http_request_error", text);
         let bad = |text: &str| wrong(StatusCode::BAD_REQUEST, text);
+        let gateway = |kind, text: &str| told(StatusCode::BAD_GATEWAY, kind, text);
+        let late = |text: &str| told(StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", text);
         match self {
             Self::Authority(error) => bad(&error.to_string()),
             Self::Target => bad("the target of the request cannot be used"),
@@ -130,33 +132,19 @@ impl Error {
                 "connection_limit_reached",
                 "too many requests at once; try again in a moment",
             ),
-            Self::Exceeded(Exceeded(standing)) => told(
-                StatusCode::TOO_MANY_REQUESTS,
-                "http_request_denied",
-                &match standing.reset {
-                    1 => "too many requests; try again in a second".to_owned(),
-                    more => format!("too many requests; try again in {more} seconds"),
-                },
-            ),
+            Self::Exceeded(Exceeded(standing)) => exceeded(standing.reset),
             Self::Resolve(kind, error) => resolve_error(*kind, error),
             Self::Upstream(error) => upstream_error(error),
-            Self::NotVerifiable(_) => told(
-                StatusCode::BAD_GATEWAY,
+            Self::NotVerifiable(_) => gateway(
                 "destination_unavailable",
                 "this link cannot be checked right now; try again later",
             ),
-            Self::UpstreamBroken(_) => told(
-                StatusCode::BAD_GATEWAY,
+            Self::UpstreamBroken(_) => gateway(
                 "http_protocol_error",
                 "the API broke off or gave an answer that makes no sense",
             ),
-            Self::UpstreamTimedOut => told(
-                StatusCode::GATEWAY_TIMEOUT,
-                "http_response_timeout",
-                "the API did not answer in time",
-            ),
-            Self::Destination(_) => told(
-                StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimedOut => late("the API did not answer in time"),
+            Self::Destination(_) => gateway(
                 "http_response_incomplete",
                 "this short link leads to something that is no web address",
             ),
@@ -166,13 +154,8 @@ impl Error {
             )),
             Self::NoToken => bad("the link has no token; open the link of the mail as it is"),
             Self::Backend(error) => backend_error(error),
-            Self::BackendTimedOut => told(
-                StatusCode::GATEWAY_TIMEOUT,
-                "http_response_timeout",
-                "the app did not answer in time",
-            ),
-            Self::BackendUpgrade => told(
-                StatusCode::BAD_GATEWAY,
+            Self::BackendTimedOut => late("the app did not answer in time"),
+            Self::BackendUpgrade => gateway(
                 "http_upgrade_failed",
                 "the app gave an answer that makes no sense",
             ),
@@ -190,6 +173,19 @@ fn misdirected() -> Told {
         status: StatusCode::MISDIRECTED_REQUEST,
         kind: "http_request_error",
         text: "this connection is for another host: ask over one of its own".to_owned(),
+    }
+}
+
+/// Until one request may come again it takes so many `seconds`.
+fn exceeded(seconds: u32) -> Told {
+    let when = match seconds {
+        1 => "a second".to_owned(),
+        more => format!("{more} seconds"),
+    };
+    Told {
+        status: StatusCode::TOO_MANY_REQUESTS,
+        kind: "http_request_denied",
+        text: format!("too many requests; try again in {when}"),
     }
 }
 
