@@ -362,7 +362,7 @@ fn rates(criterion: &mut Criterion) {
         });
     });
     group.bench_function("of a key", |bencher| {
-        bencher.iter(|| rates.key(black_box(&key)))
+        bencher.iter(|| rates.key(black_box(&key)));
     });
     group.bench_function("of an app", |bencher| {
         bencher.iter(|| rates.app(WorkloadKind::App, black_box(&blog)));

@@ -10,6 +10,7 @@ use super::Config;
 use super::check_acme;
 use super::report::Report;
 use crate::mail::check_address;
+use crate::pool;
 use crate::proxy::https::Place;
 use crate::server::local;
 use crate::telemetry::metrics::{MOST_APPS, MOST_COMBINATIONS};
@@ -196,6 +197,7 @@ fn spans_of_time(config: &Config, report: &mut Report<'_>) {
             report.add(&format!("timeouts.{key}"), message);
         }
     }
+    outliers(&config.outliers, report);
     let looks = [
         ("tls.watch", config.tls.watch),
         ("reload.every", config.reload.every),
@@ -207,6 +209,37 @@ fn spans_of_time(config: &Config, report: &mut Report<'_>) {
                 format!("`{pause}` leaves no time for anything else: it is at least {least}");
             report.add(key, message);
         }
+    }
+}
+
+fn outliers(outliers: &pool::outliers::Config, report: &mut Report<'_>) {
+    if outliers.failures == 0 {
+        report.add(
+            "outliers.failures",
+            "`0` failures are none: it is at least 1",
+        );
+    }
+    if outliers.base == Duration::ZERO {
+        report.add(
+            "outliers.base",
+            "`0s` leaves nothing out: write `enabled = false` for that",
+        );
+    }
+    if outliers.most < outliers.base && !report.is_gone(&["outliers".to_owned(), "base".to_owned()])
+    {
+        let (most, base) = (
+            duration::format(outliers.most),
+            duration::format(outliers.base),
+        );
+        let message = format!("`{most}` is less than `base`, {base}, which it begins with");
+        report.add("outliers.most", message);
+    }
+    if !(1..=100).contains(&outliers.share) {
+        let message = format!(
+            "`{}` is no share in a hundred: it is 1 to 100",
+            outliers.share
+        );
+        report.add("outliers.share", message);
     }
 }
 

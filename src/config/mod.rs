@@ -50,6 +50,8 @@ pub struct Config {
     pub cache: resolve::Config,
     /// Connections to backends.
     pub backends: pool::Config,
+    /// When an address of a backend is left out.
+    pub outliers: pool::outliers::Config,
     /// A limit in time for every phase.
     pub timeouts: Timeouts,
     /// A limit in size or number for everything else.

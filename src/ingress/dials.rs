@@ -1,11 +1,14 @@
 //! What backends are dialled with, and what that was made of.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
 use crate::config::Config;
+use crate::pool::outliers::Outliers;
 use crate::pool::{BadAuthorities, Dialer, Guard};
+use crate::telemetry::metrics::Metrics;
 
 /// The dialer of all pools, with what it depends on beside the configuration.
 #[derive(Debug, Clone)]
@@ -14,6 +17,8 @@ pub(super) struct Dials {
     guard: Guard,
     /// What was in the file of `backends.ca`.
     authorities: Option<Vec<u8>>,
+    /// What is known of addresses that fail.
+    outliers: Arc<Outliers>,
 }
 
 /// What is in the file of `backends.ca`, where one is named and can be read.
@@ -31,15 +36,18 @@ impl Dials {
         config: &Config,
         authorities: Option<Vec<u8>>,
         own: Vec<SocketAddr>,
+        outliers: Arc<Outliers>,
     ) -> Result<Self, BadAuthorities> {
         let (backends, connect) = (&config.backends, config.timeouts.connect);
         let guard = Guard::new(backends.allow_private, own);
         let names = Handle::current();
         let (ca, dns) = (&backends.ca, &backends.dns);
+        let dialer = Dialer::new(guard.clone(), connect, ca, dns, names)?;
         Ok(Self {
-            dialer: Dialer::new(guard.clone(), connect, ca, dns, names)?,
+            dialer: dialer.leaving_out(Arc::clone(&outliers)),
             guard,
             authorities,
+            outliers,
         })
     }
 
@@ -53,15 +61,21 @@ impl Dials {
         now: &Config,
         then: &Config,
         authorities: Option<Vec<u8>>,
+        metrics: &Arc<Metrics>,
     ) -> Result<Self, BadAuthorities> {
+        let outliers = match now.outliers == then.outliers {
+            true => Arc::clone(&self.outliers),
+            false => Outliers::new(then.outliers.clone(), Arc::clone(metrics)),
+        };
         let same = now.backends.allow_private == then.backends.allow_private
             && now.backends.ca == then.backends.ca
             && now.backends.dns == then.backends.dns
             && now.timeouts.connect == then.timeouts.connect
+            && now.outliers == then.outliers
             && self.trusts(authorities.as_ref());
         match same {
             true => Ok(self.clone()),
-            false => Self::new(then, authorities, Vec::new()),
+            false => Self::new(then, authorities, Vec::new(), outliers),
         }
     }
 

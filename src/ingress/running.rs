@@ -199,7 +199,9 @@ impl Running {
             api.map_err(|error| format!("[api]: {error}")),
             &mut problems,
         );
-        let dials = self.dials.next(&self.config, config, authorities);
+        let dials = self
+            .dials
+            .next(&self.config, config, authorities, &self.metrics);
         let dials = good(
             dials.map_err(|error| format!("backends.ca: {error}")),
             &mut problems,

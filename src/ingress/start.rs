@@ -16,6 +16,7 @@ use super::workers::{self, Thread};
 use super::{Error, Ingress, control, side};
 use crate::admin::{Admin, Readiness};
 use crate::otlp::Exporter;
+use crate::pool::outliers::Outliers;
 use crate::rates::Rates;
 use crate::resolve::Cache;
 use crate::server::descriptors;
@@ -54,7 +55,8 @@ impl Ingress {
         let bound = Vec::from_iter(self.admin);
         let (operator, admin_sockets) = Listening::begin(wanted, bound, 1);
         let own = listening::bound([&public, &operator]);
-        let dials = Dials::new(&config, dials::authorities(&config), own)?;
+        let outliers = Outliers::new(config.outliers.clone(), Arc::clone(&self.metrics));
+        let dials = Dials::new(&config, dials::authorities(&config), own, outliers)?;
         let terms = match config.listen.https.is_empty() {
             true => None,
             false => Some(self.certificates.terms()?),

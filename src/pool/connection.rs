@@ -10,6 +10,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::lane::{Lane, Seat};
+use super::outliers::Member;
 use super::stream::Stream;
 use super::{Error, Pool};
 use crate::wire::body::{self, Sent, Source};
@@ -24,6 +25,8 @@ pub(super) struct Connection {
     client: Client<Stream>,
     seat: Seat,
     pool: Weak<Pool>,
+    /// Its address, where the server has several.
+    member: Option<Member>,
     /// Whether it was given back before: a fresh one has carried nothing yet.
     kept: bool,
     idle_since: Option<Instant>,
@@ -35,9 +38,20 @@ impl Connection {
             client: Client::new(stream),
             seat,
             pool: Rc::downgrade(pool),
+            member: None,
             kept: false,
             idle_since: None,
         })
+    }
+
+    /// The same, to one address of several.
+    pub(super) fn at(mut self: Box<Self>, member: Option<Member>) -> Box<Self> {
+        self.member = member;
+        self
+    }
+
+    pub(super) fn member(&self) -> Option<&Member> {
+        self.member.as_ref()
     }
 
     pub(super) fn lane(&self) -> &Rc<Lane> {
@@ -57,9 +71,10 @@ impl Connection {
         }
     }
 
-    /// Whether it is still open after a pause, and nothing came that nobody asked for.
+    /// Whether it is still open after a pause, nothing came that nobody asked for, and its address is not
+    /// left out.
     pub(super) fn is_quiet(&mut self) -> bool {
-        self.client.is_quiet()
+        !self.member.as_ref().is_some_and(Member::is_out) && self.client.is_quiet()
     }
 
     /// Notes that it is idle from now on.
@@ -109,6 +124,9 @@ impl Connection {
 
     /// The response with its body.
     pub(super) fn answer(self: Box<Self>, head: http::Response<()>) -> Response {
+        if let Some(member) = &self.member {
+            member.answered(head.status());
+        }
         let body = if head.status() == StatusCode::SWITCHING_PROTOCOLS {
             Body::Tunnel(Tunnel::new(self.client.into_link()))
         } else {
@@ -117,8 +135,14 @@ impl Connection {
         head.map(|()| body)
     }
 
+    /// What it is that no response came, to whoever waits for one.
     pub(super) fn broken(&self, error: client::Error) -> Error {
         let origin = self.lane().origin().clone();
+        if let (Some(member), client::Error::BrokenOff(_) | client::Error::Malformed(_)) =
+            (&self.member, &error)
+        {
+            member.failed();
+        }
         match error {
             client::Error::RequestBody(error) => Error::RequestBody(error),
             client::Error::BrokenOff(source) => Error::Broken { origin, source },

@@ -12,11 +12,13 @@ use rustls::{ClientConfig, RootCertStore};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
-use super::eyeballs;
+use super::eyeballs::{self, ATTEMPT_DELAY};
 use super::guard::{Guard, Verdict};
 use super::names::{NameServer, Names, NoTexts};
 use super::origin::{Origin, Spoken};
+use super::outliers::{Attempt, Chosen, Member, Outliers, Target};
 use super::secure::Secure;
 use super::shared::Fresh;
 use super::stream::Stream;
@@ -32,6 +34,8 @@ pub struct Dialer {
     /// Offers HTTP/1.1 alone.
     tls_http1: Arc<ClientConfig>,
     names: Names,
+    /// `None`: addresses are tried as their name has them.
+    outliers: Option<Arc<Outliers>>,
 }
 
 /// Addresses of one name that are tried at most: more would let a name send us all over the net for
@@ -42,7 +46,7 @@ const MOST_ADDRESSES: usize = 32;
 #[derive(Debug)]
 pub(super) enum Dialled {
     /// HTTP/1.1: one request at a time.
-    Own(Stream),
+    Own(Stream, Option<Member>),
     /// HTTP/2: many at once.
     Shared(Box<Fresh>),
 }
@@ -150,7 +154,22 @@ impl Dialer {
                 [] => Names::of_system(runtime),
                 servers => Names::of_servers(servers, runtime),
             },
+            outliers: None,
         })
+    }
+
+    /// The same, which spreads connections over the addresses of a name and leaves those out that fail.
+    #[must_use]
+    pub fn leaving_out(self, outliers: Arc<Outliers>) -> Self {
+        Self {
+            outliers: Some(outliers),
+            ..self
+        }
+    }
+
+    /// What is left out.
+    pub(super) fn outliers(&self) -> Option<&Outliers> {
+        self.outliers.as_deref()
     }
 
     /// How long connecting may take.
@@ -188,18 +207,22 @@ impl Dialer {
     /// # Errors
     /// When no permitted address of it can be connected to.
     pub(super) async fn dial(&self, origin: &Origin) -> Result<Dialled, DialError> {
+        let late = Instant::now() + self.timeout;
         let dialled = async {
-            let stream = self.connect(origin, &self.tls).await?;
+            let (stream, attempt) = self.connect(origin, &self.tls, late).await?;
             if origin.spoken() != Spoken::Http2 && stream.agreed() != Some(HTTP_2) {
-                return Ok(Dialled::Own(stream));
+                return Ok(Dialled::Own(stream, attempt.succeeded()));
             }
-            let fresh = Fresh::greet(stream).await;
-            fresh
-                .map(|fresh| Dialled::Shared(Box::new(fresh)))
-                .map_err(|source| DialError::Connect {
-                    origin: origin.clone(),
-                    source,
-                })
+            match Fresh::greet(stream).await {
+                Ok(fresh) => {
+                    let fresh = fresh.at(attempt.succeeded());
+                    Ok(Dialled::Shared(Box::new(fresh)))
+                }
+                Err(source) => {
+                    attempt.failed();
+                    Err(cannot_connect(origin, source))
+                }
+            }
         };
         self.in_time(origin, dialled).await
     }
@@ -208,9 +231,16 @@ impl Dialer {
     ///
     /// # Errors
     /// When no permitted address of it can be connected to.
-    pub(super) async fn dial_http1(&self, origin: &Origin) -> Result<Stream, DialError> {
-        self.in_time(origin, self.connect(origin, &self.tls_http1))
-            .await
+    pub(super) async fn dial_http1(
+        &self,
+        origin: &Origin,
+    ) -> Result<(Stream, Option<Member>), DialError> {
+        let late = Instant::now() + self.timeout;
+        let dialled = async {
+            let (stream, attempt) = self.connect(origin, &self.tls_http1, late).await?;
+            Ok((stream, attempt.succeeded()))
+        };
+        self.in_time(origin, dialled).await
     }
 
     async fn in_time<T>(
@@ -227,43 +257,37 @@ impl Dialer {
             })
     }
 
-    async fn connect(&self, origin: &Origin, tls: &Arc<ClientConfig>) -> Result<Stream, DialError> {
-        let connect_error = |source| DialError::Connect {
-            origin: origin.clone(),
-            source,
-        };
-        let tcp = self.connect_tcp(origin).await?;
-        tcp.set_nodelay(true).map_err(connect_error)?;
-        // A backend that vanished under a quiet tunnel is noticed.
-        let probes = TcpKeepalive::new().with_time(Duration::from_secs(60));
-        SockRef::from(&tcp)
-            .set_tcp_keepalive(&probes)
-            .map_err(connect_error)?;
-        match origin.scheme() {
-            Scheme::Http => Ok(Stream::Plain(tcp)),
-            Scheme::Https => {
-                let name = origin.host().trim_start_matches('[').trim_end_matches(']');
-                let name = ServerName::try_from(name.to_owned())
-                    .map_err(|error| connect_error(io::Error::other(error)))?;
-                let tls = Secure::connect(tls, name, tcp).await;
-                Ok(Stream::Tls(Box::new(tls.map_err(connect_error)?)))
+    /// A connection, and the attempt that it is, which is too late at `late`.
+    async fn connect(
+        &self,
+        origin: &Origin,
+        tls: &Arc<ClientConfig>,
+        late: Instant,
+    ) -> Result<(Stream, Attempt), DialError> {
+        let (tcp, attempt) = self.connect_tcp(origin).await?;
+        let attempt = attempt.until(late);
+        match over(origin, tls, tcp).await {
+            Ok(stream) => Ok((stream, attempt)),
+            Err(source) => {
+                attempt.failed();
+                Err(cannot_connect(origin, source))
             }
         }
     }
 
-    /// Connects to whichever permitted address answers first.
-    async fn connect_tcp(&self, origin: &Origin) -> Result<TcpStream, DialError> {
+    /// Connects to whichever permitted address answers first. Those that are left out are tried when all
+    /// others have failed.
+    async fn connect_tcp(&self, origin: &Origin) -> Result<(TcpStream, Attempt), DialError> {
         let addresses = self.permitted(origin, self.addresses(origin).await?)?;
-        let failed = |source| DialError::Connect {
-            origin: origin.clone(),
-            source,
+        let Chosen { first, last } = match &self.outliers {
+            Some(outliers) => outliers.choose(origin, addresses),
+            None => Chosen::unwatched(addresses),
         };
-        match addresses.split_first() {
-            Some((first, others)) => eyeballs::race(*first, others, TcpStream::connect)
-                .await
-                .map_err(failed),
-            None => Err(failed(io::ErrorKind::AddrNotAvailable.into())),
-        }
+        let connected = match race_all(&first).await {
+            Err(_) if !last.is_empty() => race_all(&last).await,
+            connected => connected,
+        };
+        connected.map_err(|source| cannot_connect(origin, source))
     }
 
     /// What may be dialled of `addresses`, checked: a name cannot change its mind in between.
@@ -297,6 +321,49 @@ impl Dialer {
             origin: origin.clone(),
             source,
         })
+    }
+}
+
+async fn race_all(targets: &[Target]) -> io::Result<(TcpStream, Attempt)> {
+    match targets.split_first() {
+        Some((first, others)) => eyeballs::race(first, others, attempt).await,
+        None => Err(io::ErrorKind::AddrNotAvailable.into()),
+    }
+}
+
+/// One that takes longer than others are waited with has failed, where another one succeeds.
+async fn attempt(target: &Target) -> io::Result<(TcpStream, Attempt)> {
+    let attempt = Attempt::new(target.member.clone(), Instant::now() + ATTEMPT_DELAY);
+    match TcpStream::connect(target.address).await {
+        Ok(tcp) => Ok((tcp, attempt)),
+        Err(error) => {
+            attempt.failed();
+            Err(error)
+        }
+    }
+}
+
+/// What is spoken over `tcp`.
+async fn over(origin: &Origin, tls: &Arc<ClientConfig>, tcp: TcpStream) -> io::Result<Stream> {
+    tcp.set_nodelay(true)?;
+    // A backend that vanished under a quiet tunnel is noticed.
+    let probes = TcpKeepalive::new().with_time(Duration::from_secs(60));
+    SockRef::from(&tcp).set_tcp_keepalive(&probes)?;
+    match origin.scheme() {
+        Scheme::Http => Ok(Stream::Plain(tcp)),
+        Scheme::Https => {
+            let name = origin.host().trim_start_matches('[').trim_end_matches(']');
+            let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+            let tls = Secure::connect(tls, name, tcp).await?;
+            Ok(Stream::Tls(Box::new(tls)))
+        }
+    }
+}
+
+fn cannot_connect(origin: &Origin, source: io::Error) -> DialError {
+    DialError::Connect {
+        origin: origin.clone(),
+        source,
     }
 }
 

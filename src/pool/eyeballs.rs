@@ -1,18 +1,17 @@
 //! Which of several addresses is connected to: both families take turns, and the first to connect
 //! wins (RFC 8305). Knows no names and no sockets.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
 /// How long an attempt is alone before the next one starts beside it (RFC 8305, 5).
-const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+pub(super) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// The addresses of both families in turn, IPv6 first (RFC 8305, 4). Where there is no route for one
 /// family, the other follows at once.
-pub(super) fn in_turn(v6: Vec<IpAddr>, v4: Vec<IpAddr>) -> Vec<IpAddr> {
+pub(super) fn in_turn<A>(v6: Vec<A>, v4: Vec<A>) -> Vec<A> {
     let mut found = Vec::with_capacity(v6.len() + v4.len());
     let (mut v6, mut v4) = (v6.into_iter(), v4.into_iter());
     loop {
@@ -30,15 +29,15 @@ pub(super) fn in_turn(v6: Vec<IpAddr>, v4: Vec<IpAddr>) -> Vec<IpAddr> {
 ///
 /// # Errors
 /// The last failure, where all failed.
-pub(super) async fn race<T, E, F>(
-    first: SocketAddr,
-    others: &[SocketAddr],
-    connect: impl Fn(SocketAddr) -> F,
+pub(super) async fn race<'a, A, T, E, F>(
+    first: &'a A,
+    others: &'a [A],
+    connect: impl Fn(&'a A) -> F,
 ) -> Result<T, E>
 where
     F: Future<Output = Result<T, E>>,
 {
-    let mut others = others.iter().copied();
+    let mut others = others.iter();
     let mut attempts = FuturesUnordered::new();
     attempts.push(connect(first));
     loop {
@@ -60,6 +59,7 @@ where
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::net::{IpAddr, SocketAddr};
 
     use tokio::time::Instant;
 
@@ -74,7 +74,7 @@ mod tests {
         let addresses: Vec<SocketAddr> = (0..attempts.len())
             .map(|port| SocketAddr::from(([192, 0, 2, 1], u16::try_from(port).unwrap())))
             .collect();
-        let outcome = race(addresses[0], &addresses[1..], |address| {
+        let outcome = race(&addresses[0], &addresses[1..], |address| {
             let port = address.port();
             let (after, outcome) = attempts[usize::from(port)];
             let began: &RefCell<Vec<u64>> = &began;

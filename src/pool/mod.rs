@@ -30,6 +30,7 @@ mod idle;
 mod lane;
 mod names;
 mod origin;
+pub mod outliers;
 mod secure;
 mod send;
 mod share;
@@ -237,10 +238,10 @@ impl Pool {
     }
 
     async fn open(self: &Rc<Self>, seat: Seat) -> Result<Box<Connection>, Error> {
-        let stream = self.dialer().dial_http1(seat.lane().origin()).await;
-        let stream = stream.inspect_err(|_| self.metrics.pool_failed.inc())?;
+        let dialled = self.dialer().dial_http1(seat.lane().origin()).await;
+        let (stream, member) = dialled.inspect_err(|_| self.metrics.pool_failed.inc())?;
         self.metrics.pool_opened.inc();
-        Ok(Connection::new(stream, seat, self))
+        Ok(Connection::new(stream, seat, self).at(member))
     }
 
     /// Takes what is idle at `place`.
@@ -362,6 +363,9 @@ async fn sweep(pool: Weak<Pool>, idle: Duration) {
     loop {
         tokio::time::sleep(pause).await;
         let Some(pool) = pool.upgrade() else { return };
+        if let Some(outliers) = pool.dialer().outliers() {
+            outliers.sweep();
+        }
         pool.drop_old();
     }
 }

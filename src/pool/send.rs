@@ -1,14 +1,18 @@
 //! A request on its way over a connection, and the one retry that is safe.
 
+use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use http_body::Body as _;
 
 use super::connection::Connection;
 use super::origin::Origin;
+use super::outliers::Asked;
 use super::share::Obtained;
 use super::{Error, Pool};
 use crate::telemetry::metrics::Retry;
+use crate::wire::timer::Timer;
 use crate::wire::{Request, Response, client};
 
 impl Pool {
@@ -22,6 +26,33 @@ impl Pool {
         origin: &Origin,
         request: Request,
     ) -> Result<Response, Error> {
+        self.send_noting(origin, request, &Asked::default()).await
+    }
+
+    /// The same, within `limit` of when the request's body last moved; `None` when that is over.
+    pub async fn send_while_moving(
+        self: &Rc<Self>,
+        origin: &Origin,
+        request: Request,
+        timer: &Timer,
+        limit: Duration,
+    ) -> Option<Result<Response, Error>> {
+        let asked = Asked::default();
+        let sent = pin!(self.send_noting(origin, request, &asked));
+        let answered = timer.while_moving(limit, sent).await;
+        if answered.is_none() {
+            asked.took_too_long();
+        }
+        answered
+    }
+
+    /// Says in `asked` where the request has gone.
+    async fn send_noting(
+        self: &Rc<Self>,
+        origin: &Origin,
+        request: Request,
+        asked: &Asked,
+    ) -> Result<Response, Error> {
         let mut request = request;
         // RFC 9110, 9.2.2: such a request means the same when it arrives twice.
         let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
@@ -32,10 +63,11 @@ impl Pool {
             None => match Box::pin(self.obtain(origin, &request)).await? {
                 Obtained::Own(connection) => connection,
                 Obtained::Shared(carried) => {
-                    return Box::pin(self.send_shared(carried, origin, request)).await;
+                    return Box::pin(self.send_shared(carried, origin, request, asked)).await;
                 }
             },
         };
+        asked.goes_to(connection.member());
         connection.begin(&mut request);
         let error = match connection.response(&mut request).await {
             Ok(head) => return Ok(connection.answer(head)),
@@ -47,6 +79,7 @@ impl Pool {
         self.metrics.retried(reason);
         // Not over another one that was kept: what ended one may have ended them all.
         let mut fresh = Box::pin(self.open_anew(origin)).await?;
+        asked.goes_to(fresh.member());
         match reason {
             Retry::Unsent => fresh.take_over(&mut connection),
             Retry::BrokenOff => fresh.begin(&mut request),

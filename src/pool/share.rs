@@ -10,6 +10,7 @@ use super::connection::Connection;
 use super::dial::Dialled;
 use super::lane::{Lane, Seat};
 use super::origin::{Origin, Spoken};
+use super::outliers::Asked;
 use super::shared::{Carried, Fresh, Shared};
 use super::{Error, Pool, Resting, websocket};
 use crate::telemetry::metrics::Retry;
@@ -66,6 +67,7 @@ impl Pool {
 
     /// A place on a connection that is there.
     async fn pick(&self, lane: &Lane) -> Option<Carried> {
+        self.close(lane, Shared::is_left_out);
         loop {
             let shared = lane.pick()?;
             if let Some(place) = shared.take_place() {
@@ -90,9 +92,10 @@ impl Pool {
         })?;
         self.metrics.pool_opened.inc();
         match dialled {
-            Dialled::Own(stream) => {
+            Dialled::Own(stream, member) => {
                 lane.found_http1();
-                Ok(Obtained::Own(Connection::new(stream, seat, self)))
+                let connection = Connection::new(stream, seat, self).at(member);
+                Ok(Obtained::Own(connection))
             }
             Dialled::Shared(fresh) => {
                 let shared = self.share(fresh, lane, seat);
@@ -125,20 +128,26 @@ impl Pool {
         carried: Carried,
         origin: &Origin,
         mut request: Request,
+        asked: &Asked,
     ) -> Result<Response, Error> {
+        let shared = Rc::clone(carried.shared());
+        asked.goes_to(shared.member());
         if request.headers().contains_key(header::UPGRADE) {
             if !carried.shared().takes_websockets() {
                 let origin = origin.clone();
                 return Err(Error::Upgrade { origin });
             }
             let answered = call::websocket(carried, origin, &request).await;
+            note(&shared, &answered);
             return answered.map_err(|failure| failure.into_error(origin));
         }
         // RFC 9110, 9.2.2: such a request means the same when it arrives twice.
         let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
         let kept = carried.is_kept();
         let number = carried.shared().number();
-        let failure = match call::call(carried, origin, &mut request).await {
+        let answered = call::call(carried, origin, &mut request).await;
+        note(&shared, &answered);
+        let failure = match answered {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
         };
@@ -153,19 +162,18 @@ impl Pool {
         self.metrics.retried(reason);
         if reason == Retry::BrokenOff {
             // What ended one kept connection may have ended them all.
-            self.lane(origin).retain_shared(|shared| {
-                let stays = shared.number() > number;
-                if !stays && let Some(place) = shared.take_place() {
-                    let _closed = self.wake(place);
-                }
-                stays
-            });
+            self.close(&self.lane(origin), |shared| shared.number() <= number);
         }
         match self.obtain(origin, &request).await? {
-            Obtained::Shared(carried) => call::call(carried, origin, &mut request)
-                .await
-                .map_err(|failure| failure.into_error(origin)),
+            Obtained::Shared(carried) => {
+                let shared = Rc::clone(carried.shared());
+                asked.goes_to(shared.member());
+                let answered = call::call(carried, origin, &mut request).await;
+                note(&shared, &answered);
+                answered.map_err(|failure| failure.into_error(origin))
+            }
             Obtained::Own(mut connection) => {
+                asked.goes_to(connection.member());
                 connection.begin(&mut request);
                 match connection.response(&mut request).await {
                     Ok(head) => Ok(connection.answer(head)),
@@ -173,6 +181,17 @@ impl Pool {
                 }
             }
         }
+    }
+
+    /// Lets go of the connections of which `goes` is true. Each is closed when what it carries has ended.
+    fn close(&self, lane: &Lane, goes: impl Fn(&Shared) -> bool) {
+        lane.retain_shared(|shared| {
+            let stays = !goes(shared);
+            if !stays && let Some(place) = shared.take_place() {
+                let _closed = self.wake(place);
+            }
+            stays
+        });
     }
 
     /// A shared connection carries nothing any more.
@@ -195,5 +214,23 @@ impl Pool {
         if let Some(lane) = shared.lane() {
             lane.retain_shared(|kept| !Rc::ptr_eq(kept, shared));
         }
+    }
+}
+
+/// What a call says about the address that it went to: by a request that it has not looked at a server says
+/// nothing of itself, and a connection that breaks off does so once, whatever it carries.
+fn note(shared: &Shared, answered: &Result<Response, Failure>) {
+    let Some(member) = shared.member() else {
+        return;
+    };
+    match answered {
+        Ok(response) => member.answered(response.status()),
+        Err(Failure::Ended(_) | Failure::Malformed(_)) => member.failed(),
+        Err(Failure::BrokenOff(_)) => {
+            if shared.breaks_off() {
+                member.failed();
+            }
+        }
+        Err(Failure::Unprocessed(_) | Failure::RequestBody(_)) => {}
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::Pool;
 use super::idle::Place;
 use super::lane::Lane;
+use super::outliers::Member;
 use super::stream::Stream;
 use super::watched::{Traffic, Watched};
 
@@ -39,6 +40,7 @@ pub(super) struct Fresh {
     sender: SendRequest<Bytes>,
     wire: Wire,
     traffic: Rc<Traffic>,
+    member: Option<Member>,
 }
 
 impl Fresh {
@@ -75,7 +77,13 @@ impl Fresh {
             sender,
             wire,
             traffic,
+            member: None,
         })
+    }
+
+    /// The same, to one address of several.
+    pub(super) fn at(self, member: Option<Member>) -> Self {
+        Self { member, ..self }
     }
 
     /// The connection to be shared, and its task, which ends when the connection does. A server that
@@ -99,6 +107,8 @@ impl Fresh {
             state: Rc::clone(&state),
             lane: Rc::downgrade(lane),
             pool: Rc::downgrade(pool),
+            member: self.member,
+            broken: Cell::new(false),
             number: lane.next_number(),
             used: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
@@ -115,6 +125,10 @@ pub(super) struct Shared {
     state: Rc<State>,
     lane: Weak<Lane>,
     pool: Weak<Pool>,
+    /// Its address, where the server has several.
+    member: Option<Member>,
+    /// Whether somebody has noted that it broke off.
+    broken: Cell<bool>,
     /// Counts the connections to one origin.
     number: u64,
     /// Whether it has carried a request.
@@ -139,8 +153,11 @@ struct State {
 }
 
 impl Shared {
-    /// Whether requests may still begin on it: neither end has closed it.
+    /// Whether requests may still begin on it: neither end has closed it, and its address is not left out.
     pub(super) fn is_open(&self) -> bool {
+        if self.is_left_out() {
+            return false;
+        }
         let mut sender = self.sender.clone();
         let ready = sender.poll_ready(&mut Context::from_waker(Waker::noop()));
         !self.state.ended.get() && !matches!(ready, Poll::Ready(Err(_)))
@@ -175,6 +192,20 @@ impl Shared {
     /// Whether the server takes WebSockets (RFC 8441, 3).
     pub(super) fn takes_websockets(&self) -> bool {
         self.sender.is_extended_connect_protocol_enabled()
+    }
+
+    pub(super) fn member(&self) -> Option<&Member> {
+        self.member.as_ref()
+    }
+
+    /// Whether its address is left out.
+    pub(super) fn is_left_out(&self) -> bool {
+        self.member.as_ref().is_some_and(Member::is_out)
+    }
+
+    /// Notes that it broke off; whether nobody has noted that before.
+    pub(super) fn breaks_off(&self) -> bool {
+        !self.broken.replace(true)
     }
 
     pub(super) fn number(&self) -> u64 {

@@ -169,6 +169,37 @@ in_stopped_time! {
 }
 
 #[tokio::test]
+async fn what_is_idle_at_an_address_that_is_left_out_is_not_used_again() {
+    LocalSet::new()
+        .run_until(async {
+            let config = outliers::Config {
+                failures: 1,
+                ..outliers::Config::default()
+            };
+            let outliers = outliers::Outliers::new(config, Metrics::new());
+            let addresses = ["192.0.2.1:80", "192.0.2.2:80"].map(|text| text.parse().unwrap());
+            let a = origin("http://a.test");
+            let chosen = outliers.choose(&a, addresses.into());
+            let [first, second] = [0, 1].map(|index| chosen.first[index].member.clone());
+            let pool = pool(8, 8);
+            let give_back = |member: &Option<outliers::Member>| {
+                let (connection, theirs) = connection(pool.lane(&a).seat(), &pool);
+                connection.at(member.clone()).give_back();
+                theirs
+            };
+            let _kept = give_back(&second);
+            let mut closed = [give_back(&first), give_back(&first)];
+            first.unwrap().failed();
+            assert!(pool.take_idle(&a).is_some());
+            assert!(pool.take_idle(&a).is_none());
+            for theirs in &mut closed {
+                assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn a_connection_that_was_unused_for_its_time_is_closed() {
     LocalSet::new()
         .run_until(async {

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use super::form::Form;
 use crate::id::RequestId;
 use crate::pool::{self, DialError};
-use crate::rates::{Exceeded, Standing};
+use crate::rates::Exceeded;
 use crate::resolve::{self, WorkloadKind};
 use crate::server::descriptors;
 use crate::telemetry::metrics::RouteKind;
@@ -85,6 +85,8 @@ impl Error {
         };
         let wrong = |status, text: &str| told(status, "http_request_error", text);
         let bad = |text: &str| wrong(StatusCode::BAD_REQUEST, text);
+        let gateway = |kind, text: &str| told(StatusCode::BAD_GATEWAY, kind, text);
+        let late = |text: &str| told(StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", text);
         match self {
             Self::Authority(error) => bad(&error.to_string()),
             Self::Target => bad("the target of the request cannot be used"),
@@ -130,27 +132,20 @@ impl Error {
                 "this request came back to where it started",
             ),
             Self::Busy => busy(),
-            Self::Exceeded(Exceeded(standing)) => exceeded(standing),
+            Self::Exceeded(Exceeded(standing)) => exceeded(standing.reset),
             Self::Resolve(kind, error) => resolve_error(*kind, error),
             Self::Closed(kind, closed) => closed_for_now(&closed.told(kind.as_str())),
             Self::Upstream(error) => upstream_error(error),
-            Self::NotVerifiable(_) => told(
-                StatusCode::BAD_GATEWAY,
+            Self::NotVerifiable(_) => gateway(
                 "destination_unavailable",
                 "this link cannot be checked right now; try again later",
             ),
-            Self::UpstreamBroken(_) => told(
-                StatusCode::BAD_GATEWAY,
+            Self::UpstreamBroken(_) => gateway(
                 "http_protocol_error",
                 "the API broke off or gave an answer that makes no sense",
             ),
-            Self::UpstreamTimedOut => told(
-                StatusCode::GATEWAY_TIMEOUT,
-                "http_response_timeout",
-                "the API did not answer in time",
-            ),
-            Self::Destination(_) => told(
-                StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimedOut => late("the API did not answer in time"),
+            Self::Destination(_) => gateway(
                 "http_response_incomplete",
                 "this short link leads to something that is no web address",
             ),
@@ -160,13 +155,8 @@ impl Error {
             )),
             Self::NoToken => bad("the link has no token; open the link of the mail as it is"),
             Self::Backend(error) => backend_error(error),
-            Self::BackendTimedOut => told(
-                StatusCode::GATEWAY_TIMEOUT,
-                "http_response_timeout",
-                "the app did not answer in time",
-            ),
-            Self::BackendUpgrade => told(
-                StatusCode::BAD_GATEWAY,
+            Self::BackendTimedOut => late("the app did not answer in time"),
+            Self::BackendUpgrade => gateway(
                 "http_upgrade_failed",
                 "the app gave an answer that makes no sense",
             ),
@@ -195,22 +185,24 @@ fn busy() -> Told {
     }
 }
 
-fn exceeded(standing: &Standing) -> Told {
-    Told {
-        status: StatusCode::TOO_MANY_REQUESTS,
-        kind: "http_request_denied",
-        text: match standing.reset {
-            1 => "too many requests; try again in a second".to_owned(),
-            more => format!("too many requests; try again in {more} seconds"),
-        },
-    }
-}
-
 fn closed_for_now(text: &str) -> Told {
     Told {
         status: StatusCode::SERVICE_UNAVAILABLE,
         kind: "destination_unavailable",
         text: text.to_owned(),
+    }
+}
+
+/// Until one request may come again it takes so many `seconds`.
+fn exceeded(seconds: u32) -> Told {
+    let when = match seconds {
+        1 => "a second".to_owned(),
+        more => format!("{more} seconds"),
+    };
+    Told {
+        status: StatusCode::TOO_MANY_REQUESTS,
+        kind: "http_request_denied",
+        text: format!("too many requests; try again in {when}"),
     }
 }
 

@@ -1,7 +1,5 @@
 //! Sends a request to its backend and gives the response, both streamed.
 
-use std::pin::pin;
-
 use http::{StatusCode, Uri, Version, header};
 
 use super::error::{Error, of_backend};
@@ -44,11 +42,12 @@ impl Proxy {
         *request.uri_mut() = Uri::from(target);
 
         let timeouts = &self.settings.timeouts;
-        let timer = &client.peer.timer;
+        let (timer, limit) = (&client.peer.timer, timeouts.response);
         let asking = self.pool.asking_since(exchange.ready(), Side::Backend);
-        let sent = pin!(self.pool.send(backend.origin(), std::mem::take(request)));
-        let mut response = timer
-            .while_moving(timeouts.response, sent)
+        let request = std::mem::take(request);
+        let mut response = self
+            .pool
+            .send_while_moving(backend.origin(), request, timer, limit)
             .await
             .ok_or(Error::BackendTimedOut)?
             .map_err(of_backend)?;

@@ -218,8 +218,10 @@ pub(super) fn public_scheme(headers: &HeaderMap, peer: &Peer, trust: Trust) -> S
     }
 }
 
-/// The address of whoever a request is from: that of its peer, and behind trusted proxies the one before them,
-/// which is the last of `X-Forwarded-For` that is not itself `trusted`. What is no address ends the search.
+/// The address of whoever a request is from.
+///
+/// That of its peer, and behind trusted proxies the one before them: the last of `X-Forwarded-For` that is not
+/// itself `trusted`. What is no address ends the search.
 pub fn client_address(headers: &HeaderMap, peer: &Peer, trust: Trust, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.address.ip();
     if trust == Trust::Stranger {

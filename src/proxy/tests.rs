@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::*;
+use crate::rates;
 use crate::resolve;
 use crate::telemetry::access::Access;
 use crate::telemetry::log::Log;
@@ -28,11 +29,15 @@ impl LocalApi for Clumsy {
 }
 
 fn proxy(metrics: &Arc<Metrics>) -> Proxy {
+    proxy_with(metrics, None)
+}
+
+fn proxy_with(metrics: &Arc<Metrics>, rates: Option<Arc<Rates>>) -> Proxy {
     let settings = Settings {
         hosts: Hosts::default(),
         timeouts: Timeouts::default(),
         limits: Limits::default(),
-        rates: None,
+        rates,
         trusted: Vec::new(),
         user: verify::Config::default(),
         index: index::Config::default(),
@@ -93,4 +98,38 @@ async fn a_panic_costs_one_request_and_a_counter() {
         .unwrap();
     let text = String::from_utf8(metrics.to_text()).unwrap();
     assert!(text.contains("http_server_active_requests 0\n"), "{text}");
+}
+
+#[tokio::test]
+async fn what_an_authority_asks_for_is_never_one_too_many() {
+    let config = rates::Config {
+        peer: rates::Rate::try_from("1/h".to_owned()).ok(),
+        ..rates::Config::default()
+    };
+    let challenges = Challenges::new();
+    challenges.put_http("token", "token.thumb");
+    let local = tokio::task::LocalSet::new();
+    let asking = async {
+        let proxy = proxy_with(&Metrics::new(), Rates::new(&config)).proving(challenges);
+        let peer = Peer::new(
+            SocketAddr::from(([192, 0, 2, 1], 1)),
+            Scheme::Http,
+            Timer::new(),
+        );
+        let status = async |path: &str| {
+            let mut request = Request::default();
+            *request.uri_mut() = path.parse().unwrap();
+            let host = "nowhere.example".parse().unwrap();
+            request.headers_mut().insert(header::HOST, host);
+            proxy.handle(request, &peer).await.status().as_u16()
+        };
+        assert_eq!(status("/").await, 404);
+        assert_eq!(status("/").await, 429);
+        for _ in 0..3 {
+            assert_eq!(status("/.well-known/acme-challenge/token").await, 200);
+        }
+        // Only what somebody waits for, or this would be a way around.
+        assert_eq!(status("/.well-known/acme-challenge/other").await, 429);
+    };
+    local.run_until(asking).await;
 }

@@ -21,6 +21,7 @@ use super::exposition;
 use super::histogram::{Histogram, SECONDS, steps};
 pub use super::labels::{AppKind, CacheResult, NoHeader, Retry, RouteKind, Shed};
 use super::load::Load;
+use super::outliers::Ejections;
 use super::platform::Platform;
 use super::reloads::Reloads;
 pub use super::requests::MOST_COMBINATIONS;
@@ -82,6 +83,8 @@ pub struct Metrics {
     pub pool_failed: IntCounter,
     /// Connections kept idle.
     pub pool_idle: IntGauge,
+    /// Addresses of backends that are left out for a while.
+    pub ejections: Ejections,
     /// Workers that have more to do than they can.
     pub overloaded: IntGauge,
     /// Handshakes and certificates.
@@ -151,6 +154,7 @@ impl Metrics {
             no_header: each(&no_header, NoHeader::ALL.map(NoHeader::as_str)),
             acme: Orders::new(&registry),
             reloads: Reloads::new(&registry),
+            ejections: Ejections::new(&registry),
             tls: Tls::new(&registry),
             platform: OnceLock::new(),
             overloaded: gauge(

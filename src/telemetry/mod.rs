@@ -12,6 +12,7 @@ pub mod labels;
 pub mod load;
 pub mod log;
 pub mod metrics;
+pub mod outliers;
 pub mod platform;
 pub mod redact;
 pub mod reloads;

@@ -32,6 +32,7 @@ mod index;
 mod limits;
 mod links;
 mod metrics;
+mod outliers;
 mod overload;
 mod platform_writes;
 mod pool;

@@ -311,6 +311,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "whatever_clients_and_backends_send_the_series_are_few_and_name_nothing_of_it",
             "whatever_is_asked_and_answered_the_series_are_no_more_than_there_may_be",
             "the_busiest_apps_and_those_that_are_named_have_series_and_only_those_that_exist",
+            "keys_that_are_made_up_take_no_room_and_set_none_free",
             "made_up_names_do_not_push_known_apps_out",
             "an_error_is_never_remembered_as_missing",
             "no_failure_of_the_api_is_remembered_as_a_missing_app",
@@ -329,6 +330,7 @@ const PROMISES: &[(&str, &[&str])] = &[
     (
         "forwarding fields",
         &[
+            "a_stranger_cannot_name_another_client",
             "what_a_stranger_says_about_who_is_behind_it_is_replaced",
             "what_a_trusted_proxy_says_is_kept_and_added_to",
             "whoever_is_not_trusted_is_closed_and_announces_nobody",
@@ -373,6 +375,8 @@ const PROMISES: &[(&str, &[&str])] = &[
     (
         "a failing backend",
         &[
+            "an_address_that_breaks_off_before_it_answers_is_left_out",
+            "whoever_is_left_out_is_tried_where_all_others_fail",
             "a_backend_that_refuses_is_a_502",
             "a_backend_that_hangs_is_a_504",
             "a_backend_that_fails_is_a_502",

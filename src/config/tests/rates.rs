@@ -1,4 +1,4 @@
-//! `[rates]`: what a rate may look like, and what is said where it does not.
+//! `[rates]` and `[outliers]`: what may stand there, and what is said of what may not.
 
 use super::{check, check_variable};
 
@@ -75,5 +75,25 @@ fn there_is_room_for_somebody_and_not_for_everybody() {
         &[
             "f:5:11: rates.exempt: `10.0.0.1/99` is no network: write it like \"10.0.0.0/8\" or \"fd00::/8\"",
         ],
+    );
+}
+
+#[test]
+fn what_leaves_addresses_out_makes_sense_together() {
+    check(
+        "[outliers]\nenabled = false\nfailures = 1\nbase = '1s'\nmost = '1s'\nshare = 100",
+        &[],
+    );
+    check(
+        "[outliers]\nfailures = 0\nbase = '1m'\nmost = '30s'\nshare = 101",
+        &[
+            "f:5:12: outliers.failures: `0` failures are none: it is at least 1",
+            "f:7:8: outliers.most: `30s` is less than `base`, 1m, which it begins with",
+            "f:8:9: outliers.share: `101` is no share in a hundred: it is 1 to 100",
+        ],
+    );
+    check(
+        "[outliers]\nbase = '0s'",
+        &["f:5:8: outliers.base: `0s` leaves nothing out: write `enabled = false` for that"],
     );
 }

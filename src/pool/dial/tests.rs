@@ -27,7 +27,7 @@ async fn a_name_leads_to_whichever_of_its_addresses_answers() {
     let a = origin(&format!("http://backend.example:{port}"));
     assert!(matches!(
         dialer.dial(&a).await,
-        Ok(Dialled::Own(Stream::Plain(_)))
+        Ok(Dialled::Own(Stream::Plain(_), None))
     ));
     assert!(listener.accept().is_ok());
 }

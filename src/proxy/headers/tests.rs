@@ -32,6 +32,46 @@ fn prepared(fields: &[(&'static str, &str)], trust: Trust) -> HeaderMap {
     headers
 }
 
+/// Who a request with these values of `X-Forwarded-For` is from, where its peer and 10.0.0.0/8 are trusted.
+fn client_of(chains: &[&str]) -> String {
+    let chains: Vec<_> = chains
+        .iter()
+        .map(|chain| ("x-forwarded-for", *chain))
+        .collect();
+    let trusted = ["192.0.2.7/32", "10.0.0.0/8"].map(|net| net.parse().unwrap());
+    client_address(&map(&chains), &peer(), Trust::Proxy, &trusted).to_string()
+}
+
+#[test]
+fn a_client_is_the_last_address_that_is_not_trusted() {
+    let check =
+        |chains: &[&str], expected: &str| assert_eq!(client_of(chains), expected, "{chains:?}");
+    check(&[], "192.0.2.7");
+    check(&["198.51.100.1"], "198.51.100.1");
+    check(&["198.51.100.9, 198.51.100.1"], "198.51.100.1");
+    check(&["198.51.100.1, 10.0.0.1,10.0.0.2"], "198.51.100.1");
+    check(&["198.51.100.9", "198.51.100.1,  10.0.0.1"], "198.51.100.1");
+    // All are trusted: the first of them asks for itself.
+    check(&["10.0.0.1, 10.0.0.2"], "10.0.0.1");
+    check(&["198.51.100.1:5000"], "198.51.100.1");
+    check(&["2001:db8::1"], "2001:db8::1");
+    check(&["[2001:db8::1]"], "2001:db8::1");
+    check(&["[2001:db8::1]:443"], "2001:db8::1");
+    check(&["::ffff:198.51.100.1"], "198.51.100.1");
+    // What is no address ends the search: whoever wrote it is the last who is known.
+    check(&["198.51.100.1, unknown"], "192.0.2.7");
+    check(&["198.51.100.1, unknown, 10.0.0.1"], "10.0.0.1");
+    check(&["", "198.51.100.1,"], "192.0.2.7");
+}
+
+#[test]
+fn a_stranger_is_its_own_client_whatever_it_says() {
+    let headers = map(&[("x-forwarded-for", "198.51.100.1")]);
+    let trusted = ["10.0.0.0/8".parse().unwrap()];
+    let client = client_address(&headers, &peer(), Trust::Stranger, &trusted);
+    assert_eq!(client, peer().address.ip());
+}
+
 #[test]
 fn a_request_says_who_is_behind_it_and_by_what_way_it_came() {
     assert_eq!(
@@ -270,6 +310,11 @@ mod properties {
     }
 
     proptest! {
+        #[test]
+        fn whatever_stands_before_the_last_stranger_the_client_is_the_same(before in "[ -~]{0,60}") {
+            prop_assert_eq!(client_of(&[&format!("{before},198.51.100.1, 10.0.0.1")]), "198.51.100.1");
+        }
+
         #[test]
         fn whatever_a_stranger_sends_only_our_word_about_it_is_forwarded(
             fields in prop::collection::vec(field(), 0..20)

@@ -58,7 +58,16 @@ impl TestBackend {
 
     /// Answers as `script` does, for one request after the other.
     pub(crate) fn scripted(script: impl Fn(&mut Answering) + Send + Sync + 'static) -> Self {
-        Self::start(None, Box::new(script))
+        Self::scripted_at(SocketAddr::from(([127, 0, 0, 1], 0)), script).unwrap()
+    }
+
+    /// The same at a certain address.
+    pub(crate) fn scripted_at(
+        address: SocketAddr,
+        script: impl Fn(&mut Answering) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        Ok(Self::start(listener, None, Box::new(script)))
     }
 
     /// Speaks TLS with a certificate for `localhost` and 127.0.0.1, whose authority it writes into
@@ -66,6 +75,7 @@ impl TestBackend {
     pub(crate) fn secure(ca: &Path, response: &'static str) -> Self {
         let tls = Some(certified(ca));
         Self::start(
+            anywhere(),
             tls,
             Box::new(move |answering| {
                 answering.body();
@@ -79,11 +89,14 @@ impl TestBackend {
         ca: &Path,
         script: impl Fn(&mut Answering) + Send + Sync + 'static,
     ) -> Self {
-        Self::start(Some(certified(ca)), Box::new(script))
+        Self::start(anywhere(), Some(certified(ca)), Box::new(script))
     }
 
-    fn start(tls: Option<Arc<rustls::ServerConfig>>, script: Box<Script>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fn start(
+        listener: TcpListener,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        script: Box<Script>,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let shared = Arc::new(Shared {
@@ -231,6 +244,10 @@ impl Answering {
             && !bytes.is_empty()
         {}
     }
+}
+
+fn anywhere() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
