@@ -238,11 +238,14 @@ impl Certificates {
         self.orders
     }
 
-    /// What clients of HTTPS have to agree to: the same as long as the process runs, so that their tickets
-    /// stay good.
-    pub(super) fn terms(&mut self) -> Result<Arc<Terms>, BadCertificates> {
-        if let Some(terms) = &self.terms {
-            return Ok(Arc::clone(terms));
+    /// What clients of HTTPS have to agree to, where `config` serves any: the same as long as the process
+    /// runs, so that their tickets stay good.
+    pub(super) fn terms(&mut self, config: &Config) -> Result<Option<Arc<Terms>>, BadCertificates> {
+        if config.listen.https.is_empty() {
+            return Ok(None);
+        }
+        if self.terms.is_some() {
+            return Ok(self.terms.clone());
         }
         let terms = Terms::new(Identities {
             keyring: Arc::clone(&self.keyring),
@@ -250,7 +253,7 @@ impl Certificates {
             on_demand: self.on_demand.clone(),
         })?;
         self.terms = Some(Arc::clone(&terms));
-        Ok(terms)
+        Ok(Some(terms))
     }
 }
 

@@ -77,13 +77,15 @@ pub(super) fn control(
 /// Serves `socket` until `stop`.
 pub(super) fn start(
     side: &mut JoinSet<()>,
-    socket: LocalSocket,
-    control: Rc<Control>,
+    socket: Option<LocalSocket>,
+    control: &Rc<Control>,
     settings: ConnectionSettings,
     metrics: &Arc<Metrics>,
     stop: &Stop,
 ) {
+    let Some(socket) = socket else { return };
     let (metrics, stop) = (Arc::clone(metrics), stop.clone());
+    let control = Rc::clone(control);
     side.spawn_local(async move {
         let greet = move |caller| control.desk(caller);
         if let Err(error) = socket.serve(greet, settings, metrics, stop).await {

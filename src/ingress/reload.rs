@@ -214,7 +214,9 @@ async fn reload(running: &mut Running, read: Option<&Arc<Read>>) -> Result<Repor
         Err(_) => return Err(refused("the configuration could not be read in time")),
     };
     let metrics = Arc::clone(running.metrics());
-    let reloading = AssertUnwindSafe(running.reload(config, secrets)).catch_unwind();
+    // Boxed: it is large, and seldom.
+    let reloading = Box::pin(running.reload(config, secrets));
+    let reloading = AssertUnwindSafe(reloading).catch_unwind();
     reloading
         .await
         .unwrap_or_else(|_panic| {

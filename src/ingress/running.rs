@@ -208,10 +208,7 @@ impl Running {
         );
         let files = self.files(config).await;
         let files = good(files.map_err(|error| error.to_string()), &mut problems);
-        let terms = match config.listen.https.is_empty() {
-            true => Ok(None),
-            false => self.certificates.terms().map(Some),
-        };
+        let terms = self.certificates.terms(config);
         let terms = good(terms.map_err(|error| error.to_string()), &mut problems);
         // Last: what is new listens from here on, and is closed where something else is wrong.
         let public = self.public.plan(&listening::wanted(&config.listen));

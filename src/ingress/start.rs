@@ -22,6 +22,7 @@ use crate::resolve::Cache;
 use crate::server::descriptors;
 use crate::server::permits::Permits;
 use crate::server::shutdown::Stop;
+use crate::settings::Limits;
 
 /// An ingress that serves, and what it still needs to be looked after.
 pub(super) struct Started {
@@ -42,7 +43,7 @@ impl Ingress {
         worker_stop: &Stop,
         side_stop: &Stop,
     ) -> Result<Started, Error> {
-        let config = self.config;
+        let config = self.config.clone();
         let fit = descriptors::connections_that_fit(&config.limits, config.chooser());
         let limits = parts::limits_within(&config.limits, fit);
         let permits = Permits::new(fit, limits.per_peer);
@@ -50,35 +51,18 @@ impl Ingress {
             demo.register(platform).await?;
         }
         let wanted = listening::wanted(&config.listen);
-        let (public, sockets) = Listening::begin(wanted, self.listeners, self.workers);
+        let (public, sockets) =
+            Listening::begin(wanted, std::mem::take(&mut self.listeners), self.workers);
         let wanted = listening::wanted_by_operator(&config.listen);
-        let bound = Vec::from_iter(self.admin);
+        let bound = Vec::from_iter(self.admin.take());
         let (operator, admin_sockets) = Listening::begin(wanted, bound, 1);
         let own = listening::bound([&public, &operator]);
         let outliers = Outliers::new(config.outliers.clone(), Arc::clone(&self.metrics));
         let dials = Dials::new(&config, dials::authorities(&config), own, outliers)?;
-        let terms = match config.listen.https.is_empty() {
-            true => None,
-            false => Some(self.certificates.terms()?),
-        };
+        let terms = self.certificates.terms(&config)?;
         let metrics = Arc::clone(&self.metrics);
         metrics.follow(&config.metrics);
-        let cache = Cache::new(config.cache.clone(), Arc::clone(&metrics));
-        let parts = Parts {
-            settings: parts::settings(
-                &config,
-                &limits,
-                &self.api,
-                public.named(),
-                Rates::new(&config.rates),
-            ),
-            telemetry: parts::telemetry(&config, &self.log, self.tracer.as_ref()),
-            cache,
-            challenges: Arc::clone(&self.certificates.challenges),
-            dialer: dials.dialer.clone(),
-            pool: parts::pool_limits(&config, &limits, self.workers),
-            api: self.api.clone(),
-        };
+        let parts = self.parts(&limits, &dials, &public);
         let first = workers::orders(
             &config,
             &limits,
@@ -111,19 +95,22 @@ impl Ingress {
         if let Api::Local(platform) = &self.api {
             side::run_platform(&mut side, platform, &pool, &metrics, side_stop);
         }
-        if let (Some(tracer), Some(export)) = (&self.tracer, self.secrets.traces.clone()) {
+        if let (Some(tracer), Some(export)) = (self.tracer, self.secrets.traces.clone()) {
             let pool = side::pool(&dials.dialer, idle, &metrics);
-            let (tracer, metrics) = (Arc::clone(tracer), Arc::clone(&metrics));
-            let exporter = Exporter::new(export, tracer, pool, metrics, &config.tracing);
+            let exporter = Exporter::new(export, tracer, pool, metrics.clone(), &config.tracing);
             side::run_exporter(&mut side, exporter, side_stop);
         }
-        let source = self.source.as_ref();
-        let reload = source.map(|_| control::reloading(self.reloader));
+        let reload = self.source.is_some();
+        let reload = reload.then(|| control::reloading(self.reloader));
         let control = control::control(readiness, &permits, &self.api, reload);
-        if let Some(socket) = self.control {
-            let control = Rc::clone(&control);
-            control::start(&mut side, socket, control, settings, &metrics, side_stop);
-        }
+        control::start(
+            &mut side,
+            self.control,
+            &control,
+            settings,
+            &metrics,
+            side_stop,
+        );
         let files = self.certificates.files.take();
         let mut running = Running {
             drain_delay: Rc::new(Cell::new(config.timeouts.drain_delay)),
@@ -154,5 +141,20 @@ impl Ingress {
             source: self.source,
             asks: self.asks,
         })
+    }
+
+    /// What its workers make their first proxies of.
+    fn parts(&self, limits: &Limits, dials: &Dials, public: &Listening) -> Parts {
+        let config = &self.config;
+        let rates = Rates::new(&config.rates);
+        Parts {
+            settings: parts::settings(config, limits, &self.api, public.named(), rates),
+            telemetry: parts::telemetry(config, &self.log, self.tracer.as_ref()),
+            cache: Cache::new(config.cache.clone(), Arc::clone(&self.metrics)),
+            challenges: Arc::clone(&self.certificates.challenges),
+            dialer: dials.dialer.clone(),
+            pool: parts::pool_limits(config, limits, self.workers),
+            api: self.api.clone(),
+        }
     }
 }

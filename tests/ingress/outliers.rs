@@ -187,7 +187,7 @@ fn an_address_that_does_not_answer_in_time_is_left_out() {
 fn a_client_that_does_not_wait_for_its_answer_blames_nobody() {
     let (slow, other) = two(Answering::wait_for_close, Answering::wait_for_close);
     let named = Named::http(&[2, 3], slow.address.port(), |config| {
-        config.outliers.failures = 1
+        config.outliers.failures = 1;
     });
     for round in 1..=6 {
         let mut caller = named.ingress.caller();
@@ -213,7 +213,7 @@ fn errors_of_the_app_itself_leave_nothing_out_unless_they_are_to() {
     for (status, expected) in [(false, 0.0), (true, 1.0)] {
         let (bad, _good) = two(failing, answer_once);
         let named = Named::http(&[2, 3], bad.address.port(), |config| {
-            config.outliers.status = status
+            config.outliers.status = status;
         });
         for _ in 0..10 {
             named.status();
@@ -290,7 +290,7 @@ fn all_workers_leave_out_what_one_has_seen_fail() {
         answer_once,
     );
     let named = Named::http(&[2, 3], bad.address.port(), |config| {
-        config.listen.workers = 4
+        config.listen.workers = 4;
     });
     for _ in 0..40 {
         named.status();

@@ -89,7 +89,7 @@ impl Http2Backend {
             config.alpn_protocols = protocols.map(|name| name.as_bytes().to_vec()).collect();
             tokio_rustls::TlsAcceptor::from(Arc::new(config))
         });
-        let at = offers.at.unwrap_or(([127, 0, 0, 1], 0).into());
+        let at = offers.at.unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
         let listener = std::net::TcpListener::bind(at).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
