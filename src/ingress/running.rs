@@ -118,7 +118,7 @@ impl Running {
             }
         }
         report.connections = self.permits.open();
-        report.tunnels = self.metrics.reloads.tunnels();
+        report.tunnels = self.metrics.connections_of.tunnels();
         Ok(report)
     }
 

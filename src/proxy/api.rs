@@ -161,8 +161,7 @@ impl Proxy {
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
         }
         if let Body::Tunnel(tunnel) = response.body_mut() {
-            let standing = self.telemetry.metrics.reloads.tunnel();
-            tunnel.hold(self.settings.timeouts.tunnel, standing);
+            tunnel.hold(self.settings.timeouts.tunnel, ());
             tunnel.carry_websocket();
         }
         Ok(response)

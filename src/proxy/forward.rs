@@ -63,8 +63,7 @@ impl Proxy {
             // A tunnel has a place until it ends, and none among the requests.
             if let Body::Tunnel(tunnel) = response.body_mut() {
                 let place = exchange.in_flight.take().map(InFlight::into_tunnel);
-                let standing = self.telemetry.metrics.reloads.tunnel();
-                tunnel.hold(timeouts.tunnel, (place, standing));
+                tunnel.hold(timeouts.tunnel, place);
                 if upgrade.is_websocket() {
                     tunnel.carry_websocket();
                 }

@@ -108,6 +108,12 @@ impl Connections {
         self.http2_ended[reason as usize].inc();
     }
 
+    /// Tunnels that stand now.
+    #[must_use]
+    pub fn tunnels(&self) -> usize {
+        usize::try_from(self.tunnels.get()).unwrap_or(0)
+    }
+
     fn gauge(&self, protocol: Protocol, scheme: Scheme) -> &IntGauge {
         match protocol {
             Protocol::Http1 => &self.open[scheme as usize][0],

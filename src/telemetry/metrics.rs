@@ -92,7 +92,7 @@ pub struct Metrics {
     /// Those of certificates that are ordered.
     pub acme: Orders,
     platform: OnceLock<Platform>,
-    /// Those of the configuration, and tunnels.
+    /// Those of the configuration.
     pub reloads: Reloads,
     /// Panics, each of which cost a request or a task.
     pub panics: IntCounter,

@@ -1,4 +1,4 @@
-//! The series of reloads of the configuration, and of what goes on across them.
+//! The series of reloads of the configuration.
 
 use std::time::SystemTime;
 
@@ -38,7 +38,6 @@ pub struct Reloads {
     results: Vec<IntCounter>,
     is_good: IntGauge,
     loaded: IntGauge,
-    tunnels: IntGauge,
 }
 
 impl Reloads {
@@ -62,16 +61,11 @@ impl Reloads {
                 "m3o_ingress_config_last_reload_success_timestamp_seconds",
                 "When the configuration was taken over last, at the start or by a reload",
             ),
-            tunnels: gauge(
-                "m3o_ingress_tunnels",
-                "WebSockets and other tunnels that stand",
-            ),
         };
-        let collectors: [Box<dyn Collector>; 4] = [
+        let collectors: [Box<dyn Collector>; 3] = [
             Box::new(results),
             Box::new(reloads.is_good.clone()),
             Box::new(reloads.loaded.clone()),
-            Box::new(reloads.tunnels.clone()),
         ];
         for collector in collectors {
             registry
@@ -93,29 +87,6 @@ impl Reloads {
             }
             Reload::Refused => self.is_good.set(0),
         }
-    }
-
-    /// Counts a tunnel for as long as what is given is held.
-    #[must_use]
-    pub fn tunnel(&self) -> Standing {
-        self.tunnels.inc();
-        Standing(self.tunnels.clone())
-    }
-
-    /// Tunnels that stand now.
-    #[must_use]
-    pub fn tunnels(&self) -> usize {
-        usize::try_from(self.tunnels.get()).unwrap_or(0)
-    }
-}
-
-/// One tunnel, counted until it ends.
-#[derive(Debug)]
-pub struct Standing(IntGauge);
-
-impl Drop for Standing {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 
@@ -142,9 +113,5 @@ mod tests {
         shows(r#"m3o_ingress_config_reloads_total{result="refused"} 1"#);
         metrics.reloads.ended(Reload::Unchanged);
         shows("m3o_ingress_config_last_reload_successful 1\n");
-        let standing = [metrics.reloads.tunnel(), metrics.reloads.tunnel()];
-        assert_eq!(metrics.reloads.tunnels(), 2);
-        drop(standing);
-        shows("m3o_ingress_tunnels 0\n");
     }
 }
