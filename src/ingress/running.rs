@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::pool::Pool;
 use crate::rates::Rates;
+use crate::server::connection::ConnectionSettings;
 use crate::server::descriptors;
 use crate::server::permits::Permits;
 use crate::settings::Limits;
@@ -315,7 +316,7 @@ impl Running {
             sockets,
             terms.as_ref(),
         );
-        let settings = orders.settings.clone();
+        let settings = ConnectionSettings::new(&config.timeouts, &limits);
         let told = workers.tell(orders);
         let (operator, sockets) = (operator.listening, operator.sockets);
         let orders = side::admin_orders(self.admin.clone(), &settings, &operator, sockets);

@@ -19,6 +19,7 @@ use crate::otlp::Exporter;
 use crate::pool::outliers::Outliers;
 use crate::rates::Rates;
 use crate::resolve::Cache;
+use crate::server::connection::ConnectionSettings;
 use crate::server::descriptors;
 use crate::server::permits::Permits;
 use crate::server::shutdown::Stop;
@@ -71,7 +72,8 @@ impl Ingress {
             sockets,
             terms.as_ref(),
         );
-        let settings = first.settings.clone();
+        // Connections of the operator are not counted with those of clients.
+        let settings = ConnectionSettings::new(&config.timeouts, &limits);
         let (workers, threads) =
             workers::start(self.workers, first, &permits, &metrics, worker_stop)?;
 
