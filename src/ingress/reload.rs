@@ -75,7 +75,7 @@ pub struct Report {
     pub opened: Vec<SocketAddr>,
     /// Addresses that are not any more.
     pub closed: Vec<SocketAddr>,
-    /// What is configured, and takes effect at a restart or an upgrade only.
+    /// What is configured, and takes effect at a restart only.
     pub restart: Vec<Change>,
     /// What else the operator may want to know.
     pub notes: Vec<String>,
@@ -247,10 +247,7 @@ fn tell(outcome: &Result<Report, Refused>, metrics: &Metrics) {
         false => Reload::Unchanged,
     });
     for change in &report.restart {
-        tracing::warn!(
-            key = change.key,
-            "{change} takes effect at a restart or an upgrade (SIGUSR2)"
-        );
+        tracing::warn!(key = change.key, "{change} takes effect at a restart");
     }
     for note in &report.notes {
         tracing::warn!("{note}");

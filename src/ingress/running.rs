@@ -145,7 +145,7 @@ impl Running {
         let mut notes = Vec::new();
         let mut note = |is: bool, text: &str| {
             if is {
-                notes.push(format!("{text} until a restart or an upgrade (SIGUSR2)"));
+                notes.push(format!("{text} until a restart"));
             }
         };
         note(

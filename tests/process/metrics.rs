@@ -143,6 +143,25 @@ fn the_alerts_and_the_dashboard_ask_for_series_that_there_are() {
 }
 
 #[test]
+fn every_alert_leads_to_its_paragraph() {
+    let pages = read("docs/operations.md");
+    let headings: BTreeSet<String> = pages
+        .lines()
+        .filter_map(|line| line.strip_prefix("### "))
+        .map(|heading| heading.to_lowercase().replace(':', "").replace(' ', "-"))
+        .collect();
+    let alerts = alerts();
+    let led = alerts
+        .lines()
+        .filter_map(|line| line.split_once("docs/operations.md#"));
+    let led: BTreeSet<&str> = led.map(|(_, rest)| rest.trim_end_matches('"')).collect();
+    assert!(led.len() > 20, "{led:?}");
+    for anchor in led {
+        assert!(headings.contains(anchor), "{anchor}");
+    }
+}
+
+#[test]
 fn promtool_reads_every_expression_of_the_dashboard() {
     let mut rules = "groups:\n  - name: dashboard\n    rules:\n".to_owned();
     for (number, expression) in expressions(&dashboard()).iter().enumerate() {
