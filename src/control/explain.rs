@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::platform::Platform;
 use crate::pool::{Dialer, Guard, Pool, PoolLimits};
 use crate::proxy::explain::{Entrance, Question, Sources, explain};
+use crate::rates::Rates;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::files::{Depth, Folder};
 use crate::tls::keyring::{Keyring, Source};
@@ -51,7 +52,7 @@ pub fn of_configuration(config: &Config) -> Sources {
             &config.limits,
             domains.unwrap_or_default(),
             numbered,
-            None,
+            Rates::new(&config.rates),
         )),
         listeners,
         guard: Guard::new(config.backends.allow_private, own),

@@ -117,6 +117,8 @@ pub struct Rates<C: Clock = MonotonicClock> {
     app: Option<Limiter<C>>,
     apps: HashMap<WorkloadId, Limiter<C>>,
     exempt: Vec<IpNet>,
+    /// What it was made of, for whoever asks.
+    config: Config,
 }
 
 impl Rates {
@@ -141,6 +143,7 @@ impl<C: Clock + Clone> Rates<C> {
             app: limiter(Scope::App, config.app),
             apps: apps.map(|(name, rate)| (name.id(), alone(*rate))).collect(),
             exempt: config.exempt.clone(),
+            config: config.clone(),
         };
         let some = rates.peer.is_some() || rates.key.is_some() || rates.limit_apps();
         some.then_some(rates)
@@ -153,6 +156,12 @@ impl<C: Clock> Rates<C> {
     pub fn exempt(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
         self.exempt.iter().any(|net| net.contains(&client))
+    }
+
+    /// What it goes by.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Counts a request of `client`. Over IPv6 that is a network of 64 bits, which is what one subscriber has

@@ -31,7 +31,7 @@ const FLOORS: [(&str, &str); 19] = [
     ),
     (
         "control",
-        "wire telemetry tls pool server upstream resolve admin proxy platform config",
+        "wire rates telemetry tls pool server upstream resolve admin proxy platform config",
     ),
     (
         "ingress",

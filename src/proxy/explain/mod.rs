@@ -21,6 +21,7 @@ use walk::Walk;
 mod api;
 mod others;
 mod question;
+mod rates;
 mod report;
 mod walk;
 mod workload;

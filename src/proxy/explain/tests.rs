@@ -279,6 +279,49 @@ fn plain_http_is_sent_to_https() {
 }
 
 #[test]
+fn the_rates_that_a_request_counts_for() {
+    let rates = "
+[rates]
+peer = '100/s'
+key = '10/m burst 5'
+app = '50/s'
+exempt = ['192.0.2.0/24']
+apps = { blog = '7/s' }
+";
+    let told = |url: &str, from: Option<&str>| {
+        let mut question = question(url);
+        question.from = from.map(|from| from.parse().unwrap());
+        let text = explained(&question, &sources(rates)).unwrap().to_text();
+        let line = text.lines().find(|line| line.starts_with("  rates"));
+        line.unwrap()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let check = |url, expected: &str| assert_eq!(told(url, None), expected);
+    check(
+        "http://blog.m3o.app/",
+        "rates 429 beyond them rates.peer = 100/s, rates.apps.blog = 7/s",
+    );
+    check(
+        "http://other.m3o.app/",
+        "rates 429 beyond them rates.peer = 100/s, rates.app = 50/s",
+    );
+    check(
+        "http://m3o.com/v1/helloworld/call",
+        "rates 429 beyond them rates.peer = 100/s, rates.key = 10/m burst 5",
+    );
+    check(
+        "http://m3o.one/abc",
+        "rates 429 beyond them rates.peer = 100/s",
+    );
+    assert_eq!(
+        told("http://blog.m3o.app/", Some("192.0.2.9")),
+        "rates none for this client rates.exempt = [192.0.2.0/24]"
+    );
+}
+
+#[test]
 fn what_is_too_large_or_has_been_here_too_often() {
     let long = format!("http://blog.m3o.app/{}", "x".repeat(20_000));
     answer(

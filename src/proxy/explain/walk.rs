@@ -145,6 +145,11 @@ impl<'a> Walk<'a> {
         *kind = route.kind();
         self.step("route", &name_of(&route), &self.decided(&route, &host));
         let stays = matches!(route, Route::Proof(_));
+        if let Some(rates) = &settings.rates {
+            let client =
+                headers::client_address(request.headers(), &peer, trust, &settings.trusted);
+            self.rates(rates, client, &route);
+        }
         if let Some(end) = self.https(request, &peer, trust, &host, stays)? {
             return Ok(end);
         }
