@@ -7,6 +7,7 @@ with the table, and what a case adds to it stands in its row.
 import http.client
 import json
 import re
+import urllib.request
 
 from .machine import PROXY_CPU, ROOT, Failed, free_ports
 from .process import Process
@@ -55,7 +56,7 @@ class Ingress(Process):
             name, [workshop.binary, "run", "--config", self.config],
             {"http": http_port, "https": https_port}, folder, cpus=cpus, env=env, output=output,
         )
-        self.workshop, self.remote = workshop, remote
+        self.workshop, self.remote, self.admin = workshop, remote, admin
 
     def __enter__(self):
         super().__enter__()
@@ -83,6 +84,14 @@ class Ingress(Process):
         if answer.status != 200:
             raise Failed(f"{endpoint} was answered {answer.status} {text[:200]!r}")
         return json.loads(text)
+
+    def metric(self, series):
+        """What it counts itself."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=10) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith(f"{series} "):
+                    return float(line.rpartition(" ")[2])
+        raise Failed(f"there is no metric {series}")
 
     def hits(self):
         """How often the short link was followed."""

@@ -1,5 +1,6 @@
 """The ingress against itself: what the access log, a full cache and a second worker cost."""
 
+import contextlib
 import os
 import statistics
 from functools import partial
@@ -7,7 +8,7 @@ from functools import partial
 from . import ratio
 from .ingress import Ingress
 from .load import SMALL, Load, execute
-from .machine import LOAD_CPU, PROXY_CPU
+from .machine import LOAD_CPU, PROXY_CPU, Failed
 from .ratio import Row
 
 
@@ -54,13 +55,14 @@ class Apps:
             "CACHE__CAPACITY": str(count + count // 10),
             "CACHE__FRESH": "1h",
         }
-        # Both are loaded by the same clients, which paste a name into each request.
         full = Full(workshop, keys, count, say)
-        one = {"1 app": partial(Ingress, workshop, "1 app", keys, remote=True)}
         rows = ratio.compare(
-            partial(Row, self.letter, name, title, keys=keys),
-            Load("load", host="m3o.app", options=("-a", "1")), full, one, workshop, arguments, say,
+            partial(Row, self.letter, name, title, keys=keys), Load("load", host="m3o.app"), full,
+            {"1 app": partial(Full, workshop, keys, 1, say)}, workshop, arguments, say,
         )
+        if full.asked:
+            for row in rows:
+                row.marks.append(f"{full.asked:.0f} requests had to ask the API")
         entry = Row(
             self.letter, name, "memory of an entry of the cache", figure="value", unit="bytes",
             ours=full.entry, keys=keys,
@@ -72,9 +74,12 @@ class Full(Ingress):
     """It has been asked for every app once before it is measured."""
 
     def __init__(self, workshop, keys, count, say):
-        super().__init__(workshop, f"{count} apps", keys, remote=True)
+        super().__init__(workshop, "1 app" if count == 1 else f"{count} apps", keys, remote=True)
         self.count, self.say = count, say
+        # Both are loaded by the same clients, which paste a name into each request.
         self.options = ("-a", str(count))
+        # Questions to the API once it was full; -1: that is not known.
+        self.filled, self.asked = 0, -1
 
     def __enter__(self):
         super().__enter__()
@@ -91,10 +96,22 @@ class Full(Ingress):
         command += ["-b", SMALL, "-e", "-a"]
         execute(load, [*command, min(self.count, 1000)], 60)
         before = self.memory()
-        self.say(f"asking for {self.count} apps once")
+        self.say(f"asking for {self.name} once")
         # A millisecond each is plenty.
         execute(load, [*command, self.count], 60 + self.count / 1000)
         self.entry = (self.memory() - before) / self.count
+        self.filled = self.questions()
+
+    def questions(self):
+        """How many requests had to ask the API, at once or on the side."""
+        names = ("miss", "stale", "rescued")
+        series = 'm3o_ingress_resolve_cache_total{{result="{}"}}'
+        return sum(self.metric(series.format(name)) for name in names)
+
+    def __exit__(self, *error):
+        with contextlib.suppress(OSError, Failed):
+            self.asked = self.questions() - self.filled
+        super().__exit__(*error)
 
 
 class Workers:

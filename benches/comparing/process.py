@@ -21,6 +21,10 @@ class Process:
         # Where the lines go that it prints; by default nowhere. What it complains of is kept for `wait`.
         self.output = output or Path(os.devnull)
         self.complaints = folder / "complaints"
+        # Answers a second, as the last clients saw it that need to know.
+        self.pace = None
+        # What load.c is told besides where this server is loaded.
+        self.options = ()
 
     def __enter__(self):
         with self.output.open("wb") as output, self.complaints.open("wb") as complaints:
