@@ -22,6 +22,7 @@ use crate::wire::{Body, Request, Response};
 
 mod accounts;
 mod apps;
+mod calls;
 pub mod demo;
 mod domains;
 mod error;
@@ -44,7 +45,7 @@ mod workload;
 use error::Error;
 use fields::Fields;
 use mailing::Mail;
-use store::{IN_MEMORY, Store};
+use store::{IN_MEMORY, Look, Store};
 
 pub use store::FileError;
 
@@ -110,6 +111,10 @@ pub struct Extras {
     pub smtp_url: Option<Secret>,
     /// Takes all mail in place of a server: for `dev`.
     pub mailbox: Option<Mailbox>,
+    /// Where its custom domains are to be seen.
+    pub domains: Domains,
+    /// Whether another process had the store open until now: it is not looked at whole again.
+    pub is_handed_over: bool,
 }
 
 /// Why the platform could not be opened.
@@ -175,6 +180,7 @@ pub struct Platform {
     hits: hits::Hits,
     domains: Domains,
     proofs: domains::Proofs,
+    calls: calls::Calls,
 }
 
 impl Platform {
@@ -194,8 +200,12 @@ impl Platform {
             // Nothing is made that nobody could call.
             return Err(config.no_key());
         }
-        let domains = Domains::default();
-        let store = Store::open(&config.store, domains::follow(&domains))?;
+        let domains = extras.domains.clone();
+        let look = match extras.is_handed_over {
+            true => Look::Again,
+            false => Look::Whole,
+        };
+        let store = Store::open(&config.store, domains::follow(&domains), look)?;
         let unusable = |error: store::Error| OpenError::Unusable(error.to_string());
         // Nobody writes yet.
         let view = store.read().map_err(unusable)?;
@@ -215,6 +225,7 @@ impl Platform {
             hits: hits::Hits::default(),
             domains,
             proofs: domains::Proofs::new(domains::proof_port(config.public)),
+            calls: calls::Calls::default(),
         })
     }
 
@@ -261,6 +272,30 @@ impl Platform {
         if let Err(error) = self.hits.flush(&self.store).await {
             // They are kept for the next time.
             tracing::warn!(%error, "hits of short links wait: {error}");
+        }
+    }
+
+    /// Closes the store for the process that follows, once the calls in flight have ended or `patience`
+    /// has. What goes on [in the background](Self::run_background) has ended before. Calls that come
+    /// later get a 503.
+    pub async fn let_go(&self, patience: Duration) {
+        if tokio::time::timeout(patience, self.calls.none())
+            .await
+            .is_err()
+        {
+            tracing::warn!("a call of the API takes too long: it may fail");
+        }
+        self.flush().await;
+        self.store.let_go();
+    }
+
+    /// Opens the store again: no process followed.
+    pub async fn take_back(&self) {
+        self.store.take_back().await;
+        let followed = self.store.read();
+        let followed = followed.and_then(|view| domains::load(&self.domains, &view));
+        if let Err(error) = followed {
+            tracing::error!(%error, "custom domains are those of before: {error}");
         }
     }
 
@@ -334,7 +369,12 @@ impl LocalApi for Platform {
         pool: &'a Rc<Pool>,
         tasks: &'a TaskTracker,
     ) -> LocalAnswer<'a> {
-        Box::pin(self.answer(request, pool, tasks))
+        let call = self.calls.begin();
+        Box::pin(async move {
+            let answer = self.answer(request, pool, tasks).await;
+            drop(call);
+            answer
+        })
     }
 
     fn generation(&self) -> u64 {

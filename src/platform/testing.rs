@@ -52,8 +52,8 @@ impl TestPlatform {
     fn with(rules: Rules, mailbox: Mailbox, used: Option<Mailbox>) -> Self {
         let extras = Extras {
             key: Some(Secret::new("dev")),
-            smtp_url: None,
             mailbox: used,
+            ..Extras::default()
         };
         Self {
             platform: open_with(Path::new("memory"), rules, &extras).unwrap(),

@@ -272,7 +272,7 @@ fn mail_that_could_never_leave_stops_the_start() {
         let extras = Extras {
             key: Some(Secret::new("dev")),
             smtp_url: smtp_url.map(Secret::new),
-            mailbox: None,
+            ..Extras::default()
         };
         Platform::open(&config, Rules::default(), &extras)
     };

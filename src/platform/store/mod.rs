@@ -83,13 +83,43 @@ pub(crate) trait Read {
     ) -> Result<Vec<(String, T)>, Error>;
 }
 
+/// How much of a file is looked at when it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// All of it: a start is the moment to hear of damage.
+    Whole,
+    /// What is needed: another process had it open until now.
+    Again,
+}
+
 impl Store {
     /// Opens the file at `path`, or one in memory where that is just [`IN_MEMORY`].
-    pub(crate) fn open(path: &Path, watch: Watch) -> Result<Self, FileError> {
+    pub(crate) fn open(path: &Path, watch: Watch, look: Look) -> Result<Self, FileError> {
         if path == Path::new(IN_MEMORY) {
             return Ok(Self::on(Arc::new(memory::Memory::default()), watch));
         }
-        Ok(Self::on(Arc::new(redb::Redb::open(path)?), watch))
+        let engine = match look {
+            Look::Whole => redb::Redb::open(path)?,
+            Look::Again => redb::Redb::open_again(path)?,
+        };
+        Ok(Self::on(Arc::new(engine), watch))
+    }
+
+    /// Closes the file, so that another process can open it. Until it is taken back, nothing is read and
+    /// nothing is written. Waits for a commit that is under way.
+    pub(crate) fn let_go(&self) {
+        self.engine.let_go();
+    }
+
+    /// Opens the file again after that. Where it cannot be opened now, the writer tries again and again.
+    pub(crate) async fn take_back(&self) {
+        self.engine.take_back();
+        // The writer alone opens what is closed, and at the latest for the next write.
+        let opened = self.write(|_| Ok::<_, Error>(()));
+        if let Err(error) = opened.await {
+            tracing::error!(store = %self.place, %error, "{error}: it is opened as soon as it can be");
+        }
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     fn on(engine: Arc<dyn Engine>, watch: Watch) -> Self {
@@ -176,7 +206,7 @@ impl Store {
 impl Store {
     /// As [`Store::open`], where nobody follows.
     pub(crate) fn unwatched(path: &Path) -> Result<Self, FileError> {
-        Self::open(path, Box::new(|_, _| Ok(())))
+        Self::open(path, Box::new(|_, _| Ok(())), Look::Whole)
     }
 }
 
