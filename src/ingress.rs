@@ -2,12 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::runtime::{Handle, LocalOptions};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
@@ -16,6 +14,7 @@ use crate::acme;
 use crate::admin::{Admin, Readiness};
 use crate::config::Config;
 use crate::credentials::Secret;
+use crate::domains::Domains;
 use crate::mail::Mailbox;
 use crate::platform;
 use crate::platform::demo::{DemoApp, DemoFunction};
@@ -26,8 +25,11 @@ use crate::resolve::Cache;
 use crate::server::connection::ConnectionSettings;
 use crate::server::descriptors;
 use crate::server::door::Guests;
+use crate::server::inherited::{self, Estate, Kind};
 use crate::server::listener::{self, Listeners};
+use crate::server::notify::Notifier;
 use crate::server::permits::Permits;
+use crate::server::pulse::Pulse;
 use crate::server::shutdown::{Stage, Stop, stop_signal};
 use crate::server::worker::Worker;
 use crate::telemetry::exchange::Telemetry;
@@ -37,17 +39,25 @@ use crate::telemetry::serving::Serving;
 use crate::upstream;
 use crate::wire::Handler;
 use api::Api;
+use background::Background;
 pub use certificates::BadCertificates;
 use certificates::Certificates;
 use demo::Demo;
-use ending::{drained, flatten, join};
+use ending::{all_of, drained, flatten, join};
+pub use heir::{Heir, Inheritance};
 use parts::Parts;
+use succession::{End, Succession};
+pub use succession::{Program, Upgrader, Upgrades, VARIABLE as UPGRADE_VARIABLE, upgrades};
 
 mod api;
+mod background;
 mod certificates;
 mod demo;
 mod ending;
+mod heir;
 mod parts;
+mod succession;
+mod watchdog;
 
 /// What the configuration names but does not hold.
 #[derive(Debug, Clone, Default)]
@@ -80,6 +90,12 @@ pub enum Error {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] listener::Error),
+    /// A socket of systemd is for nothing.
+    #[error(transparent)]
+    Unmatched(#[from] inherited::Unmatched),
+    /// The process before this one does not hand over.
+    #[error("the process before this one does not hand over: {0}")]
+    Handover(#[source] io::Error),
     /// The embedded platform cannot be opened.
     #[error(transparent)]
     Platform(#[from] platform::OpenError),
@@ -117,6 +133,13 @@ pub struct Ingress {
     metrics: Arc<Metrics>,
     log: Log,
     mailbox: Option<Mailbox>,
+    before: Option<Heir>,
+    notifier: Notifier,
+    upgrades: Option<Upgrades>,
+    /// Handles of the listeners, for a process that follows.
+    estate: Estate,
+    /// Those that a process before handed over.
+    taken: Vec<SocketAddr>,
 }
 
 impl Ingress {
@@ -124,15 +147,40 @@ impl Ingress {
     ///
     /// # Errors
     /// When a port is taken, the store cannot be opened, or a secret is missing.
-    pub fn bind(mut config: Config, secrets: Secrets, log: Log) -> Result<Self, Error> {
+    pub fn bind(config: Config, secrets: Secrets, log: Log) -> Result<Self, Error> {
+        Self::bind_with(config, secrets, log, Inheritance::default())
+    }
+
+    /// As [`Ingress::bind`], with what the process was given at its start. Where one before hands over,
+    /// it lets go of the store last of all.
+    ///
+    /// # Errors
+    /// Moreover when a socket of systemd is for no address, or the process before does not hand over.
+    pub fn bind_with(
+        mut config: Config,
+        secrets: Secrets,
+        log: Log,
+        inheritance: Inheritance,
+    ) -> Result<Self, Error> {
+        let Inheritance {
+            sockets,
+            before,
+            notifier,
+        } = inheritance;
+        if let Some(before) = &before {
+            before.set_patience(config.timeouts.upgrade)?;
+        }
+        let passed = sockets.0.iter().map(|passed| passed.bound);
+        let mut taken: Vec<SocketAddr> = passed.collect();
+        let mut sockets = sockets.deal(&config.listen)?;
         let workers = worker_count(config.listen.workers);
         let trusted = &config.backends.trusted_proxies;
-        let listeners = listener::bind_public(&config.listen, trusted, workers)?;
-        let admin = config
-            .listen
-            .admin
-            .map(|address| listener::bind(address, 1))
-            .transpose()?;
+        let listeners = listener::bind_public(&config.listen, trusted, workers, &mut sockets)?;
+        let mut admin = |address| listener::listen(address, 1, sockets.take(Kind::Admin, address));
+        let admin = config.listen.admin.map(&mut admin).transpose()?;
+        let all = || listeners.iter().chain(&admin);
+        taken.retain(|address| all().any(|bound| bound.address == *address));
+        let estate = estate(&config, &listeners, admin.as_ref())?;
         let demo = if config.dev {
             Some(Demo::bind()?)
         } else {
@@ -146,8 +194,9 @@ impl Ingress {
             platform.public.port = Some(first.address.port());
         }
         let acme = secrets.acme.clone();
-        let api = Api::open(&config, secrets, mailbox.clone())?;
-        let certificates = Certificates::open(&config, &acme, api.domains(), log.metrics())?;
+        let domains = Domains::default();
+        let certificates = Certificates::open(&config, &acme, domains.clone(), log.metrics())?;
+        let api = Api::open(&config, secrets, mailbox.clone(), domains, before.as_ref())?;
         Ok(Self {
             api,
             certificates,
@@ -159,7 +208,19 @@ impl Ingress {
             log,
             mailbox,
             config,
+            before,
+            notifier,
+            upgrades: None,
+            estate,
+            taken,
         })
+    }
+
+    /// Lets itself be replaced by a new process when that is asked for.
+    #[must_use]
+    pub fn upgraded_by(mut self, upgrades: Upgrades) -> Self {
+        self.upgrades = Some(upgrades);
+        self
     }
 
     /// The addresses really bound, also where the configuration said port 0.
@@ -197,8 +258,10 @@ impl Ingress {
         limits.per_workload = limits.per_workload.min(limit / 2).max(1);
         let (stopper, worker_stop) = stop_signal();
         let (side_stopper, side_stop) = stop_signal();
+        // What another process takes over at once: the admin address, and orders for certificates.
+        let (first_stopper, first_stop) = stop_signal();
 
-        let mut side = JoinSet::new();
+        let (mut side, mut first) = (JoinSet::new(), JoinSet::new());
         let (drain_delay, drain) = (self.config.timeouts.drain_delay, self.config.timeouts.drain);
         let addresses = self.addresses();
         if let (Some(demo), Api::Local(platform)) = (&self.demo, &self.api) {
@@ -207,23 +270,44 @@ impl Ingress {
         let dialer = self.dialer()?;
         let workers = self.start_workers(&permits, &worker_stop, dialer.clone())?;
         let (config, metrics) = (&self.config, &self.metrics);
+        let before = self.before.clone();
         self.certificates
-            .start_orders(&mut side, config, metrics, &side_stop)?;
-        self.start_side(&mut side, &permits, &readiness, &side_stop, dialer);
+            .start_orders(&mut first, config, metrics, &first_stop, alone(before))?;
+        self.start_admin(&mut first, &permits, &readiness, &first_stop);
+        self.start_side(&mut side, &side_stop);
+        self.start_watchdog(&mut side, &workers, &stop);
+        let mut background = self.background(dialer);
+        if let Some(background) = &mut background {
+            background.start();
+        }
         readiness.set(true);
-        Serving {
+        if let Some(before) = &self.before {
+            before.ready(std::mem::take(&mut self.taken))?;
+        }
+        let serving = Serving {
             addresses: addresses.http,
             https: addresses.https,
             admin: addresses.admin,
             api: self.config.api_name(),
             workers: workers.len(),
-        }
-        .tell(&self.log);
+        };
+        serving.tell(&self.log);
+        self.notifier
+            .ready(&format!("serving with {} workers", workers.len()));
 
         let mut joining = JoinSet::new();
-        for worker in workers {
+        for (worker, _) in workers {
             joining.spawn_blocking(move || join(worker));
         }
+        let succession = Succession {
+            upgrades: self.upgrades.take(),
+            limit: self.config.timeouts.upgrade,
+            estate: std::mem::take(&mut self.estate),
+            workers: &stopper,
+            api: &self.api,
+            background: &mut background,
+            notifier: &self.notifier,
+        };
         let mut hurried = false;
         let mut outcome = tokio::select! {
             // Nobody told it to: the others are not left to carry on with half the sockets closed.
@@ -231,7 +315,21 @@ impl Ingress {
                 stopper.advance(Stage::Draining);
                 flatten(ended)
             }
-            () = drained(&mut stop, &stopper, &readiness, drain_delay) => Ok(()),
+            end = succession.end(&mut stop) => {
+                match end {
+                    End::Told => {
+                        self.notifier.stopping();
+                        drained(&mut stop, &stopper, &readiness, drain_delay).await;
+                    }
+                    End::Replaced(successor) => {
+                        readiness.set(false);
+                        first_stopper.advance(Stage::Draining);
+                        all_of(&mut first, FIRST_PATIENCE).await;
+                        successor.go();
+                    }
+                }
+                Ok(())
+            }
         };
         tracing::info!("draining: no new connections, what is in flight may finish");
         loop {
@@ -247,16 +345,19 @@ impl Ingress {
             }
         }
         side_stopper.advance(Stage::Draining);
+        first_stopper.advance(Stage::Draining);
         // The last hits are written and the mail under way is sent; a full disk must not hold us.
         let patience = drain.max(Duration::from_secs(1));
-        let _late = tokio::time::timeout(patience, async {
-            while let Some(ended) = side.join_next().await {
-                if ended.is_err() {
-                    tracing::error!("what goes on beside the workers ended badly");
-                }
+        let background = async {
+            if let Some(mut background) = background {
+                let _late = tokio::time::timeout(patience, background.end()).await;
             }
-        })
-        .await;
+        };
+        tokio::join!(
+            all_of(&mut side, patience),
+            all_of(&mut first, patience),
+            background
+        );
         tracing::info!("stopped");
         outcome
     }
@@ -281,7 +382,7 @@ impl Ingress {
         permits: &Arc<Permits>,
         stop: &Stop,
         dialer: Dialer,
-    ) -> Result<Vec<JoinHandle<io::Result<()>>>, Error> {
+    ) -> Result<Vec<(JoinHandle<io::Result<()>>, Pulse)>, Error> {
         let mut bound = std::mem::take(&mut self.listeners);
         let terms = self.certificates.terms()?;
         for secure in bound.iter_mut().skip(self.config.listen.http.len()) {
@@ -320,9 +421,13 @@ impl Ingress {
         };
         (0..self.workers)
             .map(|index| {
+                let left = self.workers - index;
+                let parts_of = |bound: &mut Listeners| bound.take_part(left).collect::<Vec<_>>();
+                let pulse = Pulse::default();
                 let worker = Worker {
                     name: format!("worker-{index}"),
-                    listeners: bound.iter_mut().filter_map(Listeners::take_one).collect(),
+                    listeners: bound.iter_mut().flat_map(parts_of).collect(),
+                    pulse: pulse.clone(),
                     guests: Guests::Strangers,
                     settings: ConnectionSettings::new(&config.timeouts, &config.limits),
                     permits: Arc::clone(permits),
@@ -332,19 +437,18 @@ impl Ingress {
                 let parts = parts.clone();
                 let most = config.limits.per_workload;
                 let build = move |tasks: &_, pressure: &_| parts.build(tasks, pressure);
-                Ok(worker.spawn(most, build, stop.clone())?)
+                Ok((worker.spawn(most, build, stop.clone())?, pulse))
             })
             .collect()
     }
 
-    /// What goes on beside the workers, on this thread.
-    fn start_side(
+    /// Health and metrics, on this thread.
+    fn start_admin(
         &mut self,
-        side: &mut JoinSet<()>,
+        first: &mut JoinSet<()>,
         permits: &Arc<Permits>,
         readiness: &Arc<Readiness>,
         stop: &Stop,
-        dialer: Dialer,
     ) {
         if let Some(listeners) = self.admin.take() {
             let admin = Admin::new(
@@ -354,8 +458,12 @@ impl Ingress {
                 Arc::clone(&self.certificates.keyring),
                 self.mailbox.clone(),
             );
-            self.serve_beside(side, "admin", Guests::Operator, listeners, admin, stop);
+            self.serve_beside(first, "admin", Guests::Operator, listeners, admin, stop);
         }
+    }
+
+    /// What goes on beside the workers, on this thread.
+    fn start_side(&mut self, side: &mut JoinSet<()>, stop: &Stop) {
         if let Some(demo) = self.demo.take() {
             let guests = Guests::Strangers;
             self.serve_beside(side, "demo app", guests, demo.app, DemoApp, stop);
@@ -373,24 +481,34 @@ impl Ingress {
                 }
             });
         }
-        if let Api::Local(platform) = &self.api {
-            let platform = Arc::clone(platform);
-            let stop = stop.clone();
-            let metrics = Arc::clone(&self.metrics);
-            let limits = PoolLimits {
-                idle: self.config.timeouts.pool,
-                ..SIDE_POOL
-            };
-            let pool = Pool::new(dialer, limits, Arc::clone(&metrics));
-            side.spawn_local(async move {
-                // Mail, hit counts and proofs go on after a panic in one of them.
-                let run = || AssertUnwindSafe(platform.run_background(stop.clone(), &pool));
-                while let Err(_panic) = run().catch_unwind().await {
-                    metrics.panics.inc();
-                    tokio::time::sleep(PANIC_PAUSE).await;
-                }
-            });
+    }
+
+    /// Signs of life, where systemd waits for them.
+    fn start_watchdog(
+        &self,
+        side: &mut JoinSet<()>,
+        workers: &[(JoinHandle<io::Result<()>>, Pulse)],
+        stop: &Stop,
+    ) {
+        if let Some(every) = self.notifier.watchdog() {
+            let pulses = workers.iter().map(|(_, pulse)| pulse.clone()).collect();
+            let feeding = watchdog::feed(self.notifier.clone(), every, pulses, stop.clone());
+            side.spawn_local(feeding);
         }
+    }
+
+    /// What the embedded platform does beside the calls.
+    fn background(&self, dialer: Dialer) -> Option<Background> {
+        let Api::Local(platform) = &self.api else {
+            return None;
+        };
+        let limits = PoolLimits {
+            idle: self.config.timeouts.pool,
+            ..SIDE_POOL
+        };
+        let metrics = Arc::clone(&self.metrics);
+        let pool = Pool::new(dialer, limits, Arc::clone(&metrics));
+        Some(Background::new(Arc::clone(platform), pool, metrics))
     }
 
     fn serve_beside<H: Handler + 'static>(
@@ -415,6 +533,7 @@ impl Ingress {
                 // Its own: whoever fills the front door must not shut out the operator.
                 permits: Permits::new(SIDE_CONNECTIONS, SIDE_CONNECTIONS),
                 drain: SIDE_DRAIN,
+                pulse: Pulse::default(),
             };
             if let Err(error) = worker.serve(|_: &TaskTracker| handler, stop).await {
                 tracing::error!(%error, name, "a side listener ended");
@@ -436,8 +555,31 @@ const SIDE_POOL: PoolLimits = PoolLimits {
 /// How long the admin address may take to finish: a scrape, not a stream.
 const SIDE_DRAIN: Duration = Duration::from_secs(1);
 
-/// Before what panicked beside the workers begins anew.
-const PANIC_PAUSE: Duration = Duration::from_secs(1);
+/// How long what another process has taken over may take to end here.
+const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Handles of all listeners that a process that follows may want.
+fn estate(config: &Config, public: &[Listeners], admin: Option<&Listeners>) -> io::Result<Estate> {
+    let mut estate = Estate::default();
+    for (index, listeners) in public.iter().enumerate() {
+        let kind = match index < config.listen.http.len() {
+            true => Kind::Http,
+            false => Kind::Https,
+        };
+        estate.keep(kind, listeners)?;
+    }
+    if let Some(listeners) = admin {
+        estate.keep(Kind::Admin, listeners)?;
+    }
+    Ok(estate)
+}
+
+/// Waits until the process before does nothing more that only one is to do.
+async fn alone(before: Option<Heir>) {
+    if let Some(before) = before {
+        before.alone().await;
+    }
+}
 
 /// As many as configured, else one a core that this process may run on.
 fn worker_count(configured: usize) -> usize {

@@ -18,6 +18,7 @@ mod dev;
 mod failure;
 mod run;
 mod signals;
+mod started;
 
 pub(crate) use failure::Failure;
 

@@ -3,39 +3,50 @@
 use std::io;
 use std::path::Path;
 
-use m3o_ingress::config::{Config, Environment};
-use m3o_ingress::ingress::{Addresses, Ingress, Secrets};
+use m3o_ingress::config::Config;
+use m3o_ingress::ingress::{Addresses, Ingress, Secrets, upgrades};
 use m3o_ingress::server::shutdown::stop_signal;
 use m3o_ingress::telemetry::log::Log;
 use m3o_ingress::telemetry::metrics::Metrics;
 
+use super::started::{Started, started};
 use super::{Failure, LogFlags, signals};
 
 /// Runs until a signal ends it.
 pub(super) fn run(file: &Path, log: &LogFlags) -> Result<(), Failure> {
-    let environment = Environment::of_this_process();
-    let mut config = Config::load(file, &environment).map_err(Failure::Configuration)?;
-    log.apply(&mut config);
-    let secrets = Secrets::from_env(&config, &environment).map_err(Failure::Configuration)?;
-    // Whoever closed the output does not want to read it; the ingress serves all the same.
-    let _ = super::warn(&super::unread(&config, &environment));
-    serve(config, secrets, |_| ())
+    started(|start| {
+        let environment = &start.environment;
+        let mut config = Config::load(file, environment).map_err(Failure::Configuration)?;
+        log.apply(&mut config);
+        let secrets = Secrets::from_env(&config, environment).map_err(Failure::Configuration)?;
+        // Whoever closed the output does not want to read it; the ingress serves all the same.
+        let _ = super::warn(&super::unread(&config, environment));
+        serve(config, secrets, start, |_| ())
+    })
 }
 
 /// Binds, tells `bound` where, and serves until a signal ends it. The log is whole when it returns.
 pub(super) fn serve(
     config: Config,
     secrets: Secrets,
+    start: Started,
     bound: impl FnOnce(&Addresses),
 ) -> Result<(), Failure> {
     let style = config.log.style();
     let writer = Log::start(style, Metrics::new(), io::stdout()).map_err(Failure::System)?;
     writer.log().take_events(config.log.level);
-    let served = Ingress::bind(config, secrets, writer.log()).map_err(Failure::Ingress);
-    let ended = served.and_then(|ingress| {
+    let Started {
+        inheritance,
+        program,
+        ..
+    } = start;
+    let served = Ingress::bind_with(config, secrets, writer.log(), inheritance);
+    let ended = served.map_err(Failure::Ingress).and_then(|ingress| {
         bound(&ingress.addresses());
         let (stopper, stop) = stop_signal();
-        signals::listen(stopper).map_err(Failure::System)?;
+        let (upgrader, upgrades) = upgrades(program);
+        signals::listen(stopper, upgrader).map_err(Failure::System)?;
+        let ingress = ingress.upgraded_by(upgrades);
         ingress.run(stop).map_err(Failure::Ingress)
     });
     writer.finish();

@@ -4,7 +4,7 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinSet};
 
 use super::Error;
 use crate::admin::Readiness;
@@ -23,6 +23,18 @@ pub(super) async fn drained(
         () = tokio::time::sleep(delay) => workers.advance(Stage::Draining),
         () = stop.reached(Stage::Stopping) => workers.advance(Stage::Stopping),
     }
+}
+
+/// Waits for the end of all `tasks`, for as long as `patience` lasts.
+pub(super) async fn all_of(tasks: &mut JoinSet<()>, patience: Duration) {
+    let _late = tokio::time::timeout(patience, async {
+        while let Some(ended) = tasks.join_next().await {
+            if ended.is_err() {
+                tracing::error!("what goes on beside the workers ended badly");
+            }
+        }
+    })
+    .await;
 }
 
 /// Waits for a worker's end.

@@ -315,7 +315,7 @@ impl<S: Transport + 'static> Connection<'_, S> {
     /// Writes an answer to its end.
     async fn write<B: Answer>(&mut self, response: http::Response<B>) -> Result<(), Cut> {
         let mut response = response;
-        let mut encoder = self.server.begin(&mut response, self.drained.has_begun());
+        let mut encoder = self.server.begin(&mut response, self.drained.is_last());
         let mut body = response.into_body();
         // What the client had taken when it began to wait, and how long it may.
         let mut written = 0;

@@ -127,8 +127,8 @@ impl<H: Handler + 'static> Door<H> {
         })
     }
 
-    /// Accepts until the drain begins, and then whatever is already in the queue: closing a listener
-    /// resets the connections that wait in it.
+    /// Accepts until the drain begins, and then whatever is already in the queue, unless another process
+    /// accepts there from now on: closing the last handle of a listener resets the connections that wait.
     pub(super) async fn keep(
         self: Rc<Self>,
         listener: TcpListener,
@@ -138,12 +138,18 @@ impl<H: Handler + 'static> Door<H> {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = stop.reached(Stage::Draining) => break,
+                () = stop.reached(Stage::LastCall) => match stop.is_resumed().await {
+                    true => continue,
+                    false => break,
+                },
                 accepted = listener.accept() => accepted,
             };
             if self.let_in(&listener, &entrance, accepted).is_break() {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+        }
+        if entrance.left.is_left() {
+            return;
         }
         // Asked of the system itself: the runtime may not have heard of the last ones yet.
         let Ok(listener) = listener.into_std() else {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::units;
 
+pub mod activation;
 mod announced;
 pub mod connection;
 pub mod descriptors;
@@ -13,10 +14,14 @@ pub mod door;
 mod drain;
 mod handshake;
 mod http2;
+pub mod inherited;
 pub mod listener;
+pub mod notify;
+pub mod passing;
 pub mod permits;
 pub mod pressure;
 pub mod proxy_protocol;
+pub mod pulse;
 mod refusal;
 pub mod shutdown;
 pub mod worker;

@@ -17,6 +17,7 @@ use super::drain::Drain;
 use super::listener::Entrance;
 use super::permits::Permits;
 use super::pressure::Pressure;
+use super::pulse::Pulse;
 use super::shutdown::{Stage, Stop};
 use crate::telemetry::metrics::Metrics;
 use crate::wire::Handler;
@@ -38,6 +39,8 @@ pub struct Worker {
     pub metrics: Arc<Metrics>,
     /// How long what is in flight may take after the drain began.
     pub drain: Duration,
+    /// Beats while the thread gets round to its work.
+    pub pulse: Pulse,
 }
 
 impl Worker {
@@ -66,7 +69,8 @@ impl Worker {
                 self.metrics.count_tasks_of(runtime.handle().metrics());
                 runtime.block_on(async {
                     let pressure = Pressure::new(most, Arc::clone(&self.metrics));
-                    let watching = tokio::task::spawn_local(Rc::clone(&pressure).watch());
+                    let watching = Rc::clone(&pressure).watch(self.pulse.clone());
+                    let watching = tokio::task::spawn_local(watching);
                     let served = self.serve(|tasks| build(tasks, &pressure), stop).await;
                     watching.abort();
                     served
@@ -100,7 +104,10 @@ impl Worker {
             accepting.spawn_local(Rc::clone(&door).keep(listener, entrance, stop.clone()));
         }
         accepting.close();
-        accepting.wait().await;
+        tokio::select! {
+            () = accepting.wait() => {}
+            () = make_room(&drain, stop.clone()) => {}
+        }
         let ended_early = stop.stage() < Stage::Draining;
         drain.begin();
         tasks.close();
@@ -113,6 +120,19 @@ impl Worker {
             return Err(io::Error::other("a listener ended on its own"));
         }
         Ok(())
+    }
+}
+
+/// Passes on what may be taken back. Never ends.
+async fn make_room(drain: &Drain, mut stop: Stop) {
+    loop {
+        match stop.changed().await {
+            Stage::Running => drain.end(),
+            Stage::LastCall => drain.last_call(),
+            Stage::Yielding => drain.begin(),
+            // Its listeners hear of these first.
+            Stage::Draining | Stage::Stopping => {}
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::server::listener;
+use crate::server::pulse::Pulse;
 use crate::server::shutdown::stop_signal;
 use crate::settings::{Limits, Timeouts};
 use crate::wire::body::{Answer, Error};
@@ -88,6 +89,7 @@ async fn a_panic_outside_the_proxy_costs_its_connection_and_is_counted() {
         permits: Arc::clone(&permits),
         metrics: Arc::clone(&metrics),
         drain: Duration::from_secs(5),
+        pulse: Pulse::default(),
     };
     let asking = async {
         for (count, path) in ["/handler", "/body", "/handler"].into_iter().enumerate() {
