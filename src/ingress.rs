@@ -275,7 +275,7 @@ impl Ingress {
             .start_orders(&mut first, config, metrics, &first_stop, alone(before))?;
         self.start_admin(&mut first, &permits, &readiness, &first_stop);
         self.start_side(&mut side, &side_stop);
-        self.start_watchdog(&mut side, &workers, &stop);
+        self.start_watchdog(&mut side, &workers, &worker_stop, &side_stop);
         let mut background = self.background(dialer);
         if let Some(background) = &mut background {
             background.start();
@@ -488,12 +488,13 @@ impl Ingress {
         &self,
         side: &mut JoinSet<()>,
         workers: &[(JoinHandle<io::Result<()>>, Pulse)],
-        stop: &Stop,
+        drain: &Stop,
+        end: &Stop,
     ) {
         if let Some(every) = self.notifier.watchdog() {
             let pulses = workers.iter().map(|(_, pulse)| pulse.clone()).collect();
-            let feeding = watchdog::feed(self.notifier.clone(), every, pulses, stop.clone());
-            side.spawn_local(feeding);
+            let (notifier, drain, end) = (self.notifier.clone(), drain.clone(), end.clone());
+            side.spawn_local(watchdog::feed(notifier, every, pulses, drain, end));
         }
     }
 

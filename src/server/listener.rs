@@ -341,7 +341,7 @@ mod tests {
             }
         };
         assert!(accepted.nodelay().unwrap());
-        assert!(socket2::SockRef::from(&accepted).keepalive().unwrap());
+        assert!(SockRef::from(&accepted).keepalive().unwrap());
     }
 
     #[test]
