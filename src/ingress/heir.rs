@@ -66,9 +66,10 @@ impl Heir {
         let _heard = self.0.say(&Word::failed(why));
     }
 
-    /// Waits until the process before has stopped what only one is to do.
-    pub(super) async fn alone(self) {
-        if let Ok(channel) = self.0.another().and_then(AsyncChannel::new) {
+    /// Waits until the process `before`, if any, has stopped what only one is to do.
+    pub(super) async fn alone(before: Option<Self>) {
+        let Some(before) = before else { return };
+        if let Ok(channel) = before.0.another().and_then(AsyncChannel::new) {
             channel.closed().await;
         }
     }

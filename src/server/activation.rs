@@ -1,4 +1,4 @@
-//! Sockets that systemd bound (sd_listen_fds(3)): `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`.
+//! Sockets that systemd bound (`sd_listen_fds(3)`): `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -59,7 +59,7 @@ fn name_of(name: &str) -> String {
     }
 }
 
-/// The first of them (sd_listen_fds(3)).
+/// The first of them (`sd_listen_fds(3)`).
 const FIRST: usize = 3;
 
 /// More than anybody listens on.

@@ -1,4 +1,4 @@
-//! Tells systemd how the service is (sd_notify(3)). Where nobody listens, it says nothing.
+//! Tells systemd how the service is (`sd_notify(3)`). Where nobody listens, it says nothing.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;

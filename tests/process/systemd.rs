@@ -72,7 +72,7 @@ impl Launched {
 
     /// Lets it begin, and end with 2; what it says.
     #[track_caller]
-    fn is_refused(mut self) -> String {
+    fn refused(mut self) -> String {
         self.go();
         let output = self.process.wait_with_output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
@@ -118,20 +118,20 @@ fn a_socket_that_nothing_is_configured_for_is_named() {
     let config = format!("listen.http = '127.0.0.1:0'\n{STORE}");
     let launched = Launched::new(2, "http:front", "", folder.path(), &config);
     let surplus = launched.bound[1].to_string();
-    let said = launched.is_refused();
+    let said = launched.refused();
     for word in [&*surplus, "`front`", "[listen]", "FileDescriptorName="] {
         assert!(said.contains(word), "{word} in {said}");
     }
     let launched = Launched::new(1, "http:front", "", folder.path(), &config);
-    assert!(launched.is_refused().contains("LISTEN_FDNAMES"));
+    assert!(launched.refused().contains("LISTEN_FDNAMES"));
     let launched = Launched::new(1, "http", "some", folder.path(), &config);
-    let said = launched.is_refused();
+    let said = launched.refused();
     assert!(
         said.contains("LISTEN_FDS") && said.contains("`some`"),
         "{said}"
     );
     let launched = Launched::new(1, "http:admin", "2", folder.path(), &config);
-    assert!(launched.is_refused().contains("descriptor 4"));
+    assert!(launched.refused().contains("descriptor 4"));
 }
 
 #[test]

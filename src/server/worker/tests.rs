@@ -74,6 +74,72 @@ async fn get(address: SocketAddr, path: &str) -> String {
     answer
 }
 
+fn worker(bound: listener::Listeners, permits: &Arc<Permits>, metrics: &Arc<Metrics>) -> Worker {
+    Worker {
+        name: "test".to_owned(),
+        listeners: bound.into_sockets().collect(),
+        guests: Guests::Strangers,
+        settings: ConnectionSettings::new(&Timeouts::default(), &Limits::default()),
+        permits: Arc::clone(permits),
+        metrics: Arc::clone(metrics),
+        drain: Duration::from_secs(5),
+        pulse: Pulse::default(),
+    }
+}
+
+#[tokio::test]
+async fn who_comes_on_a_last_call_waits_and_is_served_when_that_is_taken_back() {
+    let bound = listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+    let address = bound.address;
+    let (stopper, stop) = stop_signal();
+    let worker = worker(bound, &Permits::new(9, 9), &Metrics::new());
+    // Asks on a connection that may be kept, and gives the answer.
+    async fn ask(stream: &mut TcpStream) -> String {
+        let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"0\r\n\r\n") {
+            assert!(
+                stream.read_buf(&mut answer).await.unwrap() > 0,
+                "it was cut"
+            );
+        }
+        String::from_utf8(answer).unwrap().to_ascii_lowercase()
+    }
+    let asking = async {
+        for stage in [Stage::LastCall, Stage::Yielding] {
+            let mut kept = TcpStream::connect(address).await.unwrap();
+            assert!(!ask(&mut kept).await.contains("connection: close"));
+            let mut idle = TcpStream::connect(address).await.unwrap();
+            ask(&mut idle).await;
+            stopper.advance(Stage::LastCall);
+            let answer = ask(&mut kept).await;
+            assert!(answer.contains("connection: close"), "{answer}");
+            stopper.advance(stage);
+            // It waits in the queue.
+            let mut late = TcpStream::connect(address).await.unwrap();
+            if stage == Stage::Yielding {
+                assert_eq!(
+                    idle.read(&mut [0]).await.unwrap(),
+                    0,
+                    "it waited for nothing"
+                );
+            }
+            stopper.resume();
+            assert!(!ask(&mut late).await.contains("connection: close"));
+            if stage == Stage::LastCall {
+                assert!(!ask(&mut idle).await.contains("connection: close"));
+            }
+        }
+        stopper.advance(Stage::Draining);
+    };
+    let serving = worker.serve(|_: &TaskTracker| Clumsy, stop);
+    let (served, ()) = LocalSet::new()
+        .run_until(async { tokio::join!(serving, asking) })
+        .await;
+    served.unwrap();
+}
+
 #[tokio::test]
 async fn a_panic_outside_the_proxy_costs_its_connection_and_is_counted() {
     let bound = listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
@@ -81,16 +147,7 @@ async fn a_panic_outside_the_proxy_costs_its_connection_and_is_counted() {
     let metrics = Metrics::new();
     let permits = Permits::new(2, 2);
     let (stopper, stop) = stop_signal();
-    let worker = Worker {
-        name: "test".to_owned(),
-        listeners: bound.into_sockets().collect(),
-        guests: Guests::Strangers,
-        settings: ConnectionSettings::new(&Timeouts::default(), &Limits::default()),
-        permits: Arc::clone(&permits),
-        metrics: Arc::clone(&metrics),
-        drain: Duration::from_secs(5),
-        pulse: Pulse::default(),
-    };
+    let worker = worker(bound, &permits, &metrics);
     let asking = async {
         for (count, path) in ["/handler", "/body", "/handler"].into_iter().enumerate() {
             let answer = get(address, path).await;

@@ -115,18 +115,18 @@ impl Service {
     #[track_caller]
     pub(crate) fn stop(self) {
         self.signal(Signal::TERM);
-        self.is_gone();
+        self.await_end();
     }
 
     /// Ends it as a power cut does.
     #[track_caller]
     pub(crate) fn kill(self) {
         self.signal(Signal::KILL);
-        self.is_gone();
+        self.await_end();
     }
 
     #[track_caller]
-    fn is_gone(mut self) {
+    fn await_end(mut self) {
         if self.current.is_first {
             self.ingress.process.exited();
         } else {
