@@ -66,6 +66,8 @@ mod tests {
                 .recv(&mut buffer)
                 .is_ok_and(|length| &buffer[..length] == b"WATCHDOG=1")
         };
+        // It begins.
+        tokio::task::yield_now().await;
         one.beat();
         two.beat();
         assert!(fed().await);
