@@ -16,6 +16,7 @@ use load::{Load, by_curl, kept, one_by_one};
 use service::{Binary, Service, is_alive, pid};
 
 mod load;
+mod reloads;
 pub(crate) mod service;
 
 const HELLO: &str = "/api/helloworld/call?api_key=dev&name=A";
