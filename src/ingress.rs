@@ -167,7 +167,7 @@ impl Ingress {
         let (acme, domains) = (&secrets.acme, Domains::default());
         let certificates = Certificates::open(&config, acme, domains.clone(), log.metrics())?;
         let control = config.listen.control.as_deref();
-        let control = control.map(LocalSocket::bind_aside).transpose()?;
+        let mut control = control.map(LocalSocket::bind_aside).transpose()?;
         let api = Api::open(
             &config,
             secrets.clone(),
@@ -176,6 +176,12 @@ impl Ingress {
             &log.metrics(),
             before.as_ref(),
         )?;
+        // Last: until all is well, the name leads to whoever served before. One that hands over still does.
+        if before.is_none()
+            && let Some(control) = &mut control
+        {
+            control.take_name()?;
+        }
         let (reloader, asks) = reload::reloader();
         Ok(Self {
             secrets,
@@ -266,7 +272,6 @@ impl Ingress {
         if let Some(before) = &before {
             before.ready(taken)?;
         }
-        // Last: until all is well, the name leads to whoever served before.
         if let Some(control) = control {
             running.open_control(control);
         }

@@ -229,7 +229,7 @@ impl Reloads {
 async fn changed(source: &mut Option<Source>, config: &Config) {
     match source {
         Some(Source { watch, .. }) if config.reload.watch => {
-            watch.changed(config.reload.every).await
+            watch.changed(config.reload.every).await;
         }
         Some(_) | None => std::future::pending().await,
     }

@@ -147,3 +147,73 @@ impl Drop for Place {
         self.drain.wakers.borrow_mut().remove(&self.id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A connection, or a tunnel, in a task of its own.
+    struct Task {
+        drained: Drained,
+        woken: Arc<Woken>,
+    }
+
+    impl Task {
+        fn new(drained: Drained) -> Self {
+            let woken = Arc::default();
+            Self { drained, woken }
+        }
+
+        fn leaves(&mut self) -> bool {
+            let waker = Waker::from(Arc::clone(&self.woken));
+            self.drained.leaves(&Context::from_waker(&waker))
+        }
+
+        fn was_woken(&self) -> bool {
+            self.woken.0.swap(false, Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn what_makes_room_is_heard_by_connections_each_time_and_never_by_tunnels() {
+        let drain = Rc::<Drain>::default();
+        let mut connection = Task::new(drain.join());
+        let mut tunnel = Task::new(connection.drained.of_tunnel());
+        for _ in 0..2 {
+            assert!(!connection.leaves() && !tunnel.leaves() && !connection.drained.is_last());
+            drain.go_to(Stage::LastCall);
+            assert!(connection.drained.is_last() && !connection.leaves());
+            drain.go_to(Stage::Yielding);
+            assert!(connection.was_woken() && connection.leaves() && !tunnel.leaves());
+            drain.go_to(Stage::Running);
+            // What wakes it has no consequence.
+            tunnel.was_woken();
+        }
+        drain.begin();
+        assert!(tunnel.was_woken() && tunnel.leaves());
+    }
+
+    #[test]
+    fn a_listener_that_is_gone_takes_its_connections_along_and_no_tunnel() {
+        let (drain, listener) = (Rc::<Drain>::default(), Rc::<Drain>::default());
+        let mut connection = Task::new(drain.join().by(&listener));
+        let mut tunnel = Task::new(connection.drained.of_tunnel());
+        assert!(!connection.leaves() && !tunnel.leaves());
+        listener.begin();
+        assert!(connection.was_woken() && connection.leaves() && connection.drained.is_last());
+        assert!(!tunnel.was_woken() && !tunnel.leaves());
+    }
+}

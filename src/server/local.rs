@@ -143,10 +143,7 @@ impl LocalSocket {
     /// When that cannot be, or another kind of file is there.
     pub fn bind(path: &Path) -> Result<Self, Error> {
         let mut bound = Self::bind_aside(path)?;
-        bound.take_name().map_err(|source| Error::Other {
-            path: path.to_owned(),
-            source,
-        })?;
+        bound.take_name()?;
         Ok(bound)
     }
 
@@ -197,9 +194,13 @@ impl LocalSocket {
     ///
     /// # Errors
     /// When the folder does not take it.
-    pub fn take_name(&mut self) -> io::Result<()> {
+    pub fn take_name(&mut self) -> Result<(), Error> {
         if self.name.path != self.path {
-            std::fs::rename(&self.name.path, &self.path)?;
+            let renamed = std::fs::rename(&self.name.path, &self.path);
+            renamed.map_err(|source| Error::Other {
+                path: self.path.clone(),
+                source,
+            })?;
             self.name.path.clone_from(&self.path);
         }
         Ok(())

@@ -187,6 +187,11 @@ fn systemd_hears_how_the_service_is_and_which_process_it_is() {
     assert!(ready.contains("STATUS=serving"), "{ready}");
     until("WATCHDOG=1");
     until("WATCHDOG=1");
+    service.signal(Signal::HUP);
+    until("RELOADING=1\nMONOTONIC_USEC=");
+    let heard = until("READY=1");
+    let ready = heard.last().unwrap();
+    assert!(ready.contains("STATUS=serving"), "{ready}");
     service.upgrade();
     service.the_old_ones_end();
     let second = service.pid();

@@ -76,26 +76,35 @@ fn an_upload_and_a_websocket_stay_with_the_old_process_until_they_end() {
     api(http, "dev", "app/run", &run).fine();
     let head = "POST / HTTP/1.1\r\nHost: up.app.localhost\r\nContent-Length: 10\r\n\r\n";
     let mut upload = begun(http, &format!("{head}12345"));
-    let handshake = "GET /v1/helloworld/Stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
-                     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer dev\r\n\
-                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    let mut websocket = begun(http, handshake);
-    assert!(next(&mut websocket).starts_with("HTTP/1.1 101"));
+    let mut websocket = websocket(http);
 
     service.upgrade();
     assert!(service.ingress.process.is_running(), "two are still here");
+    // RFC 6455, 7.4.1: the server goes away, so its client is to come back, to the new one.
+    let mut told = [0; 4];
+    websocket.read_exact(&mut told).unwrap();
+    assert_eq!(told, [0x88, 2, 0x03, 0xe9]);
     assert_eq!(get(http, "localhost", HELLO).status, 200);
     upload.write_all(b"67890").unwrap();
     let answer = read(upload).unwrap();
     assert_eq!((answer.status, &*answer.body), (200, "10"));
     assert_eq!(answer.field("connection"), Some("close"));
     websocket
-        .write_all(&masked(r#"{"name":"A","messages":"1"}"#))
+        .write_all(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9])
         .unwrap();
-    assert!(next(&mut websocket).contains("Hello A"));
-    drop(websocket);
+    assert_eq!(websocket.read(&mut told).unwrap(), 0, "and that was all");
     service.the_old_ones_end();
     service.stop();
+}
+
+/// A WebSocket to a stream of the platform.
+fn websocket(http: SocketAddr) -> TcpStream {
+    let handshake = "GET /v1/helloworld/Stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+                     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer dev\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let mut websocket = begun(http, handshake);
+    assert!(next(&mut websocket).starts_with("HTTP/1.1 101"));
+    websocket
 }
 
 /// What has arrived when anything has.
@@ -213,6 +222,7 @@ fn a_new_process_that_fails_leaves_the_old_one_as_it_was() {
         one_by_one(http, "localhost", HELLO),
         kept(http, "localhost", HELLO),
     ]);
+    let mut websocket = websocket(http);
     let fails = |why: &[&str]| {
         let said = service.fails_to_upgrade();
         for word in why {
@@ -232,17 +242,13 @@ fn a_new_process_that_fails_leaves_the_old_one_as_it_was() {
     fails(&["the new process says", "platform.store", "/proc/self/store"]);
     local(folder, GOOD);
 
-    let script = folder.join("script");
-    let write = |text: &str, mode: u32| {
-        std::fs::write(&script, text).unwrap();
-        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(mode)).unwrap();
-    };
-    write("no program", 0o644);
-    binary.leads_to(&script);
+    let no_program = folder.join("no-program");
+    std::fs::write(&no_program, "no program").unwrap();
+    binary.leads_to(&no_program);
     fails(&["cannot be started", "m3o-ingress"]);
-    write("#!/bin/sh\nexit 7\n", 0o755);
+    binary.leads_to(&script(folder, "exit 7"));
     fails(&["ended before it was ready", "exit status: 7"]);
-    write("#!/bin/sh\nexec sleep 600\n", 0o755);
+    script(folder, "exec sleep 600");
     fails(&["not ready after 2s", "timeouts.upgrade"]);
     let started = service.wrote("whom it started", |text| {
         pid(text.lines().rfind(|line| line.contains("was started"))?)
@@ -250,12 +256,51 @@ fn a_new_process_that_fails_leaves_the_old_one_as_it_was() {
     let left = std::fs::exists(format!("/proc/{started}")).unwrap();
     assert!(!left && !is_alive(started), "no zombie is left");
 
+    // Whatever was begun and taken back, a WebSocket has heard nothing of it.
+    websocket
+        .write_all(&masked(r#"{"name":"A","messages":"1"}"#))
+        .unwrap();
+    assert!(next(&mut websocket).contains("Hello A"));
+    drop(websocket);
     binary.leads_to(Path::new(env!("CARGO_BIN_EXE_m3o-ingress")));
     service.upgrade();
     load.goes_on();
     load.nobody_failed();
     service.the_old_ones_end();
     service.stop();
+}
+
+#[test]
+fn a_reload_waits_until_an_upgrade_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let binary = Binary::link(folder);
+    local(folder, "platform.store = 'store'\ntimeouts.upgrade = '2s'");
+    let mut command = binary.run(&folder.join("ingress.toml"));
+    let service = Service::start(command.env("M3O_PLATFORM_KEY", "dev"));
+    binary.leads_to(&script(folder, "exec sleep 600"));
+    service.ask();
+    service.wrote("that one is under way", |text| {
+        text.contains("was started").then_some(())
+    });
+    local(folder, "platform.store = 'store'\nindex.enabled = true");
+    service.signal(Signal::HUP);
+    service.wrote("that it is reloaded, after the upgrade", |text| {
+        let reloaded = text.find("the configuration was reloaded")?;
+        let failed = text.find("the upgrade has failed").unwrap();
+        assert!(failed < reloaded, "{text}");
+        Some(())
+    });
+    assert_eq!(get(service.ingress.http, "m3o.app", "/").status, 200);
+    service.stop();
+}
+
+/// A program of its own, which does this.
+fn script(folder: &Path, text: &str) -> std::path::PathBuf {
+    let script = folder.join("script");
+    std::fs::write(&script, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    script
 }
 
 #[test]
@@ -266,10 +311,7 @@ fn one_upgrade_is_made_at_a_time_and_a_stop_gives_it_up() {
     local(folder, "platform.store = 'store'\ntimeouts.upgrade = '10m'");
     let mut command = binary.run(&folder.join("ingress.toml"));
     let service = Service::start(command.env("M3O_PLATFORM_KEY", "dev"));
-    let script = folder.join("script");
-    std::fs::write(&script, "#!/bin/sh\nexec sleep 600\n").unwrap();
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-    binary.leads_to(&script);
+    binary.leads_to(&script(folder, "exec sleep 600"));
     service.ask();
     let started = service.wrote("whom it started", |text| {
         pid(text.lines().find(|line| line.contains("was started"))?)
