@@ -294,6 +294,28 @@ mod tests {
     }
 
     #[test]
+    fn handles_of_what_is_not_listened_on_any_more_are_closed_and_of_the_rest_say_what_they_are_for()
+     {
+        let bind = || crate::server::listener::bind(ANY.parse().unwrap(), 2).unwrap();
+        let (stays, goes) = (bind(), bind());
+        let mut estate = Estate::default();
+        estate.keep(Kind::Http, &stays).unwrap();
+        let mut more = Estate::default();
+        more.keep(Kind::Http, &goes).unwrap();
+        estate.add(more);
+        let (address, gone) = (stays.address, goes.address);
+        drop((stays, goes));
+        TcpListener::bind(gone).unwrap_err();
+        estate.keep_only(&[(Kind::Https, address)]);
+        TcpListener::bind(gone).unwrap();
+        let left: Vec<&Passed> = estate.passed().collect();
+        assert_eq!((left.len(), left[0].sockets.len()), (1, 2));
+        assert_eq!((left[0].kind, left[0].bound), (Some(Kind::Https), address));
+        estate.leave(&[]);
+        TcpListener::bind(address).unwrap();
+    }
+
+    #[test]
     fn what_the_process_before_has_and_this_one_wants_not_is_left_to_it() {
         let gone = passed(Some(Kind::Https), Some(ANY));
         let config = Config {
