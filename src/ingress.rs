@@ -11,38 +11,53 @@ use crate::acme;
 use crate::admin::Readiness;
 use crate::config::Config;
 use crate::credentials::Secret;
+use crate::domains::Domains;
 use crate::mail::Mailbox;
 use crate::otlp::Export;
-use crate::server::listener::{self, Listeners};
+use crate::server::inherited::Estate;
+use crate::server::listener::Listeners;
 use crate::server::local::LocalSocket;
+use crate::server::notify::Notifier;
 use crate::server::shutdown::{Stage, Stop, stop_signal};
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Tracer;
 use api::Api;
+use bound::Bound;
 pub use certificates::BadCertificates;
 use certificates::Certificates;
 use demo::Demo;
-use ending::{drained, flatten, join};
+use ending::{Ending, flatten, join};
 pub use error::Error;
+pub use heir::{Heir, Inheritance};
 use reload::Asks;
 pub use reload::{Refused, Reloader, Report, Source};
 use start::Started;
+use steering::steer;
+pub use succession::{Program, Upgrader, Upgrades, VARIABLE as UPGRADE_VARIABLE, upgrades};
+use workers::Thread;
 
 mod api;
+mod background;
+mod beside;
+mod bound;
 mod certificates;
 mod control;
 mod demo;
 mod dials;
 mod ending;
 mod error;
+mod heir;
 mod listening;
 mod parts;
 mod reload;
 mod running;
 mod side;
 mod start;
+mod steering;
+mod succession;
 mod watch;
+mod watchdog;
 mod workers;
 
 /// What the configuration names but does not hold.
@@ -91,6 +106,13 @@ pub struct Ingress {
     source: Option<Source>,
     reloader: Reloader,
     asks: Asks,
+    before: Option<Heir>,
+    notifier: Notifier,
+    upgrades: Option<Upgrades>,
+    /// Handles of the listeners, for a process that follows.
+    estate: Estate,
+    /// Those that a process before handed over.
+    taken: Vec<SocketAddr>,
 }
 
 impl Ingress {
@@ -98,15 +120,36 @@ impl Ingress {
     ///
     /// # Errors
     /// When a port is taken, the store cannot be opened, or a secret is missing.
-    pub fn bind(mut config: Config, secrets: Secrets, log: Log) -> Result<Self, Error> {
+    pub fn bind(config: Config, secrets: Secrets, log: Log) -> Result<Self, Error> {
+        Self::bind_with(config, secrets, log, Inheritance::default())
+    }
+
+    /// As [`Ingress::bind`], with what the process was given at its start. Where one before hands over,
+    /// it lets go of the store last of all.
+    ///
+    /// # Errors
+    /// Moreover when a socket of systemd is for no address, or the process before does not hand over.
+    pub fn bind_with(
+        mut config: Config,
+        secrets: Secrets,
+        log: Log,
+        inheritance: Inheritance,
+    ) -> Result<Self, Error> {
+        let Inheritance {
+            sockets,
+            before,
+            notifier,
+        } = inheritance;
+        if let Some(before) = &before {
+            before.set_patience(config.timeouts.upgrade)?;
+        }
         let workers = worker_count(config.listen.workers);
-        let trusted = &config.backends.trusted_proxies;
-        let listeners = listener::bind_public(&config.listen, trusted, workers)?;
-        let admin = config
-            .listen
-            .admin
-            .map(|address| listener::bind(address, 1))
-            .transpose()?;
+        let Bound {
+            public: listeners,
+            admin,
+            estate,
+            taken,
+        } = Bound::bind(&config, workers, sockets)?;
         let demo = if config.dev {
             Some(Demo::bind()?)
         } else {
@@ -121,12 +164,24 @@ impl Ingress {
         }
         let sampler = secrets.traces.as_ref().map(|export| export.sampler);
         let tracer = sampler.map(|sampler| Tracer::new(&config.tracing, sampler, log.metrics()));
-        let api = Api::open(&config, secrets.clone(), mailbox.clone(), &log.metrics())?;
-        let acme = &secrets.acme;
-        let certificates = Certificates::open(&config, acme, api.domains(), log.metrics())?;
-        // Last: until all is well, the name leads to whoever served before.
+        let (acme, domains) = (&secrets.acme, Domains::default());
+        let certificates = Certificates::open(&config, acme, domains.clone(), log.metrics())?;
         let control = config.listen.control.as_deref();
-        let control = control.map(LocalSocket::bind).transpose()?;
+        let mut control = control.map(LocalSocket::bind_aside).transpose()?;
+        let api = Api::open(
+            &config,
+            secrets.clone(),
+            mailbox.clone(),
+            domains,
+            &log.metrics(),
+            before.as_ref(),
+        )?;
+        // Last: until all is well, the name leads to whoever served before. One that hands over still does.
+        if before.is_none()
+            && let Some(control) = &mut control
+        {
+            control.take_name()?;
+        }
         let (reloader, asks) = reload::reloader();
         Ok(Self {
             secrets,
@@ -145,7 +200,21 @@ impl Ingress {
             mailbox,
             tracer,
             config,
+            before,
+            notifier,
+            upgrades: None,
+            estate,
+            taken,
         })
+    }
+
+    /// Lets itself be replaced by a new process when that is asked for.
+    #[must_use]
+    pub fn upgraded_by(self, upgrades: Upgrades) -> Self {
+        Self {
+            upgrades: Some(upgrades),
+            ..self
+        }
     }
 
     /// Has it read its configuration again from `source` whenever a [`Reloader`] says so.
@@ -188,38 +257,59 @@ impl Ingress {
         runtime.block_on(self.serve(stop))
     }
 
-    async fn serve(self, mut stop: Stop) -> Result<(), Error> {
+    async fn serve(mut self, stop: Stop) -> Result<(), Error> {
         let (stopper, worker_stop) = stop_signal();
-        let (side_stopper, side_stop) = stop_signal();
         let readiness = Arc::new(Readiness::default());
-        let started = self.start(&readiness, &worker_stop, &side_stop).await?;
+        let (before, upgrades) = (self.before.clone(), self.upgrades.take());
+        let (taken, control) = (std::mem::take(&mut self.taken), self.control.take());
+        let started = self.start(&readiness, &worker_stop).await?;
         let Started {
             mut running,
             threads,
-            source,
-            mut asks,
+            mut reloads,
         } = started;
         readiness.set(true);
+        if let Some(before) = &before {
+            before.ready(taken)?;
+        }
+        if let Some(control) = control {
+            running.open_control(control);
+        }
         running.tell();
 
         let mut joining = JoinSet::new();
-        for thread in threads {
-            joining.spawn_blocking(move || join(thread));
+        for Thread { handle, .. } in threads {
+            joining.spawn_blocking(move || join(handle));
         }
-        let mut hurried = false;
-        let delay = Rc::clone(&running.drain_delay);
+        let mut ending = Ending {
+            stop,
+            readiness: Arc::clone(&readiness),
+            notifier: running.notifier.clone(),
+            delay: Rc::clone(&running.drain_delay),
+        };
+        let mut successor = None;
         let mut outcome = tokio::select! {
             // Nobody told it to: the others are not left to carry on with half the sockets closed.
             Some(ended) = joining.join_next() => {
                 stopper.advance(Stage::Draining);
                 flatten(ended)
             }
-            () = drained(&mut stop, &stopper, &readiness, &delay) => Ok(()),
-            never = reload::serve(&mut running, &mut asks, source) => match never {},
+            ended = steer(&mut running, &mut reloads, upgrades, &stopper, &mut ending) => {
+                successor = ended;
+                Ok(())
+            }
         };
         // Whoever waits for a reload hears that there will be none.
-        drop(asks);
+        drop(reloads);
+        running.estate.leave(&[]);
         tracing::info!("draining: no new connections, what is in flight may finish");
+        if let Some(successor) = successor {
+            readiness.set(false);
+            running.beside.end_first().await;
+            successor.go();
+        }
+        let mut stop = ending.stop;
+        let mut hurried = false;
         loop {
             tokio::select! {
                 ended = joining.join_next() => match ended {
@@ -232,7 +322,6 @@ impl Ingress {
                 }
             }
         }
-        side_stopper.advance(Stage::Draining);
         running.end().await;
         tracing::info!("stopped");
         outcome

@@ -37,6 +37,9 @@ pub struct Timeouts {
     /// After that: what is in flight may finish.
     #[serde(with = "units::duration")]
     pub drain: Duration,
+    /// After SIGUSR2: until the new process must be ready.
+    #[serde(with = "units::duration")]
+    pub upgrade: Duration,
 }
 
 impl Default for Timeouts {
@@ -52,6 +55,7 @@ impl Default for Timeouts {
             tunnel: seconds(0),
             drain_delay: seconds(0),
             drain: seconds(30),
+            upgrade: seconds(60),
         }
     }
 }

@@ -12,6 +12,7 @@ use m3o_ingress::credentials::Secret;
 use m3o_ingress::ingress::Secrets;
 use m3o_ingress::tls::local::Authority;
 
+use super::started::started;
 use super::{DevFlags, Failure, LogFlags, run};
 
 /// The API key of `dev`.
@@ -19,35 +20,44 @@ const KEY: &str = "dev";
 
 /// Runs until a signal ends it, after printing what to open.
 pub(super) fn dev(flags: &DevFlags, log: &LogFlags) -> Result<(), Failure> {
-    let data = match &flags.data {
-        Some(folder) => folder.clone(),
-        None => data_folder(&Environment::of_this_process()).ok_or(Failure::NoDataFolder)?,
-    };
-    make(&data)?;
-    let mut config = Config::dev(flags.http, flags.https, flags.admin, &data);
     if flags.ca {
+        let (config, data) = config(flags, &Environment::of_this_process())?;
         return print_authority(&config, &data);
     }
-    log.apply(&mut config);
-    make(&config.tls.certs)?;
-    let secrets = Secrets {
-        platform_key: Some(Secret::new(KEY)),
-        traces: Secrets::traces(&config, &Environment::of_this_process())
-            .map_err(Failure::Configuration)?,
-        ..Secrets::default()
-    };
-    let control = config.listen.control.clone();
-    run::serve(config, secrets, None, |addresses| {
-        let bound = Bound {
-            http: addresses.http.first().unwrap_or(&flags.http).port(),
-            https: addresses.https.first().unwrap_or(&flags.https).port(),
-            admin: addresses.admin.unwrap_or(flags.admin),
+    started(|start| {
+        let (mut config, data) = config(flags, &start.environment)?;
+        log.apply(&mut config);
+        make(&config.tls.certs)?;
+        let traces = Secrets::traces(&config, &start.environment);
+        let secrets = Secrets {
+            platform_key: Some(Secret::new(KEY)),
+            traces: traces.map_err(Failure::Configuration)?,
+            ..Secrets::default()
         };
-        // Whoever closed the output does not want to read it; the ingress serves all the same.
-        let out = &mut io::stdout();
-        let _ = what_to_open(out, &bound, &data, &new_link())
-            .and_then(|()| how_to_ask(out, &bound, control.as_deref()));
+        let control = config.listen.control.clone();
+        run::serve(config, secrets, None, start, |addresses| {
+            let bound = Bound {
+                http: addresses.http.first().unwrap_or(&flags.http).port(),
+                https: addresses.https.first().unwrap_or(&flags.https).port(),
+                admin: addresses.admin.unwrap_or(flags.admin),
+            };
+            // Whoever closed the output does not want to read it; the ingress serves all the same.
+            let out = &mut io::stdout();
+            let _ = what_to_open(out, &bound, &data, &new_link())
+                .and_then(|()| how_to_ask(out, &bound, control.as_deref()));
+        })
     })
+}
+
+/// What it amounts to, and the folder of its data, which is there then.
+fn config(flags: &DevFlags, environment: &Environment) -> Result<(Config, PathBuf), Failure> {
+    let data = match &flags.data {
+        Some(folder) => folder.clone(),
+        None => data_folder(environment).ok_or(Failure::NoDataFolder)?,
+    };
+    make(&data)?;
+    let config = Config::dev(flags.http, flags.https, flags.admin, &data);
+    Ok((config, data))
 }
 
 /// Makes a folder that nobody else reads, where there is none.

@@ -10,12 +10,15 @@ use m3o_ingress::telemetry::log::BadFile;
 use m3o_ingress::tls::local::BadAuthority;
 
 use super::control::NoAnswer;
+use super::started::BadStart;
 
 /// What ended the program.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The configuration, or what it names.
     Configuration(Vec<Problem>),
+    /// What the environment says of the start of this process is not so.
+    Start(BadStart),
     /// There is no folder for `dev` to keep its store in.
     NoDataFolder,
     /// The folder of `dev` cannot be made.
@@ -40,7 +43,8 @@ impl Failure {
     /// 1: could not start, or failed while running; 2: bad configuration or usage.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Configuration(_) | Self::NoDataFolder | Self::Question(_) => 2,
+            Self::Configuration(_) | Self::Start(_) | Self::NoDataFolder | Self::Question(_) => 2,
+            Self::Ingress(ingress::Error::Unmatched(_)) => 2,
             Self::Ingress(ingress::Error::Platform(error)) if error.is_configuration() => 2,
             Self::Ingress(ingress::Error::Certificates(error)) if error.is_configuration() => 2,
             Self::Control(error) => error.exit_code(),
@@ -61,6 +65,7 @@ impl fmt::Display for Failure {
                 let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 out.write_str(&lines.join("\n"))
             }
+            Self::Start(error) => with_causes(out, error),
             Self::NoDataFolder => out.write_str(
                 "m3o-ingress: neither XDG_DATA_HOME nor HOME is set: name a folder with --data DIR",
             ),

@@ -23,6 +23,7 @@ mod failure;
 mod reload;
 mod run;
 mod signals;
+mod started;
 mod status;
 
 use control::{ControlFlags, JsonFlag};

@@ -4,22 +4,25 @@ use std::io;
 use std::path::Path;
 
 use m3o_ingress::config::{Config, Environment, Problem};
-use m3o_ingress::ingress::{Addresses, Ingress, Secrets, Source};
+use m3o_ingress::ingress::{Addresses, Ingress, Secrets, Source, upgrades};
 use m3o_ingress::server::shutdown::stop_signal;
 use m3o_ingress::telemetry::log::Log;
 use m3o_ingress::telemetry::metrics::Metrics;
 
+use super::started::{Started, started};
 use super::{Failure, LogFlags, signals};
 
 /// Runs until a signal ends it.
 pub(super) fn run(file: &Path, log: &LogFlags) -> Result<(), Failure> {
-    let environment = Environment::of_this_process();
-    let (again, log, variables) = (file.to_owned(), log.clone(), environment.clone());
-    let source = Source::new(file, move || read(&again, &log, &variables));
-    let (config, secrets) = source.read().map_err(Failure::Configuration)?;
-    // Whoever closed the output does not want to read it; the ingress serves all the same.
-    let _ = super::warn(&super::unread(&config, &environment));
-    serve(config, secrets, Some(source), |_| ())
+    started(|start| {
+        let environment = &start.environment;
+        let (again, log, variables) = (file.to_owned(), log.clone(), environment.clone());
+        let source = Source::new(file, move || read(&again, &log, &variables));
+        let (config, secrets) = source.read().map_err(Failure::Configuration)?;
+        // Whoever closed the output does not want to read it; the ingress serves all the same.
+        let _ = super::warn(&super::unread(&config, environment));
+        serve(config, secrets, Some(source), start, |_| ())
+    })
 }
 
 /// The configuration and what it names, as they are now.
@@ -40,6 +43,7 @@ pub(super) fn serve(
     config: Config,
     secrets: Secrets,
     source: Option<Source>,
+    start: Started,
     bound: impl FnOnce(&Addresses),
 ) -> Result<(), Failure> {
     let style = config.log.style();
@@ -47,8 +51,13 @@ pub(super) fn serve(
     writer.log().take_events(config.log.level);
     writer.log().apply(&config.log).map_err(Failure::Log)?;
     let log = writer.log();
-    let served = Ingress::bind(config, secrets, writer.log()).map_err(Failure::Ingress);
-    let ended = served.and_then(|ingress| {
+    let Started {
+        inheritance,
+        program,
+        ..
+    } = start;
+    let served = Ingress::bind_with(config, secrets, writer.log(), inheritance);
+    let ended = served.map_err(Failure::Ingress).and_then(|ingress| {
         let ingress = match source {
             Some(source) => ingress.reading_from(source),
             None => ingress,
@@ -56,7 +65,9 @@ pub(super) fn serve(
         bound(&ingress.addresses());
         let (stopper, stop) = stop_signal();
         let reloader = ingress.reloader();
-        signals::listen(stopper, reloader, log).map_err(Failure::System)?;
+        let (upgrader, upgrades) = upgrades(program);
+        signals::listen(stopper, reloader, upgrader, log).map_err(Failure::System)?;
+        let ingress = ingress.upgraded_by(upgrades);
         ingress.run(stop).map_err(Failure::Ingress)
     });
     writer.finish();

@@ -1,10 +1,10 @@
 //! Signals: the first one that ends drains, the second one stops at once. SIGHUP reloads, SIGUSR1 reopens the
-//! access log.
+//! access log, SIGUSR2 starts a new process in place of this one.
 
 use std::io;
 use std::thread;
 
-use m3o_ingress::ingress::Reloader;
+use m3o_ingress::ingress::{Reloader, Upgrader};
 use m3o_ingress::server::shutdown::{Stage, Stopper};
 use m3o_ingress::telemetry::log::Log;
 use tokio::runtime::Builder;
@@ -14,7 +14,12 @@ use tokio::signal::unix::{SignalKind, signal};
 ///
 /// # Errors
 /// When the system hands out no signals or no thread.
-pub(super) fn listen(stopper: Stopper, reloader: Reloader, log: Log) -> io::Result<()> {
+pub(super) fn listen(
+    stopper: Stopper,
+    reloader: Reloader,
+    upgrader: Upgrader,
+    log: Log,
+) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_io().build()?;
     let entered = runtime.enter();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -22,6 +27,7 @@ pub(super) fn listen(stopper: Stopper, reloader: Reloader, log: Log) -> io::Resu
     let mut quit = signal(SignalKind::quit())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut reopen = signal(SignalKind::user_defined1())?;
+    let mut upgrade = signal(SignalKind::user_defined2())?;
     drop(entered);
     let end = async move {
         for stage in [Stage::Draining, Stage::Stopping] {
@@ -43,8 +49,15 @@ pub(super) fn listen(stopper: Stopper, reloader: Reloader, log: Log) -> io::Resu
             log.reopen();
         }
     };
+    let upgrading = async move {
+        while upgrade.recv().await.is_some() {
+            upgrader.begin();
+        }
+    };
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || runtime.block_on(async { tokio::join!(end, reload, reopening) }))?;
+        .spawn(move || {
+            runtime.block_on(async { tokio::join!(end, reload, reopening, upgrading) })
+        })?;
     Ok(())
 }

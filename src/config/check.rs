@@ -190,6 +190,7 @@ fn spans_of_time(config: &Config, report: &mut Report<'_>) {
         ("connect", timeouts.connect),
         ("response", timeouts.response),
         ("pool", timeouts.pool),
+        ("upgrade", timeouts.upgrade),
     ];
     for (key, span) in some {
         if span == Duration::ZERO {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::heir::Heir;
 use super::{Error, Secrets};
 use crate::config::Config;
 use crate::domains::Domains;
@@ -18,7 +19,8 @@ pub(super) enum Api {
 }
 
 impl Api {
-    /// Opens the store, or gets ready to call.
+    /// Opens the store, or gets ready to call. The custom domains of its apps are to be seen in `domains`.
+    /// A process `before` this one lets go of the store first.
     ///
     /// # Errors
     /// When the store cannot be opened, or a secret is missing.
@@ -26,11 +28,14 @@ impl Api {
         config: &Config,
         secrets: Secrets,
         mailbox: Option<Mailbox>,
+        domains: Domains,
         metrics: &Metrics,
+        before: Option<&Heir>,
     ) -> Result<Self, Error> {
         if let Some(api) = &config.api {
             let token = secrets.api_token.ok_or(upstream::Error::Misconfigured)?;
             let timeout = config.timeouts.connect + config.timeouts.response;
+            before.map_or(Ok(()), Heir::ask)?;
             return Ok(Self::Remote(Arc::new(Remote::new(api, &token, timeout)?)));
         }
         let platform = config.platform.as_ref().ok_or(Error::NoApi)?;
@@ -39,7 +44,10 @@ impl Api {
             smtp_url: secrets.smtp_url,
             mailbox,
             series: metrics.platform(),
+            domains,
+            is_handed_over: before.is_some(),
         };
+        before.map_or(Ok(()), Heir::ask)?;
         let platform = Platform::open(platform, config.rules(), &extras)?;
         Ok(Self::Local(Arc::new(platform)))
     }

@@ -206,7 +206,8 @@ impl Certificates {
         Ok(())
     }
 
-    /// Orders certificates until `stop`, on the control thread, over connections of its own.
+    /// Orders certificates until `stop`, on the control thread, over connections of its own. Begins when
+    /// this process is the only one that does, which is when `alone` ends.
     ///
     /// # Errors
     /// When the file of `tls.acme.ca` is no good any more.
@@ -216,6 +217,7 @@ impl Certificates {
         config: &Config,
         metrics: &Arc<Metrics>,
         stop: &Stop,
+        alone: impl Future<Output = ()> + 'static,
     ) -> Result<(), BadCertificates> {
         let (Some(acme), Some(section)) = (self.acme.take(), &config.tls.acme) else {
             return Ok(());
@@ -228,6 +230,10 @@ impl Certificates {
         let pool = Pool::new(dialer, ACME_POOL, Arc::clone(metrics));
         let mut stop = stop.clone();
         side.spawn_local(async move {
+            tokio::select! {
+                () = alone => {}
+                () = stop.reached(Stage::Draining) => return,
+            }
             acme.run(pool, stop.reached(Stage::Draining)).await;
         });
         Ok(())

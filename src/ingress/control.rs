@@ -77,13 +77,15 @@ pub(super) fn control(
 /// Serves `socket` until `stop`.
 pub(super) fn start(
     side: &mut JoinSet<()>,
-    socket: Option<LocalSocket>,
+    mut socket: LocalSocket,
     control: &Rc<Control>,
     settings: ConnectionSettings,
     metrics: &Arc<Metrics>,
     stop: &Stop,
 ) {
-    let Some(socket) = socket else { return };
+    if let Err(error) = socket.take_name() {
+        tracing::error!(%error, "nobody finds the control socket: {error}");
+    }
     let (metrics, stop) = (Arc::clone(metrics), stop.clone());
     let control = Rc::clone(control);
     side.spawn_local(async move {

@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -9,20 +11,29 @@ use tokio::task::JoinError;
 
 use super::Error;
 use crate::admin::Readiness;
-use crate::server::shutdown::{Stage, Stop, Stopper};
+use crate::server::notify::Notifier;
+use crate::server::shutdown::{Stage, Stop};
 
-/// Follows the signal: not ready at once, draining after `delay`, or at once when told to hurry.
-pub(super) async fn drained(
-    stop: &mut Stop,
-    workers: &Stopper,
-    readiness: &Readiness,
-    delay: &Cell<Duration>,
-) {
-    stop.reached(Stage::Draining).await;
-    readiness.set(false);
-    tokio::select! {
-        () = tokio::time::sleep(delay.get()) => workers.advance(Stage::Draining),
-        () = stop.reached(Stage::Stopping) => workers.advance(Stage::Stopping),
+/// What an ingress ends by when it is told to.
+pub(super) struct Ending {
+    pub(super) stop: Stop,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) notifier: Notifier,
+    /// Between the signal and the drain.
+    pub(super) delay: Rc<Cell<Duration>>,
+}
+
+impl Ending {
+    /// Follows the signal: not ready at once, draining after the delay, or at once when told to hurry. Gives
+    /// what the workers are to be told now.
+    pub(super) async fn begins(&mut self) -> Stage {
+        self.stop.reached(Stage::Draining).await;
+        self.readiness.set(false);
+        self.notifier.stopping();
+        tokio::select! {
+            () = tokio::time::sleep(self.delay.get()) => Stage::Draining,
+            () = self.stop.reached(Stage::Stopping) => Stage::Stopping,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use super::BadCertificates;
 use crate::platform;
 use crate::pool;
-use crate::server::{listener, local};
+use crate::server::{inherited, listener, local};
 use crate::upstream;
 
 /// Why an ingress could not be built, or stopped on its own.
@@ -15,6 +15,12 @@ pub enum Error {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] listener::Error),
+    /// A socket of systemd is for nothing.
+    #[error(transparent)]
+    Unmatched(#[from] inherited::Unmatched),
+    /// The process before this one does not hand over.
+    #[error("the process before this one does not hand over: {0}")]
+    Handover(#[source] io::Error),
     /// The control socket cannot be bound.
     #[error("listen.control: {0}")]
     Control(#[from] local::Error),

@@ -8,20 +8,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::server;
+pub(super) use crate::server::inherited::Kind;
+use crate::server::inherited::{Estate, Left};
 use crate::server::listener::{self, Announcers, Entrance, Listeners};
 use crate::tls::terms::Terms;
 use crate::wire::peer::ListenerId;
-
-/// What is spoken at an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Plain HTTP.
-    Http,
-    /// HTTP over TLS.
-    Https,
-    /// Plain HTTP, for the operator.
-    Admin,
-}
 
 /// One listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +23,8 @@ pub(super) struct Listener {
     pub(super) named: SocketAddr,
     /// The one really bound, also where that is port 0.
     pub(super) bound: SocketAddr,
+    /// Whether another process accepts there from now on.
+    left: Left,
 }
 
 /// All listeners of one kind of worker, in the order of the configuration.
@@ -44,7 +37,7 @@ pub(super) struct Listening {
     next: u32,
 }
 
-/// The sockets of new listeners, one a worker each.
+/// The sockets of new listeners, at least one a worker each.
 pub(super) type Sockets = HashMap<ListenerId, Vec<TcpListener>>;
 
 /// What would be there instead. Nothing of the old is touched; dropped, it closes what is new.
@@ -52,6 +45,8 @@ pub(super) type Sockets = HashMap<ListenerId, Vec<TcpListener>>;
 pub(super) struct Plan {
     pub(super) listening: Listening,
     pub(super) sockets: Sockets,
+    /// Handles of them.
+    pub(super) estate: Estate,
     pub(super) opened: Vec<SocketAddr>,
     pub(super) closed: Vec<SocketAddr>,
 }
@@ -83,12 +78,14 @@ impl Listening {
             .map(|(number, ((kind, named), listeners))| {
                 let id = ListenerId(number);
                 let bound = listeners.address;
+                let left = listeners.entrance.left;
                 sockets.insert(id, listeners.sockets);
                 Listener {
                     id,
                     kind,
                     named,
                     bound,
+                    left,
                 }
             })
             .collect();
@@ -108,6 +105,7 @@ impl Listening {
                 ..self.clone()
             },
             sockets: Sockets::new(),
+            estate: Estate::default(),
             opened: Vec::new(),
             closed: Vec::new(),
         };
@@ -156,6 +154,7 @@ impl Listening {
                 id: listener.id,
                 announcers: is_announced.then(|| announcers.clone()),
                 tls: terms.filter(|_| listener.kind == Kind::Https).cloned(),
+                left: listener.left.clone(),
             }
         };
         self.all.iter().map(entrance).collect()
@@ -165,6 +164,7 @@ impl Listening {
     pub(super) fn plain(&self) -> Vec<Entrance> {
         let entrance = |listener: &Listener| Entrance {
             id: listener.id,
+            left: listener.left.clone(),
             ..Entrance::default()
         };
         self.all.iter().map(entrance).collect()
@@ -185,9 +185,15 @@ impl Listening {
 impl Plan {
     fn open(&mut self, kind: Kind, named: SocketAddr) -> Result<Listener, listener::Error> {
         let listeners = listener::bind(named, self.listening.workers)?;
+        let kept = self.estate.keep(kind, &listeners);
+        kept.map_err(|source| listener::Error::Other {
+            address: named,
+            source,
+        })?;
         let id = ListenerId(self.listening.next);
         self.listening.next += 1;
         let bound = listeners.address;
+        let left = listeners.entrance.left;
         self.sockets.insert(id, listeners.sockets);
         self.opened.push(bound);
         Ok(Listener {
@@ -195,6 +201,7 @@ impl Plan {
             kind,
             named,
             bound,
+            left,
         })
     }
 }
@@ -205,14 +212,22 @@ pub(super) fn bound<'a>(all: impl IntoIterator<Item = &'a Listening>) -> Vec<Soc
     listeners.map(|known| known.bound).collect()
 }
 
-/// The listeners of one worker: those in `sockets` are new to it.
+/// What is spoken at each address really bound by all of these.
+pub(super) fn spoken<'a>(all: impl IntoIterator<Item = &'a Listening>) -> Vec<(Kind, SocketAddr)> {
+    let listeners = all.into_iter().flat_map(|listening| &listening.all);
+    listeners.map(|known| (known.kind, known.bound)).collect()
+}
+
+/// The listeners of the next worker, of `left` that have none yet: those in `sockets` are new to it.
 pub(super) fn of_one_worker(
     entrances: &[Entrance],
     sockets: &mut Sockets,
-) -> Vec<(Entrance, Option<TcpListener>)> {
+    left: usize,
+) -> Vec<(Entrance, Vec<TcpListener>)> {
     let one = |entrance: &Entrance| {
-        let socket = sockets.get_mut(&entrance.id).and_then(Vec::pop);
-        (entrance.clone(), socket)
+        let new = sockets.get_mut(&entrance.id);
+        let part = new.map(|sockets| listener::take_part(sockets, left));
+        (entrance.clone(), part.unwrap_or_default())
     };
     entrances.iter().map(one).collect()
 }
@@ -260,7 +275,8 @@ mod tests {
     }
 
     fn begin_with_sockets(config: &server::Config) -> (Listening, Sockets) {
-        let bound = listener::bind_public(config, &[], 1).unwrap();
+        let inherited = &mut server::inherited::Dealt::default();
+        let bound = listener::bind_public(config, &[], 1, inherited).unwrap();
         Listening::begin(wanted(config), bound, 1)
     }
 

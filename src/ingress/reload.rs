@@ -75,7 +75,7 @@ pub struct Report {
     pub opened: Vec<SocketAddr>,
     /// Addresses that are not any more.
     pub closed: Vec<SocketAddr>,
-    /// What is configured, and takes effect at a restart only.
+    /// What is configured, and takes effect at a restart or an upgrade only.
     pub restart: Vec<Change>,
     /// What else the operator may want to know.
     pub notes: Vec<String>,
@@ -161,43 +161,76 @@ impl Reloader {
     }
 }
 
-/// Reloads whenever it is asked to, one after the other.
-pub(super) async fn serve(
-    running: &mut Running,
-    asks: &mut Asks,
+/// The reloads of an ingress that serves.
+#[derive(Debug)]
+pub(super) struct Reloads {
+    asks: Asks,
     source: Option<Source>,
-) -> Infallible {
-    let (mut watch, read) = match source {
-        Some(Source { watch, read }) => (Some(watch), Some(read)),
-        None => (None, None),
-    };
-    loop {
-        let mut waiting = Vec::new();
+    /// Those who wait for the next one.
+    waiting: Vec<Ask>,
+}
+
+impl Reloads {
+    pub(super) fn new(asks: Asks, source: Option<Source>) -> Self {
+        Self {
+            asks,
+            source,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Reloads whenever it is asked to, one after the other.
+    pub(super) async fn serve(&mut self, running: &mut Running) -> Infallible {
+        loop {
+            self.asked(running.config()).await;
+            self.answer(running).await;
+        }
+    }
+
+    /// Waits until one is due.
+    pub(super) async fn asked(&mut self, config: &Config) {
+        if !self.waiting.is_empty() {
+            return;
+        }
+        let Asks { asks, nudge } = &mut self.asks;
         tokio::select! {
-            Some(ask) = asks.asks.recv() => waiting.push(ask),
-            () = asks.nudge.notified() => {}
-            () = changed(&mut watch, running.config()) => {}
+            Some(ask) = asks.recv() => self.waiting.push(ask),
+            () = nudge.notified() => {}
+            () = changed(&mut self.source, config) => {}
         }
+    }
+
+    /// Has it done, and tells whoever has asked.
+    pub(super) async fn answer(&mut self, running: &mut Running) {
         // Whoever asked until now is answered by this one.
-        while let Ok(ask) = asks.asks.try_recv() {
-            waiting.push(ask);
+        while let Ok(ask) = self.asks.asks.try_recv() {
+            self.waiting.push(ask);
         }
-        let _nudged_as_well = asks.nudge.notified().now_or_never();
-        if let Some(watch) = &mut watch {
+        let _nudged_as_well = self.asks.nudge.notified().now_or_never();
+        if let Some(Source { watch, .. }) = &mut self.source {
             watch.look().await;
         }
-        let outcome = reload(running, read.as_ref()).await;
+        running.notifier.reloading();
+        let read = self.source.as_ref().map(|source| &source.read);
+        let outcome = reload(running, read).await;
         tell(&outcome, running.metrics());
-        for Ask(answer) in waiting {
+        let status = running.status();
+        running.notifier.ready(&match outcome {
+            Ok(_) => status,
+            Err(_) => format!("{status}; the last reload was refused"),
+        });
+        for Ask(answer) in self.waiting.drain(..) {
             // Whoever has left reads the log.
             let _left = answer.send(outcome.clone());
         }
     }
 }
 
-async fn changed(watch: &mut Option<Watch>, config: &Config) {
-    match watch {
-        Some(watch) if config.reload.watch => watch.changed(config.reload.every).await,
+async fn changed(source: &mut Option<Source>, config: &Config) {
+    match source {
+        Some(Source { watch, .. }) if config.reload.watch => {
+            watch.changed(config.reload.every).await;
+        }
         Some(_) | None => std::future::pending().await,
     }
 }
@@ -247,7 +280,10 @@ fn tell(outcome: &Result<Report, Refused>, metrics: &Metrics) {
         false => Reload::Unchanged,
     });
     for change in &report.restart {
-        tracing::warn!(key = change.key, "{change} takes effect at a restart");
+        tracing::warn!(
+            key = change.key,
+            "{change} takes effect at a restart or an upgrade (SIGUSR2)"
+        );
     }
     for note in &report.notes {
         tracing::warn!("{note}");

@@ -6,9 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::AbortHandle;
 
 use super::api::Api;
+use super::beside::Beside;
 use super::certificates::{BadCertificates, Certificates, Files};
 use super::control;
 use super::dials::{self, Dials};
@@ -24,6 +25,9 @@ use crate::pool::Pool;
 use crate::rates::Rates;
 use crate::server::connection::ConnectionSettings;
 use crate::server::descriptors;
+use crate::server::inherited::Estate;
+use crate::server::local::LocalSocket;
+use crate::server::notify::Notifier;
 use crate::server::permits::Permits;
 use crate::settings::Limits;
 use crate::telemetry::log::Log;
@@ -51,7 +55,10 @@ pub(super) struct Running {
     pub(super) admin_workers: Workers<Admin>,
     /// The connections of this thread itself.
     pub(super) pool: Rc<Pool>,
-    pub(super) side: JoinSet<()>,
+    pub(super) beside: Beside,
+    /// Handles of all listeners, for a process that follows.
+    pub(super) estate: Estate,
+    pub(super) notifier: Notifier,
     pub(super) permits: Arc<Permits>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) log: Log,
@@ -139,13 +146,13 @@ impl Running {
         renewed
     }
 
-    /// What else does not follow before a restart.
+    /// What else does not follow before a restart or an upgrade.
     fn notes(&self, config: &Config, secrets: &Secrets) -> Vec<String> {
         let (now, then) = (&self.config, config);
         let mut notes = Vec::new();
         let mut note = |is: bool, text: &str| {
             if is {
-                notes.push(format!("{text} until a restart"));
+                notes.push(format!("{text} until a restart or an upgrade"));
             }
         };
         note(
@@ -306,6 +313,11 @@ impl Running {
         self.permits
             .set_limits(limits.connections, config.limits.per_peer);
         api.follow(&config);
+        // Handles of what goes are closed before it empties its queue.
+        self.estate.add(public.estate);
+        self.estate.add(operator.estate);
+        let spoken = listening::spoken([&public.listening, &operator.listening]);
+        self.estate.keep_only(&spoken);
         let parts = self.next_parts(&config, &limits, &dials, api, &public.listening);
         let (public, sockets) = (public.listening, public.sockets);
         let orders = workers::orders(
@@ -347,7 +359,28 @@ impl Running {
         self.control.sources.replace(Some(sources));
     }
 
-    /// Says in the log that it serves.
+    /// Answers at the control socket from now on, also to those who know only its name.
+    pub(super) fn open_control(&mut self, socket: LocalSocket) {
+        let settings = ConnectionSettings::new(&self.config.timeouts, &self.limits);
+        let Beside {
+            side, side_stop, ..
+        } = &mut self.beside;
+        control::start(
+            side,
+            socket,
+            &self.control,
+            settings,
+            &self.metrics,
+            side_stop,
+        );
+    }
+
+    /// How the service is, in words.
+    pub(super) fn status(&self) -> String {
+        format!("serving with {} workers", self.workers.count())
+    }
+
+    /// Says in the log, and to systemd, that it serves.
     pub(super) fn tell(&self) {
         let addresses = self.addresses();
         Serving {
@@ -358,21 +391,15 @@ impl Running {
             workers: self.workers.count(),
         }
         .tell(&self.log);
+        self.notifier.ready(&self.status());
     }
 
-    /// Waits for what goes on beside the workers, which was told to end: the last hits are written and the
-    /// mail under way is sent; a full disk must not hold us.
+    /// Ends what goes on beside the workers: the last hits are written and the mail under way is sent; a full
+    /// disk must not hold us.
     pub(super) async fn end(mut self) {
         self.watch_files(None);
         let patience = self.config.timeouts.drain.max(Duration::from_secs(1));
-        let _late = tokio::time::timeout(patience, async {
-            while let Some(ended) = self.side.join_next().await {
-                if ended.is_err_and(|error| error.is_panic()) {
-                    tracing::error!("what goes on beside the workers ended badly");
-                }
-            }
-        })
-        .await;
+        self.beside.end(patience).await;
     }
 
     /// What depends on nothing that is different stays the very same.
@@ -414,7 +441,7 @@ impl Running {
         };
         let keyring = Arc::clone(&self.certificates.keyring);
         let watching = files.keep_fresh(keyring, Arc::clone(&self.metrics));
-        self.watching = Some(self.side.spawn_local(watching));
+        self.watching = Some(self.beside.side.spawn_local(watching));
     }
 }
 

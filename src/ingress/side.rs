@@ -1,25 +1,27 @@
 //! What goes on beside the workers, on the control thread.
 
-use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::task::JoinSet;
 
+use super::api::Api;
+use super::background::Background;
 use super::demo::Demo;
 use super::listening::{Listening, Sockets};
-use super::workers::{Orders, Workers, way};
+use super::watchdog;
+use super::workers::{Orders, Thread, Workers, way};
 use crate::admin::Admin;
 use crate::otlp::Exporter;
-use crate::platform::Platform;
 use crate::platform::demo::{DemoApp, DemoFunction};
 use crate::pool::{Dialer, Pool, PoolLimits};
 use crate::server::connection::ConnectionSettings;
 use crate::server::door::Guests;
 use crate::server::listener::Listeners;
+use crate::server::notify::Notifier;
 use crate::server::permits::Permits;
+use crate::server::pulse::Pulse;
 use crate::server::shutdown::{Stage, Stop};
 use crate::server::worker::{Place, Worker};
 use crate::telemetry::metrics::Metrics;
@@ -39,7 +41,7 @@ where
     H: Handler + 'static,
 {
     let (way, orders) = way();
-    let first = first.for_one(None);
+    let first = first.for_one(1, None);
     side.spawn_local(async move {
         let worker = Worker {
             name: name.to_owned(),
@@ -47,6 +49,7 @@ where
             metrics,
             // Its own: whoever fills the front door must not shut out the operator.
             permits: Permits::new(SIDE_CONNECTIONS, SIDE_CONNECTIONS),
+            pulse: Pulse::default(),
         };
         if let Err(error) = worker.serve(first, orders, build, stop).await {
             tracing::error!(%error, name, "a side listener ended");
@@ -121,24 +124,37 @@ pub(super) fn pool(dialer: &Dialer, idle: Duration, metrics: &Arc<Metrics>) -> R
     Pool::new(dialer.clone(), limits, Arc::clone(metrics))
 }
 
-/// Mail, hit counts and proofs, until `stop`, over `pool`.
-pub(super) fn run_platform(
+/// What the embedded platform does beside the calls, over `pool`: begun.
+pub(super) fn background(api: &Api, pool: &Rc<Pool>, metrics: &Arc<Metrics>) -> Option<Background> {
+    let Api::Local(platform) = api else {
+        return None;
+    };
+    let (platform, metrics) = (Arc::clone(platform), Arc::clone(metrics));
+    let mut background = Background::new(platform, Rc::clone(pool), metrics);
+    background.start();
+    Some(background)
+}
+
+/// Signs of life of `threads`, where systemd waits for them, until `stop`. Once the `workers` drain, they are
+/// given anyhow.
+pub(super) fn run_watchdog(
     side: &mut JoinSet<()>,
-    platform: &Arc<Platform>,
-    pool: &Rc<Pool>,
-    metrics: &Arc<Metrics>,
+    notifier: &Notifier,
+    threads: &[Thread],
+    workers: &Stop,
     stop: &Stop,
 ) {
-    let (metrics, stop) = (Arc::clone(metrics), stop.clone());
-    let (platform, pool) = (Arc::clone(platform), Rc::clone(pool));
-    side.spawn_local(async move {
-        // They go on after a panic in one of them.
-        let run = || AssertUnwindSafe(platform.run_background(stop.clone(), &pool));
-        while let Err(_panic) = run().catch_unwind().await {
-            metrics.panics.inc();
-            tokio::time::sleep(PANIC_PAUSE).await;
-        }
-    });
+    if let Some(every) = notifier.watchdog() {
+        let pulses = threads.iter().map(|thread| thread.pulse.clone()).collect();
+        let (workers, stop) = (workers.clone(), stop.clone());
+        side.spawn_local(watchdog::feed(
+            notifier.clone(),
+            every,
+            pulses,
+            workers,
+            stop,
+        ));
+    }
 }
 
 /// Tells spans, until `stop`.
@@ -159,6 +175,3 @@ pub(super) const SIDE_POOL: PoolLimits = PoolLimits {
 
 /// How long the admin address may take to finish: a scrape, not a stream.
 const SIDE_DRAIN: Duration = Duration::from_secs(1);
-
-/// Before what panicked beside the workers begins anew.
-const PANIC_PAUSE: Duration = Duration::from_secs(1);

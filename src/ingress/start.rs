@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
-
 use super::api::Api;
+use super::beside::Beside;
 use super::dials::{self, Dials};
+use super::heir::Heir;
 use super::listening::{self, Listening};
 use super::parts::{self, Parts};
-use super::reload::{Asks, Source};
+use super::reload::Reloads;
 use super::running::Running;
 use super::workers::{self, Thread};
 use super::{Error, Ingress, control, side};
@@ -29,8 +29,7 @@ use crate::settings::Limits;
 pub(super) struct Started {
     pub(super) running: Running,
     pub(super) threads: Vec<Thread>,
-    pub(super) source: Option<Source>,
-    pub(super) asks: Asks,
+    pub(super) reloads: Reloads,
 }
 
 impl Ingress {
@@ -42,7 +41,6 @@ impl Ingress {
         mut self,
         readiness: &Arc<Readiness>,
         worker_stop: &Stop,
-        side_stop: &Stop,
     ) -> Result<Started, Error> {
         let config = self.config.clone();
         let fit = descriptors::connections_that_fit(&config.limits, config.chooser());
@@ -72,14 +70,16 @@ impl Ingress {
             sockets,
             terms.as_ref(),
         );
-        // Connections of the operator are not counted with those of clients.
         let settings = ConnectionSettings::new(&config.timeouts, &limits);
         let (workers, threads) =
             workers::start(self.workers, first, &permits, &metrics, worker_stop)?;
 
-        let mut side = JoinSet::new();
+        let mut beside = Beside::new();
+        let (first_stop, side_stop) = (beside.first_stop.clone(), beside.side_stop.clone());
+        let (at_first, side) = (&mut beside.first, &mut beside.side);
+        let alone = Heir::alone(self.before.take());
         self.certificates
-            .start_orders(&mut side, &config, &metrics, side_stop)?;
+            .start_orders(at_first, &config, &metrics, &first_stop, alone)?;
         let admin = Admin::new(
             Arc::clone(&metrics),
             Arc::clone(&permits),
@@ -87,32 +87,24 @@ impl Ingress {
             Arc::clone(&self.certificates.keyring),
             self.mailbox,
         );
+        // Connections of the operator are not counted with those of clients.
         let first = side::admin_orders(admin.clone(), &settings, &operator, admin_sockets);
-        let admin_workers = side::serve_admin(&mut side, first, &metrics, side_stop);
+        let admin_workers = side::serve_admin(at_first, first, &metrics, &first_stop);
         if let Some(demo) = self.demo {
-            side::serve_demo(&mut side, demo, &settings, &metrics, side_stop);
+            side::serve_demo(side, demo, &settings, &metrics, &side_stop);
         }
         let idle = config.timeouts.pool;
         let pool = side::pool(&dials.dialer, idle, &metrics);
-        if let Api::Local(platform) = &self.api {
-            side::run_platform(&mut side, platform, &pool, &metrics, side_stop);
-        }
         if let (Some(tracer), Some(export)) = (self.tracer, self.secrets.traces.clone()) {
             let pool = side::pool(&dials.dialer, idle, &metrics);
             let exporter = Exporter::new(export, tracer, pool, metrics.clone(), &config.tracing);
-            side::run_exporter(&mut side, exporter, side_stop);
+            side::run_exporter(side, exporter, &side_stop);
         }
+        side::run_watchdog(side, &self.notifier, &threads, worker_stop, &side_stop);
+        beside.background = side::background(&self.api, &pool, &metrics);
         let reload = self.source.is_some();
         let reload = reload.then(|| control::reloading(self.reloader));
         let control = control::control(readiness, &permits, &self.api, reload);
-        control::start(
-            &mut side,
-            self.control,
-            &control,
-            settings,
-            &metrics,
-            side_stop,
-        );
         let files = self.certificates.files.take();
         let mut running = Running {
             drain_delay: Rc::new(Cell::new(config.timeouts.drain_delay)),
@@ -128,7 +120,9 @@ impl Ingress {
             admin,
             admin_workers,
             pool,
-            side,
+            beside,
+            estate: self.estate,
+            notifier: self.notifier,
             permits,
             metrics,
             log: self.log,
@@ -140,8 +134,7 @@ impl Ingress {
         Ok(Started {
             running,
             threads,
-            source: self.source,
-            asks: self.asks,
+            reloads: Reloads::new(self.asks, self.source),
         })
     }
 

@@ -16,6 +16,7 @@ use crate::server::connection::ConnectionSettings;
 use crate::server::door::Guests;
 use crate::server::listener::Entrance;
 use crate::server::permits::Permits;
+use crate::server::pulse::Pulse;
 use crate::server::shutdown::Stop;
 use crate::server::worker::{Order, Place, Worker};
 use crate::settings::Limits;
@@ -71,12 +72,12 @@ const QUEUE: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl<P: Clone> Orders<P> {
-    /// The part of one worker.
-    pub(super) fn for_one(&mut self, done: Option<oneshot::Sender<()>>) -> Order<P> {
+    /// The part of the next worker, of `left` that have none yet.
+    pub(super) fn for_one(&mut self, left: usize, done: Option<oneshot::Sender<()>>) -> Order<P> {
         Order {
             parts: self.parts.clone(),
             settings: self.settings.clone(),
-            listeners: of_one_worker(&self.entrances, &mut self.sockets),
+            listeners: of_one_worker(&self.entrances, &mut self.sockets, left),
             most: self.most,
             drain: self.drain,
             done,
@@ -108,12 +109,13 @@ impl<P: Clone> Workers<P> {
 impl<P: Clone> Ready<'_, P> {
     /// Tells all of them at once, and gives what waits until they have followed: whether all did in time.
     pub(super) fn tell(self, mut orders: Orders<P>) -> impl Future<Output = bool> + use<P> {
-        let tell = |place: mpsc::Permit<'_, Order<P>>| {
+        let left = (1..=self.0.len()).rev();
+        let tell = |(place, left): (mpsc::Permit<'_, Order<P>>, usize)| {
             let (done, followed) = oneshot::channel();
-            place.send(orders.for_one(Some(done)));
+            place.send(orders.for_one(left, Some(done)));
             followed
         };
-        let waiting: Vec<_> = self.0.into_iter().map(tell).collect();
+        let waiting: Vec<_> = self.0.into_iter().zip(left).map(tell).collect();
         async move {
             let all = async {
                 let mut followed = true;
@@ -128,7 +130,12 @@ impl<P: Clone> Ready<'_, P> {
 }
 
 /// A thread that has ended, or will.
-pub(super) type Thread = JoinHandle<io::Result<()>>;
+#[derive(Debug)]
+pub(super) struct Thread {
+    pub(super) handle: JoinHandle<io::Result<()>>,
+    /// Beats while it gets round to its work.
+    pub(super) pulse: Pulse,
+}
 
 /// Starts `count` workers of the proxy.
 ///
@@ -144,15 +151,19 @@ pub(super) fn start(
     let mut threads = Vec::with_capacity(count);
     let mut ways = Vec::with_capacity(count);
     for index in 0..count {
+        let pulse = Pulse::default();
         let worker = Worker {
             name: format!("worker-{index}"),
             guests: Guests::Strangers,
             permits: Arc::clone(permits),
             metrics: Arc::clone(metrics),
+            pulse: pulse.clone(),
         };
         let (way, orders) = way();
         let build = |parts: Parts, place: &Place<'_, Proxy>| parts.build(place);
-        threads.push(worker.spawn(first.for_one(None), orders, build, stop.clone())?);
+        let first = first.for_one(count - index, None);
+        let handle = worker.spawn(first, orders, build, stop.clone())?;
+        threads.push(Thread { handle, pulse });
         ways.push(way);
     }
     Ok((Workers::new(ways), threads))

@@ -25,9 +25,11 @@ use crate::wire::{Body, Request, Response};
 
 mod accounts;
 mod apps;
+mod calls;
 mod closing;
 pub mod demo;
 mod domains;
+mod endpoint;
 mod error;
 mod fields;
 mod functions;
@@ -45,10 +47,11 @@ mod users;
 mod verification;
 mod workload;
 
+use endpoint::Endpoint;
 use error::Error;
 use fields::Fields;
 use mailing::Mail;
-use store::{IN_MEMORY, Store};
+use store::{IN_MEMORY, Look, Store};
 
 pub use closing::{ClosingError, Kind};
 pub use store::{BackupError, FileError};
@@ -117,6 +120,10 @@ pub struct Extras {
     pub mailbox: Option<Mailbox>,
     /// Where its store and its mail are counted.
     pub series: Series,
+    /// Where its custom domains are to be seen.
+    pub domains: Domains,
+    /// Whether another process had the store open until now: it is not looked at whole again.
+    pub is_handed_over: bool,
 }
 
 /// Why the platform could not be opened.
@@ -198,6 +205,7 @@ pub struct Platform {
     hits: hits::Hits,
     domains: Domains,
     proofs: domains::Proofs,
+    calls: calls::Calls,
 }
 
 impl Platform {
@@ -217,8 +225,13 @@ impl Platform {
             // Nothing is made that nobody could call.
             return Err(config.no_key());
         }
-        let domains = Domains::default();
-        let store = Store::open(&config.store, domains::follow(&domains), &extras.series)?;
+        let domains = extras.domains.clone();
+        let look = match extras.is_handed_over {
+            true => Look::Again,
+            false => Look::Whole,
+        };
+        let watch = domains::follow(&domains);
+        let store = Store::open(&config.store, watch, look, &extras.series)?;
         let unusable = |error: store::Error| OpenError::Unusable(error.to_string());
         // Nobody writes yet.
         let view = store.read().map_err(unusable)?;
@@ -275,6 +288,7 @@ impl Platform {
             hits: hits::Hits::new(series),
             domains,
             proofs: domains::Proofs::new(domains::proof_port(config.public)),
+            calls: calls::Calls::default(),
         }
     }
 
@@ -354,6 +368,30 @@ impl Platform {
         }
     }
 
+    /// Closes the store for the process that follows, once the calls in flight have ended or `patience`
+    /// has. What goes on [in the background](Self::run_background) has ended before. Calls that come
+    /// later get a 503.
+    pub async fn let_go(&self, patience: Duration) {
+        if tokio::time::timeout(patience, self.calls.none())
+            .await
+            .is_err()
+        {
+            tracing::warn!("a call of the API takes too long: it may fail");
+        }
+        self.flush().await;
+        self.store.let_go();
+    }
+
+    /// Opens the store again: no process followed.
+    pub async fn take_back(&self) {
+        self.store.take_back().await;
+        let followed = self.store.read();
+        let followed = followed.and_then(|view| domains::load(&self.domains, &view));
+        if let Err(error) = followed {
+            tracing::error!(%error, "custom domains are those of before: {error}");
+        }
+    }
+
     async fn write_hits(&self) {
         loop {
             tokio::time::sleep(FLUSH_EVERY).await;
@@ -424,48 +462,17 @@ impl LocalApi for Platform {
         pool: &'a Rc<Pool>,
         tasks: &'a TaskTracker,
     ) -> LocalAnswer<'a> {
-        Box::pin(self.answer(request, pool, tasks))
+        let call = self.calls.begin();
+        Box::pin(async move {
+            let answer = self.answer(request, pool, tasks).await;
+            drop(call);
+            answer
+        })
     }
 
     fn generation(&self) -> u64 {
         self.store.generation()
     }
-}
-
-/// The two names of a call, in the case that M3O writes them.
-#[derive(Debug, PartialEq, Eq)]
-struct Endpoint {
-    service: String,
-    name: String,
-}
-
-impl Endpoint {
-    /// Reads `/v1/<service>/<endpoint>`, or `/v1/<service>/<Service>/<endpoint>`.
-    fn of(path: &str) -> Option<Self> {
-        let mut segments = path.strip_prefix("/v1/")?.split('/');
-        let service = with_first(segments.next()?, char::to_ascii_lowercase)?;
-        let mut name = segments.next()?;
-        if let Some(last) = segments.next() {
-            if with_first(name, char::to_ascii_lowercase)? != service {
-                return None;
-            }
-            name = last;
-        }
-        let name = with_first(name, char::to_ascii_uppercase)?;
-        segments.next().is_none().then_some(Self { service, name })
-    }
-
-    /// As errors name it: `app.Run`.
-    fn id(&self) -> String {
-        format!("{}.{}", self.service, self.name)
-    }
-}
-
-/// A clean segment with another first letter.
-fn with_first(segment: &str, change: fn(&char) -> char) -> Option<String> {
-    let clean = segment.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let first = segment.chars().next().filter(|_| clean)?;
-    Some(format!("{}{}", change(&first), &segment[1..]))
 }
 
 /// `200` with JSON.

@@ -57,7 +57,6 @@ impl TestPlatform {
     fn with(rules: Rules, mailbox: Mailbox, used: Option<Mailbox>) -> Self {
         let extras = Extras {
             key: Some(Secret::new("dev")),
-            smtp_url: None,
             mailbox: used,
             ..Extras::default()
         };

@@ -369,9 +369,7 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
         settings: &ConnectionSettings,
     ) -> Result<(), Cut> {
         let mut response = response;
-        let mut encoder = self
-            .server
-            .begin(&mut response, self.drained.has_to_leave());
+        let mut encoder = self.server.begin(&mut response, self.drained.is_last());
         let mut body = response.into_body();
         // What the client had taken when it began to wait, and how long it may.
         let mut written = 0;

@@ -126,8 +126,9 @@ impl<H: Handler + 'static> Door<H> {
         })
     }
 
-    /// Accepts until the drain begins or the gate is to close, and then whatever is already in the queue:
-    /// closing a listener resets the connections that wait in it.
+    /// Accepts until the drain begins or the gate is to close, and then whatever is already in the queue,
+    /// unless another process accepts there from now on: closing the last handle of a listener resets the
+    /// connections that wait.
     pub(super) async fn keep(
         self: Rc<Self>,
         listener: TcpListener,
@@ -137,13 +138,25 @@ impl<H: Handler + 'static> Door<H> {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = stop.reached(Stage::Draining) => break,
+                () = stop.reached(Stage::LastCall) => {
+                    let resumed = tokio::select! {
+                        resumed = stop.is_resumed() => resumed,
+                        () = gate.closing() => false,
+                    };
+                    match resumed {
+                        true => continue,
+                        false => break,
+                    }
+                }
                 () = gate.closing() => break,
                 accepted = listener.accept() => accepted,
             };
             if self.let_in(&listener, &gate, accepted).is_break() {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+        }
+        if gate.entrance().left.is_left() {
+            return;
         }
         // Asked of the system itself: the runtime may not have heard of the last ones yet.
         let Ok(listener) = listener.into_std() else {

@@ -6,19 +6,46 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
+use super::shutdown::Stage;
+
 /// The drain of one worker, or of one of its listeners.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Drain {
-    began: Cell<bool>,
+    stage: Cell<Stage>,
+    /// How often all were woken.
+    round: Cell<u64>,
     next: Cell<u64>,
     wakers: RefCell<HashMap<u64, Waker>>,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            stage: Cell::new(Stage::Running),
+            round: Cell::default(),
+            next: Cell::default(),
+            wakers: RefCell::default(),
+        }
+    }
 }
 
 impl Drain {
     /// Every connection is to finish what it does and close.
     pub(super) fn begin(&self) {
-        self.began.set(true);
-        for (_, waker) in self.wakers.borrow_mut().drain() {
+        self.go_to(Stage::Draining);
+    }
+
+    /// Before [`Stage::Draining`] it may go back: new connections, and those that have heard of nothing yet,
+    /// go on then. On the last call those without a request may wait for one, so a client that sends one
+    /// request after the other is never cut off between two.
+    pub(super) fn go_to(&self, stage: Stage) {
+        self.stage.set(stage);
+        if stage < Stage::Yielding {
+            return;
+        }
+        self.round.set(self.round.get() + 1);
+        let all = std::mem::take(&mut *self.wakers.borrow_mut());
+        for waker in all.into_values() {
             waker.wake();
         }
     }
@@ -26,18 +53,19 @@ impl Drain {
     /// A connection's place in this drain.
     pub(super) fn join(self: &Rc<Self>) -> Drained {
         Drained {
-            worker: self.place(),
+            worker: self.place(Stage::Yielding),
             listener: None,
         }
     }
 
-    fn place(self: &Rc<Self>) -> Place {
+    fn place(self: &Rc<Self>, leaves_at: Stage) -> Place {
         let id = self.next.get();
         self.next.set(id + 1);
         Place {
             drain: Rc::clone(self),
             id,
-            registered: false,
+            leaves_at,
+            registered: None,
         }
     }
 }
@@ -53,23 +81,29 @@ impl Drained {
     /// The same, and a place in the drain of its listener.
     pub(super) fn by(self, listener: &Rc<Drain>) -> Self {
         Self {
-            listener: Some(listener.place()),
+            listener: Some(listener.place(Stage::Draining)),
             ..self
         }
     }
 
-    /// A place of its own for a tunnel, which goes on where its listener is gone.
+    /// A place of its own for a tunnel, which goes on where its listener is gone, and until the drain cannot
+    /// be taken back.
     pub(super) fn of_tunnel(&self) -> Self {
-        self.worker.drain.join()
+        Self {
+            worker: self.worker.drain.place(Stage::Draining),
+            listener: None,
+        }
     }
 
-    /// Whether the connection is to end with what it does now.
-    pub(super) fn has_to_leave(&self) -> bool {
+    /// Whether an answer that begins now is the last one of its connection.
+    pub(super) fn is_last(&self) -> bool {
         let listener = self.listener.as_ref();
-        self.worker.drain.began.get() || listener.is_some_and(|place| place.drain.began.get())
+        self.worker.drain.stage.get() >= Stage::LastCall
+            || listener.is_some_and(|place| place.is_over())
     }
 
-    /// The same; if not, the task of `context` is woken when it is.
+    /// Whether the connection is to end with what it does now; if not, the task of `context` is woken when it
+    /// is.
     pub(super) fn leaves(&mut self, context: &Context<'_>) -> bool {
         // Both are asked: whichever begins first is to wake it.
         let listener = self.listener.as_mut();
@@ -83,19 +117,26 @@ impl Drained {
 struct Place {
     drain: Rc<Drain>,
     id: u64,
-    registered: bool,
+    leaves_at: Stage,
+    /// In which round.
+    registered: Option<u64>,
 }
 
 impl Place {
+    fn is_over(&self) -> bool {
+        self.drain.stage.get() >= self.leaves_at
+    }
+
     fn began(&mut self, context: &Context<'_>) -> bool {
-        if self.drain.began.get() {
+        if self.is_over() {
             return true;
         }
-        if !self.registered {
+        let round = Some(self.drain.round.get());
+        if self.registered != round {
             // A connection stays in one task, so its waker stays good.
             let waker = context.waker().clone();
             self.drain.wakers.borrow_mut().insert(self.id, waker);
-            self.registered = true;
+            self.registered = round;
         }
         false
     }
@@ -104,5 +145,75 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.drain.wakers.borrow_mut().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A connection, or a tunnel, in a task of its own.
+    struct Task {
+        drained: Drained,
+        woken: Arc<Woken>,
+    }
+
+    impl Task {
+        fn new(drained: Drained) -> Self {
+            let woken = Arc::default();
+            Self { drained, woken }
+        }
+
+        fn leaves(&mut self) -> bool {
+            let waker = Waker::from(Arc::clone(&self.woken));
+            self.drained.leaves(&Context::from_waker(&waker))
+        }
+
+        fn was_woken(&self) -> bool {
+            self.woken.0.swap(false, Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn what_makes_room_is_heard_by_connections_each_time_and_never_by_tunnels() {
+        let drain = Rc::<Drain>::default();
+        let mut connection = Task::new(drain.join());
+        let mut tunnel = Task::new(connection.drained.of_tunnel());
+        for _ in 0..2 {
+            assert!(!connection.leaves() && !tunnel.leaves() && !connection.drained.is_last());
+            drain.go_to(Stage::LastCall);
+            assert!(connection.drained.is_last() && !connection.leaves());
+            drain.go_to(Stage::Yielding);
+            assert!(connection.was_woken() && connection.leaves() && !tunnel.leaves());
+            drain.go_to(Stage::Running);
+            // What wakes it has no consequence.
+            tunnel.was_woken();
+        }
+        drain.begin();
+        assert!(tunnel.was_woken() && tunnel.leaves());
+    }
+
+    #[test]
+    fn a_listener_that_is_gone_takes_its_connections_along_and_no_tunnel() {
+        let (drain, listener) = (Rc::<Drain>::default(), Rc::<Drain>::default());
+        let mut connection = Task::new(drain.join().by(&listener));
+        let mut tunnel = Task::new(connection.drained.of_tunnel());
+        assert!(!connection.leaves() && !tunnel.leaves());
+        listener.begin();
+        assert!(connection.was_woken() && connection.leaves() && connection.drained.is_last());
+        assert!(!tunnel.was_woken() && !tunnel.leaves());
     }
 }

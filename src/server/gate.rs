@@ -49,7 +49,7 @@ impl Gate {
     }
 }
 
-/// All of them, each served by a task of its own.
+/// All of them, each served by a task of its own. A listener with several sockets has one for each.
 #[derive(Debug, Default)]
 pub(super) struct Gates {
     open: Vec<Rc<Gate>>,
@@ -68,13 +68,11 @@ impl Gates {
     }
 
     /// What the listener of this entrance is from now on.
-    pub(super) fn turn(&self, entrance: Entrance) {
-        let gate = self
-            .open
-            .iter()
-            .find(|gate| gate.entrance().id == entrance.id);
-        if let Some(gate) = gate {
-            gate.turn_into(entrance);
+    pub(super) fn turn(&self, entrance: &Entrance) {
+        for gate in &self.open {
+            if gate.entrance().id == entrance.id {
+                gate.turn_into(entrance.clone());
+            }
         }
     }
 
@@ -90,7 +88,11 @@ impl Gates {
         }
         while !left.is_empty() {
             match self.keeping.join_next().await {
-                Some(Ok(ended)) => left.retain(|id| *id != ended),
+                Some(Ok(ended)) => {
+                    if let Some(place) = left.iter().position(|id| *id == ended) {
+                        left.swap_remove(place);
+                    }
+                }
                 Some(Err(_)) => {}
                 None => break,
             }

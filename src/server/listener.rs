@@ -1,4 +1,4 @@
-//! Listening sockets: one a worker on each address.
+//! Listening sockets: one a worker on each address, new or of the process before.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::Config;
+use super::inherited::{Dealt, Kind, Left, Passed};
 use crate::tls::terms::Terms;
 use crate::wire::Scheme;
 use crate::wire::peer::ListenerId;
@@ -21,22 +22,31 @@ const BACKLOG: i32 = 4096;
 pub struct Listeners {
     /// The address really bound, also where port 0 was asked for.
     pub address: SocketAddr,
+    /// The address that was asked for.
+    pub configured: SocketAddr,
+    /// Whether all of them are handles of one socket, as of systemd, with one queue.
+    pub is_shared: bool,
     /// What it is to its connections.
     pub entrance: Entrance,
-    /// One a worker.
+    /// At least one a worker.
     pub sockets: Vec<TcpListener>,
 }
 
 impl Listeners {
     /// All sockets that are left.
     pub fn into_sockets(mut self) -> impl Iterator<Item = (Entrance, TcpListener)> {
-        std::iter::from_fn(move || self.take_one())
+        let sockets = std::mem::take(&mut self.sockets);
+        sockets
+            .into_iter()
+            .map(move |socket| (self.entrance.clone(), socket))
     }
+}
 
-    /// A socket for one worker. Moved, not shared: a worker that stops accepting closes its own.
-    pub fn take_one(&mut self) -> Option<(Entrance, TcpListener)> {
-        Some((self.entrance.clone(), self.sockets.pop()?))
-    }
+/// The next worker's part of `sockets`, of `left` workers that have none yet. Moved, not shared: a worker that
+/// stops accepting closes its own.
+pub fn take_part(sockets: &mut Vec<TcpListener>, left: usize) -> Vec<TcpListener> {
+    let rest = sockets.len().div_ceil(left.max(1));
+    sockets.split_off(sockets.len() - rest)
 }
 
 /// What a listener is to the connections that come in by it.
@@ -48,6 +58,8 @@ pub struct Entrance {
     pub announcers: Option<Announcers>,
     /// What its clients have to agree to; `None`: plain HTTP.
     pub tls: Option<Arc<Terms>>,
+    /// Whether another process accepts there from now on.
+    pub left: Left,
 }
 
 impl Entrance {
@@ -103,8 +115,8 @@ pub enum Error {
     },
 }
 
-/// Binds `workers` sockets to each public address. The peers of `trusted` may announce their clients
-/// where that is asked for.
+/// Binds `workers` sockets to each public address, or takes those that were handed over. The peers of
+/// `trusted` may announce their clients where that is asked for.
 ///
 /// # Errors
 /// When one of them cannot be listened on.
@@ -112,17 +124,20 @@ pub fn bind_public(
     config: &Config,
     trusted: &[IpNet],
     workers: usize,
+    inherited: &mut Dealt,
 ) -> Result<Vec<Listeners>, Error> {
     let announcers = Announcers(trusted.into());
-    let addresses = (0..).map(ListenerId).zip(config.public());
-    let bound = addresses.map(|(id, address)| {
+    let kinds = std::iter::repeat_n(Kind::Http, config.http.len());
+    let kinds = kinds.chain(std::iter::repeat(Kind::Https));
+    let addresses = (0..).map(ListenerId).zip(config.public().zip(kinds));
+    let bound = addresses.map(|(id, (address, kind))| {
         let is_announced = config.proxy_protocol.contains(&address);
         let entrance = Entrance {
             id,
             announcers: is_announced.then(|| announcers.clone()),
-            tls: None,
+            ..Entrance::default()
         };
-        let listeners = bind(address, workers)?;
+        let listeners = listen(address, workers, inherited.take(kind, address))?;
         Ok(Listeners {
             entrance,
             ..listeners
@@ -136,7 +151,23 @@ pub fn bind_public(
 /// # Errors
 /// When the port is taken, not permitted, or the address is not ours.
 pub fn bind(address: SocketAddr, workers: usize) -> Result<Listeners, Error> {
-    bind_all(address, workers).map_err(|source| match source.kind() {
+    listen(address, workers, None)
+}
+
+/// Listens on `address` with at least `workers` sockets: those that were handed over, and new ones.
+///
+/// # Errors
+/// As those of [`bind`].
+pub fn listen(
+    address: SocketAddr,
+    workers: usize,
+    inherited: Option<Passed>,
+) -> Result<Listeners, Error> {
+    let listening = match inherited {
+        None => bind_all(address, workers),
+        Some(passed) => adopt(address, workers, passed),
+    };
+    listening.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => Error::Taken { address },
         io::ErrorKind::PermissionDenied => Error::Denied { address },
         _ => Error::Other { address, source },
@@ -148,6 +179,7 @@ fn bind_all(address: SocketAddr, workers: usize) -> io::Result<Listeners> {
         // With `SO_REUSEPORT` alone a second copy of ourselves would share the port in silence.
         drop(socket(address, Sharing::Alone)?);
     }
+    let configured = address;
     let first = socket(address, Sharing::WithOwnWorkers)?;
     // For port 0 the kernel picks a port that nobody has, so the others follow the first.
     let address = first.local_addr()?;
@@ -157,9 +189,50 @@ fn bind_all(address: SocketAddr, workers: usize) -> io::Result<Listeners> {
     }
     Ok(Listeners {
         address,
+        configured,
+        is_shared: false,
         entrance: Entrance::default(),
         sockets,
     })
+}
+
+/// Takes all sockets that were handed over: connections may wait in the queue of each. Every worker gets
+/// one; a socket that is to be shared is so by handles of it.
+fn adopt(configured: SocketAddr, workers: usize, passed: Passed) -> io::Result<Listeners> {
+    let Passed {
+        bound: address,
+        is_shared,
+        mut sockets,
+        ..
+    } = passed;
+    for adopted in &sockets {
+        let adopted = SockRef::from(adopted);
+        prepare(&adopted)?;
+        // Once more only sets how many may wait.
+        adopted.listen(BACKLOG)?;
+    }
+    for _ in sockets.len()..workers {
+        let another = match sockets.first() {
+            Some(first) if is_shared => first.try_clone()?,
+            _ => socket(address, Sharing::WithOwnWorkers)?,
+        };
+        sockets.push(another);
+    }
+    Ok(Listeners {
+        address,
+        configured,
+        is_shared,
+        entrance: Entrance::default(),
+        sockets,
+    })
+}
+
+/// Accepted sockets inherit both. A small answer must not wait for the acknowledgement of the one
+/// before (RFC 896), and a client that vanished must not hold its place for ever (RFC 1122, 4.2.3.6).
+fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&probes())?;
+    socket.set_nonblocking(true)
 }
 
 /// After a minute of silence, a probe each quarter of one.
@@ -189,11 +262,7 @@ fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
         // `[::]` beside `0.0.0.0` is two listeners, whatever the system's default.
         socket.set_only_v6(true)?;
     }
-    // Accepted sockets inherit both. A small answer must not wait for the acknowledgement of the one
-    // before (RFC 896), and a client that vanished must not hold its place for ever (RFC 1122, 4.2.3.6).
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&probes())?;
-    socket.set_nonblocking(true)?;
+    prepare(&socket)?;
     socket.bind(&address.into())?;
     if sharing == Sharing::WithOwnWorkers {
         socket.listen(BACKLOG)?;
@@ -218,6 +287,48 @@ mod tests {
         }
     }
 
+    fn passed(sockets: Vec<TcpListener>, is_shared: bool) -> Passed {
+        let bound = sockets[0].local_addr().unwrap();
+        Passed {
+            kind: Some(Kind::Http),
+            configured: None,
+            bound,
+            is_shared,
+            name: None,
+            sockets,
+        }
+    }
+
+    #[test]
+    fn every_worker_accepts_whatever_number_of_sockets_there_was() {
+        for workers in 1..=5 {
+            let before = bind(loopback(0), 3).unwrap();
+            let address = before.address;
+            let inherited = passed(before.sockets, false);
+            let mut after = listen(loopback(0), workers, Some(inherited)).unwrap();
+            assert_eq!(after.address, address);
+            assert_eq!(after.sockets.len(), workers.max(3), "none is closed");
+            let parts: Vec<usize> = (0..workers)
+                .map(|index| take_part(&mut after.sockets, workers - index).len())
+                .collect();
+            assert!(parts.iter().all(|part| *part > 0), "{parts:?}");
+            assert!(after.sockets.is_empty(), "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn workers_share_one_queue_by_handles_of_it() {
+        let alone = TcpListener::bind(loopback(0)).unwrap();
+        let address = alone.local_addr().unwrap();
+        let shared = listen(address, 3, Some(passed(vec![alone], true))).unwrap();
+        assert_eq!(shared.sockets.len(), 3);
+        assert!(shared.is_shared);
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        assert!(shared.sockets[2].accept().is_ok());
+        let nobody = shared.sockets[0].accept().unwrap_err();
+        assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
+    }
+
     #[test]
     fn an_accepted_connection_is_probed_and_sends_at_once() {
         let listeners = bind(loopback(0), 1).unwrap();
@@ -228,7 +339,7 @@ mod tests {
             }
         };
         assert!(accepted.nodelay().unwrap());
-        assert!(socket2::SockRef::from(&accepted).keepalive().unwrap());
+        assert!(SockRef::from(&accepted).keepalive().unwrap());
     }
 
     #[test]

@@ -41,6 +41,8 @@ const LONGEST: usize = 107;
 #[derive(Debug)]
 pub struct LocalSocket {
     listener: StdUnixListener,
+    /// What it is called when it has taken its name.
+    path: PathBuf,
     name: Name,
 }
 
@@ -140,6 +142,17 @@ impl LocalSocket {
     /// # Errors
     /// When that cannot be, or another kind of file is there.
     pub fn bind(path: &Path) -> Result<Self, Error> {
+        let mut bound = Self::bind_aside(path)?;
+        bound.take_name()?;
+        Ok(bound)
+    }
+
+    /// As [`LocalSocket::bind`], under a name that nobody knows until it [takes](LocalSocket::take_name) its
+    /// own.
+    ///
+    /// # Errors
+    /// As those of that.
+    pub fn bind_aside(path: &Path) -> Result<Self, Error> {
         check_path(path)?;
         let other = |source| Error::Other {
             path: path.to_owned(),
@@ -170,14 +183,30 @@ impl LocalSocket {
         // Aside and then renamed: nobody finds a name behind which nobody listens.
         let random = uuid::Uuid::now_v7().as_u128() as u32;
         let aside = path.with_file_name(format!(".{random:08x}"));
-        Self::bind_aside(path, &aside).map_err(|error| {
+        Self::bind_as(path, &aside).map_err(|error| {
             // Not there where the failure was to make it.
             let _ = std::fs::remove_file(&aside);
             other(error)
         })
     }
 
-    fn bind_aside(path: &Path, aside: &Path) -> io::Result<Self> {
+    /// Has its name lead to it, and no more to whoever had it before.
+    ///
+    /// # Errors
+    /// When the folder does not take it.
+    pub fn take_name(&mut self) -> Result<(), Error> {
+        if self.name.path != self.path {
+            let renamed = std::fs::rename(&self.name.path, &self.path);
+            renamed.map_err(|source| Error::Other {
+                path: self.path.clone(),
+                source,
+            })?;
+            self.name.path.clone_from(&self.path);
+        }
+        Ok(())
+    }
+
+    fn bind_as(path: &Path, aside: &Path) -> io::Result<Self> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         socket.bind(&SockAddr::unix(aside)?)?;
@@ -185,11 +214,11 @@ impl LocalSocket {
         std::fs::set_permissions(aside, Permissions::from_mode(0o600))?;
         socket.listen(BACKLOG)?;
         let made = std::fs::symlink_metadata(aside)?;
-        std::fs::rename(aside, path)?;
         Ok(Self {
             listener: socket.into(),
+            path: path.to_owned(),
             name: Name {
-                path: path.to_owned(),
+                path: aside.to_owned(),
                 device: made.dev(),
                 inode: made.ino(),
             },
@@ -314,6 +343,26 @@ mod tests {
         let second = LocalSocket::bind(&path).unwrap();
         drop(first);
         UnixStream::connect(&path).unwrap();
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_socket_that_is_bound_aside_leaves_the_name_to_the_one_before_until_it_takes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let inode = || std::fs::metadata(&path).unwrap().ino();
+        let first = LocalSocket::bind(&path).unwrap();
+        let before = inode();
+        drop(LocalSocket::bind_aside(&path).unwrap());
+        let mut second = LocalSocket::bind_aside(&path).unwrap();
+        assert_eq!(inode(), before);
+        second.take_name().unwrap();
+        assert_ne!(inode(), before);
+        drop(first);
+        UnixStream::connect(&path).unwrap();
+        let names = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(names, 1, "no other name is left");
         drop(second);
         assert!(!path.exists());
     }

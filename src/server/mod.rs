@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::units;
 
+pub mod activation;
 mod announced;
 pub mod connection;
 mod current;
@@ -16,11 +17,15 @@ mod drain;
 mod gate;
 mod handshake;
 mod http2;
+pub mod inherited;
 pub mod listener;
 pub mod local;
+pub mod notify;
+pub mod passing;
 pub mod permits;
 pub mod pressure;
 pub mod proxy_protocol;
+pub mod pulse;
 mod refusal;
 pub mod shutdown;
 pub mod worker;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::pulse::Pulse;
 use crate::telemetry::metrics::Metrics;
 
 /// What one worker allows each workload at the moment.
@@ -62,10 +63,11 @@ impl Pressure {
     }
 
     /// Looks at every tick, for ever. A task of its own, because only that stands in line.
-    pub(super) async fn watch(self: Rc<Self>) {
+    pub(super) async fn watch(self: Rc<Self>, pulse: Pulse) {
         loop {
             let due = Instant::now() + TICK;
             tokio::time::sleep_until(due).await;
+            pulse.beat();
             self.tick(due.elapsed());
         }
     }
@@ -167,7 +169,7 @@ mod tests {
     async fn a_worker_that_does_not_get_round_to_its_tick_is_late() {
         let pressure = Pressure::new(40, Metrics::new());
         let local = tokio::task::LocalSet::new();
-        local.spawn_local(Rc::clone(&pressure).watch());
+        local.spawn_local(Rc::clone(&pressure).watch(Pulse::default()));
         local
             .run_until(async {
                 let lateness = async |late: Duration| {

@@ -21,6 +21,7 @@ use super::gate::{Gate, Gates};
 use super::listener::Entrance;
 use super::permits::Permits;
 use super::pressure::Pressure;
+use super::pulse::Pulse;
 use super::shutdown::{Stage, Stop};
 use crate::telemetry::metrics::Metrics;
 use crate::wire::Handler;
@@ -37,6 +38,8 @@ pub struct Worker {
     pub permits: Arc<Permits>,
     /// Counts what was turned away, and panics.
     pub metrics: Arc<Metrics>,
+    /// Beats while the thread gets round to its work.
+    pub pulse: Pulse,
 }
 
 /// What a worker serves by from now on, all of it together.
@@ -46,8 +49,9 @@ pub struct Order<P> {
     pub parts: P,
     /// What its connections are held to.
     pub settings: ConnectionSettings,
-    /// Every listener that it has from now on. One that it has already is given without a socket.
-    pub listeners: Vec<(Entrance, Option<StdListener>)>,
+    /// Every listener that it has from now on. One that it has already is given without a socket; one of
+    /// the process before may have several.
+    pub listeners: Vec<(Entrance, Vec<StdListener>)>,
     /// What it allows a workload in flight when there is no pressure.
     pub most: usize,
     /// How long what is in flight may take after the drain began.
@@ -97,7 +101,8 @@ impl Worker {
                 self.metrics.count_tasks_of(runtime.handle().metrics());
                 runtime.block_on(async {
                     let pressure = Pressure::new(first.most, Arc::clone(&self.metrics));
-                    let watching = tokio::task::spawn_local(Rc::clone(&pressure).watch());
+                    let watching = Rc::clone(&pressure).watch(self.pulse.clone());
+                    let watching = tokio::task::spawn_local(watching);
                     let served = self.serve_under(pressure, first, orders, build, stop).await;
                     watching.abort();
                     served
@@ -137,12 +142,15 @@ impl Worker {
         B: Fn(P, &Place<'_, H>) -> H,
     {
         let mut serving = Serving::begin(self, pressure, first, build, stop.clone()).await?;
+        let mut stages = stop.clone();
         let ended_early = loop {
             tokio::select! {
                 biased;
                 () = stop.reached(Stage::Draining) => break false,
                 // Nobody told it to, or the word that did is on its way here too.
                 Some(_) = serving.gates.ended() => break stop.stage() < Stage::Draining,
+                // The drain itself begins when its listeners have ended.
+                stage = stages.changed() => serving.connections.go_to(stage.min(Stage::Yielding)),
                 Some(order) = orders.recv() => serving.follow(order).await?,
             }
         };
@@ -239,17 +247,19 @@ impl<H: Handler + 'static, B> Serving<H, B> {
     }
 
     /// Opens what is new, turns what stays into what it is to be, and closes the others.
-    async fn listen(&mut self, wanted: Vec<(Entrance, Option<StdListener>)>) -> io::Result<()> {
+    async fn listen(&mut self, wanted: Vec<(Entrance, Vec<StdListener>)>) -> io::Result<()> {
         let ids: Vec<ListenerId> = wanted.iter().map(|(entrance, _)| entrance.id).collect();
-        for (entrance, socket) in wanted {
-            let Some(socket) = socket else {
-                self.gates.turn(entrance);
-                continue;
-            };
-            let (listener, gate) = (TcpListener::from_std(socket)?, Gate::new(entrance));
-            let door = Rc::clone(&self.door);
-            let keeping = door.keep(listener, Rc::clone(&gate), self.stop.clone());
-            self.gates.open(gate, keeping);
+        for (entrance, sockets) in wanted {
+            if sockets.is_empty() {
+                self.gates.turn(&entrance);
+            }
+            for socket in sockets {
+                let (listener, gate) =
+                    (TcpListener::from_std(socket)?, Gate::new(entrance.clone()));
+                let door = Rc::clone(&self.door);
+                let keeping = door.keep(listener, Rc::clone(&gate), self.stop.clone());
+                self.gates.open(gate, keeping);
+            }
         }
         self.gates.close_others(&ids).await;
         Ok(())

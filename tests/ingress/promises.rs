@@ -458,6 +458,18 @@ const PROMISES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "upgrade",
+        &[
+            "a_binary_that_is_replaced_under_load_fails_nobody",
+            "an_upload_and_a_websocket_stay_with_the_old_process_until_they_end",
+            "a_new_number_of_workers_loses_no_connection",
+            "a_new_process_that_fails_leaves_the_old_one_as_it_was",
+            "what_the_store_has_before_is_there_after_and_what_is_written_after_is_durable",
+            "whoever_waits_at_a_socket_of_systemd_is_served_once_it_has_started",
+            "what_reloads_opened_is_handed_over_and_what_they_closed_is_not",
+        ],
+    ),
+    (
         "no descriptors left",
         &[
             "strangers_are_turned_away_before_the_last_descriptor",

@@ -28,4 +28,6 @@ mod run;
 mod secrets;
 mod server;
 mod signals;
+mod systemd;
 mod tools;
+mod upgrade;

@@ -123,17 +123,23 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end.
+    /// Waits until it has ended, whoever else still writes to its streams.
     #[track_caller]
-    pub(crate) fn end(mut self) -> Ended {
+    pub(crate) fn exited(&mut self) -> ExitStatus {
         let deadline = Instant::now() + CAP;
-        let status = loop {
+        loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
+                return status;
             }
             assert!(Instant::now() < deadline, "still runs:\n{}", self.text());
             pause();
-        };
+        }
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn end(mut self) -> Ended {
+        let status = self.exited();
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }

@@ -83,8 +83,17 @@ pub(super) trait Engine: Send + Sync {
     /// Makes all of `changes` durable, or none.
     fn commit(&self, changes: &Changes) -> Result<(), Fault>;
 
-    /// Opens what an earlier fault closed; does nothing where all is well.
+    /// Opens what an earlier fault closed; does nothing where all is well, or after [`Engine::let_go`].
     fn heal(&self) -> Result<(), Fault>;
+
+    /// Closes it for another process. What is only in memory stays.
+    fn let_go(&self);
+
+    /// Opens it again after that.
+    fn take_back(&self);
+
+    /// Whether it was let go.
+    fn is_let_go(&self) -> bool;
 
     /// Where the data is, for messages.
     fn place(&self) -> String;

@@ -37,6 +37,14 @@ impl Engine for Memory {
         Ok(())
     }
 
+    fn let_go(&self) {}
+
+    fn take_back(&self) {}
+
+    fn is_let_go(&self) -> bool {
+        false
+    }
+
     fn place(&self) -> String {
         "memory".to_owned()
     }

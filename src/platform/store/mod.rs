@@ -87,14 +87,49 @@ pub(crate) trait Read {
     ) -> Result<Vec<(String, T)>, Error>;
 }
 
+/// How much of a file is looked at when it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// All of it: a start is the moment to hear of damage.
+    Whole,
+    /// What is needed: another process had it open until now.
+    Again,
+}
+
 impl Store {
     /// Opens the file at `path`, or one in memory where that is just [`IN_MEMORY`]. Its writes are counted
     /// in `series`.
-    pub(crate) fn open(path: &Path, watch: Watch, series: &Series) -> Result<Self, FileError> {
+    pub(crate) fn open(
+        path: &Path,
+        watch: Watch,
+        look: Look,
+        series: &Series,
+    ) -> Result<Self, FileError> {
         if path == Path::new(IN_MEMORY) {
             return Ok(Self::on(Arc::new(memory::Memory::default()), watch, series));
         }
-        Ok(Self::on(Arc::new(redb::Redb::open(path)?), watch, series))
+        let engine = match look {
+            Look::Whole => redb::Redb::open(path)?,
+            Look::Again => redb::Redb::open_again(path)?,
+        };
+        Ok(Self::on(Arc::new(engine), watch, series))
+    }
+
+    /// Closes the file, so that another process can open it. Until it is taken back, nothing is read and
+    /// nothing is written. Waits for a commit that is under way.
+    pub(crate) fn let_go(&self) {
+        self.engine.let_go();
+    }
+
+    /// Opens the file again after that. Where it cannot be opened now, the writer tries again and again.
+    pub(crate) async fn take_back(&self) {
+        self.engine.take_back();
+        // The writer alone opens what is closed, and at the latest for the next write.
+        let opened = self.write(|_| Ok::<_, Error>(()));
+        if let Err(error) = opened.await {
+            tracing::error!(store = %self.place, %error, "{error}: it is opened as soon as it can be");
+        }
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Opens the file at `path`, which nobody else has open, to read what is in it.
@@ -189,7 +224,8 @@ impl Store {
 impl Store {
     /// As [`Store::open`], where nobody follows.
     pub(crate) fn unwatched(path: &Path) -> Result<Self, FileError> {
-        Self::open(path, Box::new(|_, _| Ok(())), &Series::default())
+        let nobody_follows = Box::new(|_: &View<'_>, _: &BTreeSet<String>| Ok(()));
+        Self::open(path, nobody_follows, Look::Whole, &Series::default())
     }
 }
 

@@ -19,25 +19,36 @@ pub(super) struct Redb {
     database: RwLock<Option<Database>>,
     /// redb remembers an I/O error for ever: what met one must be opened again.
     failed: Arc<AtomicBool>,
+    /// Another process has the file, or is to have it.
+    let_go: AtomicBool,
 }
 
 impl Redb {
     /// Opens the file, or makes it, its folder too, for this user alone.
     pub(super) fn open(path: &Path) -> Result<Self, FileError> {
-        Ok(Self {
+        Ok(Self::with(path, file::open(path)?))
+    }
+
+    /// Opens the file that another process has just closed; makes it where there is none.
+    pub(super) fn open_again(path: &Path) -> Result<Self, FileError> {
+        match path.exists() {
+            true => Ok(Self::with(path, file::reopen(path)?)),
+            false => Self::open(path),
+        }
+    }
+
+    fn with(path: &Path, database: Database) -> Self {
+        Self {
             path: path.to_owned(),
-            database: RwLock::new(Some(file::open(path)?)),
+            database: RwLock::new(Some(database)),
             failed: Arc::default(),
-        })
+            let_go: AtomicBool::new(false),
+        }
     }
 
     /// Opens the file to read what is in it, and changes nothing in it.
     pub(super) fn look(path: &Path) -> Result<Glance, FileError> {
-        Ok(Glance(Self {
-            path: path.to_owned(),
-            database: RwLock::new(Some(file::look(path)?)),
-            failed: Arc::default(),
-        }))
+        Ok(Glance(Self::with(path, file::look(path)?)))
     }
 
     fn swap(&self, database: Option<Database>) -> Option<Database> {
@@ -73,7 +84,7 @@ impl Engine for Redb {
     }
 
     fn heal(&self) -> Result<(), Fault> {
-        if !self.failed.load(Ordering::Acquire) {
+        if !self.failed.load(Ordering::Acquire) || self.is_let_go() {
             return Ok(());
         }
         // The old handle holds the lock of the file, so it goes first. Opening may take long: who
@@ -83,6 +94,23 @@ impl Engine for Redb {
         self.failed.store(false, Ordering::Release);
         self.swap(Some(database));
         Ok(())
+    }
+
+    fn let_go(&self) {
+        self.let_go.store(true, Ordering::Release);
+        // Waits for a commit that is under way. Snapshots that somebody still holds are of no use from
+        // now on, and do not keep the file.
+        drop(self.swap(None));
+    }
+
+    fn take_back(&self) {
+        // As after a fault: where it cannot be opened now, that is tried again and again.
+        self.failed.store(true, Ordering::Release);
+        self.let_go.store(false, Ordering::Release);
+    }
+
+    fn is_let_go(&self) -> bool {
+        self.let_go.load(Ordering::Acquire)
     }
 
     fn place(&self) -> String {
@@ -108,14 +136,25 @@ impl Engine for Glance {
         Ok(())
     }
 
+    fn let_go(&self) {
+        self.0.let_go();
+    }
+
+    /// Never either.
+    fn take_back(&self) {}
+
+    fn is_let_go(&self) -> bool {
+        self.0.is_let_go()
+    }
+
     fn place(&self) -> String {
         self.0.place()
     }
 }
 
-/// The file is closed after a fault and not open again yet.
+/// The file is closed after a fault and not open again yet, or another process has it.
 #[derive(Debug, thiserror::Error)]
-#[error("the file is closed after an earlier error")]
+#[error("the file is closed, after an earlier error or for another process")]
 struct Closed;
 
 struct RedbSnapshot {

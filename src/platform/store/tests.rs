@@ -167,6 +167,14 @@ impl Engine for Arc<Flaky> {
         Ok(())
     }
 
+    fn let_go(&self) {}
+
+    fn take_back(&self) {}
+
+    fn is_let_go(&self) -> bool {
+        false
+    }
+
     fn place(&self) -> String {
         PathBuf::from("flaky").display().to_string()
     }
@@ -239,4 +247,57 @@ async fn claims_are_shown_as_they_were_committed_before_the_write_is_answered() 
         shown,
         [claim("b.example/a", "4"), claim("c.example/a", "5")]
     );
+}
+
+#[tokio::test]
+async fn a_store_that_was_let_go_is_another_processs_until_it_is_taken_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let store = Store::unwatched(&path).unwrap();
+    let write = async |store: &Store, value: &'static str| {
+        let written = store.write(move |tx| {
+            tx.put(Table::Links, "kept", &value);
+            Ok::<_, Error>(())
+        });
+        written.await
+    };
+    let read = |store: &Store| store.read()?.get::<String>(Table::Links, "kept");
+    write(&store, "1").await.unwrap();
+    let before = store.generation();
+    let held = store.read().unwrap();
+    store.let_go();
+    assert!(matches!(write(&store, "2").await, Err(Error::Unavailable)));
+    assert!(matches!(read(&store), Err(Error::Unavailable)));
+
+    // As the process that follows does, also while somebody here still holds an old view.
+    let nobody_follows = Box::new(|_: &View<'_>, _: &BTreeSet<String>| Ok(()));
+    let next = Store::open(&path, nobody_follows, Look::Again, &Series::default()).unwrap();
+    assert_eq!(read(&next).unwrap().unwrap(), "1");
+    write(&next, "3").await.unwrap();
+    assert!(
+        Store::unwatched(&path).is_err(),
+        "the next one has it alone"
+    );
+    drop((held, next));
+
+    store.take_back().await;
+    assert_eq!(read(&store).unwrap().unwrap(), "3");
+    assert!(store.generation() > before, "another may have written");
+    write(&store, "4").await.unwrap();
+    assert_eq!(read(&store).unwrap().unwrap(), "4");
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_taken_back_at_once_is_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let store = Store::unwatched(&path).unwrap();
+    store.let_go();
+    let other = Store::unwatched(&path).unwrap();
+    store.take_back().await;
+    assert!(store.read().is_err());
+    drop(other);
+    let written = store.write(|_| Ok::<_, Error>(()));
+    written.await.unwrap();
+    assert!(store.read().is_ok());
 }

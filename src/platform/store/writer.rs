@@ -151,7 +151,7 @@ pub(super) fn run(
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        if !heal(engine.as_ref(), &place, series) {
+        if engine.is_let_go() || !heal(engine.as_ref(), &place, series) {
             // All that wait: each would open the file again, and be told the same later.
             for job in first.into_iter().chain(jobs.try_iter()) {
                 series.unwritten.inc();
