@@ -3,7 +3,7 @@
 //! The house, from the ground up; a module imports only from floors below its own.
 //!
 //! - **Words**, no I/O, no clock but in new ids: [`address`], [`host`], [`id`], [`credentials`],
-//!   [`destination`], [`domains`], [`closed`], [`hosts`], [`units`], [`settings`].
+//!   [`destination`], [`domains`], [`closed`], [`hosts`], [`units`], [`settings`], [`stamp`].
 //! - **Parts**, each works alone: [`wire`], [`rates`], [`telemetry`], [`tls`], [`pool`], [`acme`], [`server`],
 //!   [`mail`], [`otlp`], [`upstream`], [`resolve`].
 //! - **Handlers**, which never name each other: [`proxy`], [`admin`], [`platform`].
@@ -22,6 +22,7 @@ pub mod host;
 pub mod hosts;
 pub mod id;
 pub mod settings;
+pub mod stamp;
 pub mod units;
 
 pub mod acme;

@@ -1,11 +1,11 @@
 //! Looks whether a file has changed, by what the system says of it.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::stamp::Stamp;
 
 /// A file that is looked at again and again.
 #[derive(Debug)]
@@ -16,15 +16,6 @@ pub(super) struct Watch {
     /// As it was at the last look.
     seen: Option<Stamp>,
     next: Option<Instant>,
-}
-
-/// What changes when a file does, also where a link leads to another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
 }
 
 impl Watch {
@@ -70,17 +61,6 @@ impl Watch {
 /// `None` where there is none.
 fn stamp(file: &Path) -> Option<Stamp> {
     std::fs::metadata(file).ok().as_ref().map(Stamp::of)
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        }
-    }
 }
 
 #[cfg(test)]

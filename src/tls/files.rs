@@ -3,9 +3,8 @@
 //! What cannot be read, does not belong together or is half there leaves the last good pair in place.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 
 use super::certificate::{BadPair, Certificate};
+use crate::stamp::Stamp;
 
 /// A folder of pairs, as it was when it was last looked at.
 #[derive(Debug)]
@@ -62,15 +62,6 @@ struct Pair {
     bad: Option<BadFiles>,
     /// Whether both files were not there the last time.
     gone: bool,
-}
-
-/// What changes when a file does, also where a link leads to another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
 }
 
 /// No chain and no key is larger.
@@ -229,7 +220,7 @@ impl Pair {
     }
 
     fn take(&mut self, label: &str, certificate: Certificate, stamps: [Stamp; 2]) -> bool {
-        let is_settled = stamps.iter().all(Stamp::is_settled);
+        let is_settled = stamps.iter().all(is_settled);
         self.read = Some(stamps).filter(|_| is_settled);
         self.bad = None;
         if self
@@ -285,24 +276,13 @@ fn read(label: &str, files: &[PathBuf; 2], depth: Depth) -> Result<Certificate, 
     })
 }
 
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        }
-    }
-
-    fn is_settled(&self) -> bool {
-        let (seconds, _) = self.modified;
-        let modified = u64::try_from(seconds).map(Duration::from_secs);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        match (modified, now) {
-            (Ok(modified), Ok(now)) => now.abs_diff(modified) > SETTLED,
-            _ => true,
-        }
+/// Whether it is so old that a later write gets another one.
+fn is_settled(stamp: &Stamp) -> bool {
+    let modified = u64::try_from(stamp.modified()).map(Duration::from_secs);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    match (modified, now) {
+        (Ok(modified), Ok(now)) => now.abs_diff(modified) > SETTLED,
+        _ => true,
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::poll_read_buf;
 
@@ -33,16 +33,11 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin {
 
 impl Transport for TcpStream {
     fn has_closed(&self) -> bool {
-        // What the system has told of it: asking costs nothing.
-        let known = self.ready(Interest::READABLE).now_or_never();
-        known.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+        is_read_closed(self.ready(Interest::READABLE))
     }
 
     fn has_unread(&self) -> bool {
-        let mut byte = [MaybeUninit::uninit()];
-        SockRef::from(self)
-            .peek(&mut byte)
-            .is_ok_and(|read| read > 0)
+        has_bytes(&SockRef::from(self))
     }
 
     fn reset_on_drop(&self, reset: bool) {
@@ -53,19 +48,26 @@ impl Transport for TcpStream {
 
 impl Transport for UnixStream {
     fn has_closed(&self) -> bool {
-        let known = self.ready(Interest::READABLE).now_or_never();
-        known.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+        is_read_closed(self.ready(Interest::READABLE))
     }
 
     fn has_unread(&self) -> bool {
-        let mut byte = [MaybeUninit::uninit()];
-        SockRef::from(self)
-            .peek(&mut byte)
-            .is_ok_and(|read| read > 0)
+        has_bytes(&SockRef::from(self))
     }
 
     /// A socket of this machine knows no reset.
     fn reset_on_drop(&self, _reset: bool) {}
+}
+
+/// Whether the system has told that the other end has closed: asking what is `known` costs nothing.
+fn is_read_closed(known: impl Future<Output = io::Result<Ready>>) -> bool {
+    let known = known.now_or_never();
+    known.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+}
+
+fn has_bytes(socket: &SockRef<'_>) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    socket.peek(&mut byte).is_ok_and(|read| read > 0)
 }
 
 /// A pipe within this process.

@@ -41,7 +41,8 @@ const FLOORS: [(&str, &str); 19] = [
     ("cli", "telemetry tls server proxy config control ingress"),
 ];
 
-const WORDS: &str = "address closed host hosts id credentials destination domains units settings";
+const WORDS: &str =
+    "address closed host hosts id credentials destination domains units settings stamp";
 
 /// One file of the library or the binary, without its unit tests and without comments.
 struct Source {
