@@ -31,7 +31,7 @@ class Ingress(Process):
     """`m3o-ingress run`, with the embedded platform or in front of the backend's M3O API."""
 
     def __init__(self, workshop, name="m3o-ingress", keys=None, cpus=str(PROXY_CPU), remote=False,
-                 certificates=None, output=None, folder=None):
+                 certificates=None, folder=None):
         folder = folder or workshop.new_folder()
         http_port, https_port, admin = free_ports(3)
         over = {
@@ -54,7 +54,7 @@ class Ingress(Process):
         env |= {"M3O_API_TOKEN" if remote else "M3O_PLATFORM_KEY": KEY}
         super().__init__(
             name, [workshop.binary, "run", "--config", self.config],
-            {"http": http_port, "https": https_port}, folder, cpus=cpus, env=env, output=output,
+            {"http": http_port, "https": https_port}, folder, cpus=cpus, env=env,
         )
         self.workshop, self.remote, self.admin = workshop, remote, admin
 

@@ -17,12 +17,11 @@ class Log:
 
     letter = "log"
     title = "the access log on, as JSON to a file"
-    # The log goes to standard output, which is that file.
     keys = {"LOG__ACCESS": "true", "LOG__FORMAT": "json"}
 
     def measure(self, name, workshop, arguments, say):
         file = workshop.new_folder() / "access.log"
-        on = Ingress(workshop, "log on", self.keys, output=file)
+        on = Ingress(workshop, "log on", {**self.keys, "LOG__ACCESS_FILE": str(file)})
         rows = ratio.compare(
             partial(Row, self.letter, name, self.title, keys=self.keys), Load("wrk"), on,
             {"log off": partial(Ingress, workshop, "log off")}, workshop, arguments, say,
@@ -105,7 +104,7 @@ class Full(Ingress):
     def questions(self):
         """How many requests had to ask the API, at once or on the side."""
         names = ("miss", "stale", "rescued")
-        series = 'm3o_ingress_resolve_cache_total{{result="{}"}}'
+        series = 'm3o_ingress_resolve_cache_total{{kind="app",result="{}"}}'
         return sum(self.metric(series.format(name)) for name in names)
 
     def __exit__(self, *error):

@@ -14,12 +14,11 @@ from .machine import PROXY_CPU, Failed
 class Process:
     """Runs while it is entered; then it tells what it takes of the machine."""
 
-    def __init__(self, name, command, ports, folder, cpus=str(PROXY_CPU), env=None, output=None):
+    def __init__(self, name, command, ports, folder, cpus=str(PROXY_CPU), env=None):
         self.name, self.ports, self.folder = name, ports, folder
         self.command = ["taskset", "-c", cpus, *map(str, command)]
         self.env = {**os.environ, **(env or {})}
-        # Where the lines go that it prints; by default nowhere. What it complains of is kept for `wait`.
-        self.output = output or Path(os.devnull)
+        # What it prints goes nowhere; what it complains of is kept for `wait`.
         self.complaints = folder / "complaints"
         # Answers a second, as the last clients saw it that need to know.
         self.pace = None
@@ -27,10 +26,11 @@ class Process:
         self.options = ()
 
     def __enter__(self):
-        with self.output.open("wb") as output, self.complaints.open("wb") as complaints:
+        with self.complaints.open("wb") as complaints:
             # A group of its own, so that ending it ends its children too.
             self.running = subprocess.Popen(
-                self.command, env=self.env, stdout=output, stderr=complaints, start_new_session=True
+                self.command, env=self.env, stdout=subprocess.DEVNULL, stderr=complaints,
+                start_new_session=True,
             )
         try:
             self.wait()
