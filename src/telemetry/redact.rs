@@ -23,8 +23,10 @@ pub fn query(query: &str) -> String {
             logged.push('&');
         }
         match pair.split_once('=') {
-            // A name without a value may be a secret in base64, whose padding looks like one.
-            Some((name, value)) if is_plain_name(name) && !value.is_empty() => {
+            // A name without a value may be a secret in base64: `=` alone is its padding.
+            Some((name, value))
+                if is_plain_name(name) && value.bytes().any(|byte| byte != b'=') =>
+            {
                 logged.push_str(name);
                 logged.push('=');
                 logged.push_str(HIDDEN);
@@ -282,6 +284,8 @@ mod tests {
         check("api_key%3Dcanary=x", "[hidden]");
         check("", "");
         check("a=1&&c2VjcmV0=", "a=[hidden]&&[hidden]");
+        check("c2VjcmV0==", "[hidden]");
+        check("a==b", "a=[hidden]");
     }
 
     #[test]
