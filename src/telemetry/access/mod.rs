@@ -165,13 +165,24 @@ impl Entry<'_> {
     }
 }
 
-/// A text of somebody else, as a line holds it.
+/// A text of somebody else, as a line holds it. It is cut when it is scrubbed: a secret whose end is
+/// not there may look like none.
 pub(super) fn foreign(text: &str) -> Cow<'_, str> {
-    redact::scrub(&text[..text.floor_char_boundary(MAX_LOGGED)])
+    let room = |text: &str| text.floor_char_boundary(MAX_LOGGED);
+    match redact::scrub(&text[..text.floor_char_boundary(MAX_READ)]) {
+        Cow::Borrowed(text) => Cow::Borrowed(&text[..room(text)]),
+        Cow::Owned(mut text) => {
+            text.truncate(room(&text));
+            Cow::Owned(text)
+        }
+    }
 }
 
 /// Octets of one value in a line.
 const MAX_LOGGED: usize = 1024;
+
+/// Octets of it that are scrubbed: no host is so long that a password before it would end behind them.
+const MAX_READ: usize = MAX_LOGGED + redact::LONGEST_AUTHORITY + 2;
 
 pub(super) fn version_text(version: Version) -> &'static str {
     match version {
