@@ -234,12 +234,12 @@ impl Exchange {
         })
     }
 
-    /// Whether any path may hold the token of a mail: on a user host, and where the host could not be
-    /// read.
+    /// Whether any path may hold the token of a mail: on a user host, and where nobody looked which
+    /// host it is, since it could not be read, or is none of the connection's.
     fn may_be_a_token(&self, status: u16) -> bool {
         match self.route {
             RouteKind::Verify => true,
-            RouteKind::Unknown => status == StatusCode::BAD_REQUEST.as_u16(),
+            RouteKind::Unknown => matches!(status, 400 | 421),
             _ => false,
         }
     }
