@@ -11,6 +11,7 @@ use super::{Client, Proxy};
 use crate::credentials::Secret;
 use crate::destination::Destination;
 use crate::hosts::HostName;
+use crate::telemetry::metrics::ErrorType;
 use crate::units;
 use crate::upstream;
 use crate::wire::{Body, Request, Response};
@@ -116,7 +117,7 @@ impl Proxy {
             request_id: client.id.to_str().unwrap_or_default(),
         };
         let mut response = page::respond(StatusCode::BAD_REQUEST, &message);
-        let status = proxy_status("http_request_denied");
+        let status = proxy_status(ErrorType::Denied);
         response.headers_mut().insert(PROXY_STATUS, status);
         response
     }

@@ -17,7 +17,7 @@ use super::access::{Access, Entry, Keep, Outcome, unanswered};
 use super::client::Side;
 use super::load::{InFlight, Load};
 use super::log::Log;
-use super::metrics::{CacheResult, Metrics, RouteKind};
+use super::metrics::{CacheResult, ErrorType, Metrics, RouteKind};
 use super::redact;
 use super::requests::{self, Ended};
 use super::traces::{Trace, Tracer};
@@ -66,8 +66,8 @@ pub struct Exchange {
     pub workload: Option<WorkloadId>,
     /// What the cache had.
     pub cache: Option<CacheResult>,
-    /// The error token of `Proxy-Status`, where the answer is our own.
-    pub error: Option<&'static str>,
+    /// What went wrong, where the answer is our own.
+    pub error: Option<ErrorType>,
     /// What really happened, for the log alone.
     pub cause: Option<String>,
     /// Its place among the requests of its workload, given up when it ends.
@@ -137,8 +137,8 @@ impl Exchange {
         let mut exchange = Self::new(telemetry, id, line, asked);
         exchange.status = Some(status);
         exchange.error = Some(match status {
-            StatusCode::SERVICE_UNAVAILABLE => "connection_limit_reached",
-            _ => "http_request_error",
+            StatusCode::SERVICE_UNAVAILABLE => ErrorType::NoRoom,
+            _ => ErrorType::Request,
         });
         exchange.outcome = Outcome::Complete;
     }
@@ -318,7 +318,7 @@ impl Exchange {
             app: self.workload.as_ref().map(WorkloadId::as_str),
             cache: self.cache.map(CacheResult::as_str),
             outcome: self.outcome,
-            error: self.error,
+            error: self.error.map(ErrorType::as_str),
             cause: self.cause.as_deref(),
             asked: line.asked.as_ref().map(|call| call.since(self.started)),
             user_agent: text(&line.user_agent),
