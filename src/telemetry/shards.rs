@@ -30,7 +30,11 @@ impl<T: Default> Sharded<T> {
     /// That of the thread that asks.
     pub(super) fn mine(&self) -> Mine<'_, T> {
         let common = self.0.len() - 1;
-        let number = NUMBER.with(|number| *number);
+        let number = match common {
+            // Whoever has no other place needs no number.
+            0 => 0,
+            _ => NUMBER.with(|number| *number),
+        };
         Mine {
             place: &self.0[number.min(common)],
             alone: number < common,
