@@ -195,10 +195,13 @@ impl Tracer {
 }
 
 impl Sampler {
-    /// By the id, so that whoever else decides about the trace by it decides alike.
+    /// By the id, so that whoever else decides about the trace by it decides alike: as OpenTelemetry's
+    /// consistent probability sampling does, what is not below a threshold is kept.
     fn flag(self, id: TraceId) -> u8 {
-        let below = u128::from(self.share.millionths()) << 56;
-        let sampled = u128::from(id.randomness()) * u128::from(Share::ALL.millionths()) < below;
+        let whole = Share::ALL.millionths();
+        // Both sides in millionths, so that nothing is rounded.
+        let threshold = u128::from(whole - self.share.millionths()) << 56;
+        let sampled = u128::from(id.randomness()) * u128::from(whole) >= threshold;
         u8::from(sampled) * SAMPLED
     }
 }
@@ -269,6 +272,28 @@ mod tests {
         // Twenty standard deviations wide.
         let some = recorded("5%");
         assert!((380..1620).contains(&some), "{some}");
+    }
+
+    #[test]
+    fn what_is_not_below_the_threshold_is_recorded() {
+        let check = |share: &str, randomness: &str, recorded| {
+            let sampler = sampler(Share::parse(share).unwrap());
+            // The bits before the last 56 are not looked at.
+            for others in ["00000000000000ff00", "ffffffffffffffff00"] {
+                let value = format!("00-{others}{randomness}-00f067aa0ba902b7-00");
+                let context = Context::parse(value.as_bytes()).unwrap();
+                let flag = sampler.flag(context.trace);
+                assert_eq!(flag == SAMPLED, recorded, "{share} {randomness}");
+            }
+        };
+        check("0.5", "80000000000000", true);
+        check("0.5", "7fffffffffffff", false);
+        check("0.25", "c0000000000000", true);
+        check("0.25", "bfffffffffffff", false);
+        check("1/16", "f0000000000000", true);
+        check("1/16", "efffffffffffff", false);
+        check("1", "00000000000000", true);
+        check("0", "ffffffffffffff", false);
     }
 
     #[test]
