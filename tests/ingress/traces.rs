@@ -361,7 +361,7 @@ fn a_collector_that_is_busy_is_told_again() {
     let collector = Collector::scripted(move |answering| {
         let busy = "HTTP/1.1 503 Busy\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n";
         match asked.fetch_add(1, Ordering::SeqCst) {
-            0..=2 => answering.write(busy),
+            0 => answering.write(busy),
             _ => answering.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
         }
     });
@@ -369,7 +369,7 @@ fn a_collector_that_is_busy_is_told_again() {
     traced.ingress.get(BLOG, "/").expect(200);
     let exported = || traced.ingress.metric("m3o_ingress_spans_exported_total");
     eventually("they are taken", || exported() == 2.0);
-    assert_eq!(traced.collector.exports().len(), 4);
+    assert_eq!(traced.collector.exports().len(), 2);
     assert_eq!(
         traced.ingress.metric("m3o_ingress_spans_dropped_total"),
         0.0
