@@ -14,7 +14,9 @@ pub(super) fn write(entry: &Entry<'_>, out: &mut Vec<u8>) {
     word(out, "http.request.method", entry.method);
     word(out, "url.scheme", entry.scheme.as_str());
     text(out, "server.address", entry.host.as_deref());
-    text(out, "url.path", Some(&entry.path));
+    if entry.is_request() {
+        text(out, "url.path", Some(&entry.path));
+    }
     text(out, "url.query", entry.query.as_deref());
     if let Some(version) = entry.version {
         word(out, "network.protocol.version", version_text(version));
