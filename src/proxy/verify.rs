@@ -11,6 +11,7 @@ use super::{Client, Proxy};
 use crate::credentials::Secret;
 use crate::destination::Destination;
 use crate::hosts::HostName;
+use crate::telemetry::exchange::Exchange;
 use crate::telemetry::metrics::ErrorType;
 use crate::units;
 use crate::upstream;
@@ -67,6 +68,7 @@ impl Proxy {
         id: Option<&str>,
         request: &Request,
         client: &Client<'_>,
+        exchange: &mut Exchange,
     ) -> Result<Response, Error> {
         let act = self.settings.user.act(request)?;
         if matches!(act, Act::Look) {
@@ -77,7 +79,7 @@ impl Proxy {
         if matches!(act, Act::Ask) {
             return Ok(page::respond(StatusCode::OK, &ConfirmPage));
         }
-        match self.upstream.verify_email(token).await {
+        match self.upstream.verify_email(token, exchange).await {
             Ok(()) => Ok(verified(&asked, client)),
             Err(upstream::Error::NotFound | upstream::Error::Rejected(_)) => {
                 Ok(self.failed(&asked, client))

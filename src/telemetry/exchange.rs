@@ -9,12 +9,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::access::{Access, Entry, Keep, Outcome, unanswered};
-use super::client::Side;
+use super::access::{Access, Call, Entry, Keep, Outcome, unanswered};
+use super::client::{Asking, Side};
 use super::load::{InFlight, Load};
 use super::log::Log;
 use super::metrics::{CacheResult, ErrorType, Metrics, RouteKind};
@@ -26,7 +26,7 @@ use crate::rates::Standing;
 use crate::wire::body::{self, Answer, Cut};
 use crate::wire::tunnel::Tunnel;
 use crate::wire::{Peer, Request, Trust};
-use line::{Call, Line};
+use line::Line;
 
 mod line;
 
@@ -173,28 +173,31 @@ impl Exchange {
         }
     }
 
-    /// A request with `headers` leaves for `address` on behalf of this one, and becomes part of its
-    /// trace.
-    pub fn asks(&mut self, side: Side, address: &HeaderValue, headers: &mut HeaderMap) {
-        if let Some(trace) = &self.trace {
-            trace.write_to(headers);
-        }
-        if let Some(line) = &mut self.line {
-            line.asked = Some(Call {
+    /// `request` leaves for `port` of `address` on behalf of this one, and becomes part of its trace.
+    #[must_use]
+    pub fn asks(
+        &mut self,
+        side: Side,
+        address: &HeaderValue,
+        port: u16,
+        request: &mut Request,
+    ) -> Asking<'_> {
+        let began = self.ready();
+        let trace = self.trace.as_ref();
+        let span = trace.map(|trace| trace.write_to(request.headers_mut()));
+        let call = self.line.as_mut().map(|line| {
+            line.call.insert(Call {
                 side,
                 address: address.clone(),
-                began: Instant::now(),
-                answered: None,
-            });
-        }
-    }
-
-    /// The head of the response to that is here.
-    pub fn answered(&mut self, status: StatusCode) {
-        let call = self.line.as_mut().and_then(|line| line.asked.as_mut());
-        if let Some(call) = call {
-            call.answered = Some((status, Instant::now()));
-        }
+                port,
+                method: request.method().clone(),
+                span,
+                after: began.duration_since(self.started),
+                took: None,
+                status: None,
+            })
+        });
+        Asking::telling(began, &self.telemetry.metrics, side, call)
     }
 
     /// The id of the request.
@@ -204,8 +207,7 @@ impl Exchange {
     }
 
     /// When it could be forwarded: when it began, if nothing was waited for since.
-    #[must_use]
-    pub fn ready(&self) -> Instant {
+    fn ready(&self) -> Instant {
         match self.cache {
             Some(CacheResult::Fresh | CacheResult::Stale) => self.started,
             _ => Instant::now(),
@@ -320,7 +322,7 @@ impl Exchange {
             outcome: self.outcome,
             error: self.error.map(ErrorType::as_str),
             cause: self.cause.as_deref(),
-            asked: line.asked.as_ref().map(|call| call.since(self.started)),
+            call: line.call.as_ref(),
             user_agent: text(&line.user_agent),
             referer,
             host,
