@@ -87,8 +87,8 @@ fn line(criterion: &mut Criterion) {
                 let id = RequestId::from_trusted(&id).expect("an id");
                 let trust = Trust::Stranger;
                 let mut exchange = Exchange::begin(&telemetry, &request, &peer, trust, id);
-                exchange.asks(Side::Backend, &backend, request.headers_mut());
-                exchange.answered(StatusCode::OK);
+                let asking = exchange.asks(Side::Backend, &backend, 3000, &mut request);
+                asking.answered(StatusCode::OK);
                 drop(exchange.observe(http::Response::new(Body::Empty)));
             });
         });

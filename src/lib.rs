@@ -3,7 +3,7 @@
 //! The house, from the ground up; a module imports only from floors below its own.
 //!
 //! - **Words**, no I/O, no clock but in new ids: [`address`], [`host`], [`id`], [`credentials`],
-//!   [`destination`], [`domains`], [`closed`], [`hosts`], [`units`], [`settings`], [`stamp`].
+//!   [`destination`], [`domains`], [`closed`], [`hosts`], [`units`], [`settings`], [`stamp`], [`causes`].
 //! - **Parts**, each works alone: [`wire`], [`rates`], [`telemetry`], [`tls`], [`pool`], [`acme`], [`server`],
 //!   [`mail`], [`otlp`], [`upstream`], [`resolve`].
 //! - **Handlers**, which never name each other: [`proxy`], [`admin`], [`platform`].
@@ -14,6 +14,7 @@
 //! M3O API) and forwards to a *backend* (the server of an app or function).
 
 pub mod address;
+pub mod causes;
 pub mod closed;
 pub mod credentials;
 pub mod destination;

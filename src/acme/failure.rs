@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::client::ClientError;
 use super::dns::DnsError;
 use super::names::Name;
+use crate::causes::with_causes;
 use crate::telemetry::redact::HIDDEN;
 use crate::tls::certificate::BadPair;
 
@@ -104,7 +105,7 @@ impl From<instant_acme::Error> for Failure {
 
 impl From<instant_acme::Error> for Told {
     fn from(error: instant_acme::Error) -> Self {
-        let text = with_causes(&error);
+        let text = shortened(&with_causes(&error));
         match error {
             instant_acme::Error::Api(problem) => Self::from(problem),
             instant_acme::Error::Other(error) => {
@@ -165,19 +166,6 @@ pub(super) fn told(problem: &instant_acme::Problem) -> String {
 pub(super) fn shortened(text: &str) -> String {
     let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
     text.chars().take(LONGEST).map(plain).collect()
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let told = error.to_string();
-        if !text.contains(&told) {
-            text = format!("{text}: {told}");
-        }
-        cause = error.source();
-    }
-    shortened(&text)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use m3o_ingress::causes::with_causes;
 use m3o_ingress::config::Problem;
 use m3o_ingress::ingress;
 use m3o_ingress::proxy::explain::BadQuestion;
@@ -65,7 +66,7 @@ impl fmt::Display for Failure {
                 let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 out.write_str(&lines.join("\n"))
             }
-            Self::Start(error) => with_causes(out, error),
+            Self::Start(error) => told(out, error),
             Self::NoDataFolder => out.write_str(
                 "m3o-ingress: neither XDG_DATA_HOME nor HOME is set: name a folder with --data DIR",
             ),
@@ -76,10 +77,10 @@ impl fmt::Display for Failure {
                     "m3o-ingress: the folder {folder} cannot be made: {error}"
                 )
             }
-            Self::Authority(error) => with_causes(out, error),
-            Self::Log(error) => with_causes(out, error),
-            Self::System(error) => with_causes(out, error),
-            Self::Ingress(error) => with_causes(out, error),
+            Self::Authority(error) => told(out, error),
+            Self::Log(error) => told(out, error),
+            Self::System(error) => told(out, error),
+            Self::Ingress(error) => told(out, error),
             Self::Control(error) => error.fmt(out),
             Self::Question(error) => write!(out, "m3o-ingress: {error}"),
             Self::NotReady => out.write_str("m3o-ingress: it takes no requests now"),
@@ -87,44 +88,6 @@ impl fmt::Display for Failure {
     }
 }
 
-fn with_causes(out: &mut fmt::Formatter<'_>, error: &dyn std::error::Error) -> fmt::Result {
-    let mut line = format!("m3o-ingress: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        // Many an error tells its cause itself.
-        if !line.contains(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        cause = error.source();
-    }
-    out.write_str(&line)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("{text}")]
-    struct Said {
-        text: &'static str,
-        source: std::io::Error,
-    }
-
-    #[test]
-    fn a_cause_is_told_once() {
-        let line = |text| {
-            let source = std::io::Error::other("the disk is full");
-            let error = std::io::Error::other(Said { text, source });
-            Failure::System(error).to_string()
-        };
-        assert_eq!(
-            line("it cannot be made"),
-            "m3o-ingress: it cannot be made: the disk is full"
-        );
-        let told = "it cannot be made: the disk is full; make room";
-        assert_eq!(line(told), format!("m3o-ingress: {told}"));
-    }
+fn told(out: &mut fmt::Formatter<'_>, error: &dyn std::error::Error) -> fmt::Result {
+    write!(out, "m3o-ingress: {}", with_causes(error))
 }

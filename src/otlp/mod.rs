@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::causes::with_causes;
 use crate::pool::{self, Origin, Pool};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::{Config, Sampler, Tracer};
@@ -73,7 +74,8 @@ const MOST_ATTEMPTS: u32 = 6;
 /// The pause after the first failure; it doubles with each one more.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest that a collector is waited for when it says how long.
+/// The longest that a collector is waited for when it says how long. It is never shorter than without a
+/// word.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// How long the last spans may take at the end of the process.
@@ -199,8 +201,8 @@ impl Exporter {
             return;
         }
         self.complained = Some(Instant::now());
-        let collector = &self.export.origin;
-        tracing::warn!(%collector, error = %failure, "the collector of spans does not take them");
+        let (collector, error) = (&self.export.origin, with_causes(failure));
+        tracing::warn!(%collector, error, "the collector of spans does not take them");
     }
 }
 
@@ -248,8 +250,9 @@ impl Failure {
             ) => *asked,
             Self::Status(..) => return None,
         };
-        let doubled = FIRST_PAUSE * (1 << (attempts - 1).min(5));
-        Some(asked.map_or_else(|| spread(doubled), |asked| asked.min(LONGEST_PAUSE)))
+        let own = spread(FIRST_PAUSE * (1 << (attempts - 1).min(5)));
+        // What it asks for may be nothing, or long past.
+        Some(asked.map_or(own, |asked| asked.clamp(own, LONGEST_PAUSE)))
     }
 }
 
@@ -290,6 +293,7 @@ mod tests {
         };
         assert_eq!(asked(7), Some(Duration::from_secs(7)));
         assert_eq!(asked(u64::MAX), Some(LONGEST_PAUSE));
+        assert!(asked(0).unwrap() >= FIRST_PAUSE / 2);
     }
 
     #[test]

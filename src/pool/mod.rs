@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Instant;
 
 use crate::telemetry::client::{Asking, Side};
 use crate::telemetry::metrics::Metrics;
@@ -166,13 +165,7 @@ impl Pool {
     /// Counts the time from now until what is sent is answered.
     #[must_use]
     pub fn asking(&self, side: Side) -> Asking<'_> {
-        self.asking_since(Instant::now(), side)
-    }
-
-    /// The same, for whoever has looked at the clock a moment ago.
-    #[must_use]
-    pub fn asking_since(&self, began: Instant, side: Side) -> Asking<'_> {
-        Asking::since(began, &self.metrics, side)
+        Asking::new(&self.metrics, side)
     }
 
     /// Whether it is what a new one for this dialer and these limits would be, but for the connections that

@@ -12,7 +12,6 @@ use super::parameters::{Parameters, without_key};
 use super::upgrade::Upgrade;
 use super::{Client, Proxy};
 use crate::credentials::{Credentials, Secret};
-use crate::telemetry::client::Side;
 use crate::telemetry::exchange::Exchange;
 use crate::wire::{Body, Request, Response};
 
@@ -102,24 +101,19 @@ impl Proxy {
     async fn ask(
         &self,
         endpoint: &str,
-        mut request: Request,
+        request: Request,
         client: &Client<'_>,
         exchange: &mut Exchange,
     ) -> Result<Response, Error> {
-        if let Some(address) = self.upstream.address() {
-            exchange.asks(Side::Upstream, address, request.headers_mut());
-        }
         let limit = self.settings.timeouts.response;
-        let passed = pin!(self.upstream.pass(endpoint, request));
-        let response = client
+        let passed = pin!(self.upstream.pass(endpoint, request, Some(exchange)));
+        client
             .peer
             .timer
             .while_moving(limit, passed)
             .await
             .ok_or(Error::UpstreamTimedOut)?
-            .map_err(of_upstream)?;
-        exchange.answered(response.status());
-        Ok(response)
+            .map_err(of_upstream)
     }
 
     /// A stream: the handshake goes upstream, and then the two ends speak to each other.

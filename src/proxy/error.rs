@@ -9,7 +9,7 @@ use crate::pool::{self, DialError};
 use crate::rates::Exceeded;
 use crate::resolve::{self, WorkloadKind};
 use crate::server::descriptors;
-use crate::telemetry::metrics::RouteKind;
+use crate::telemetry::metrics::{ErrorType, RouteKind};
 use crate::upstream;
 use crate::wire::{Response, body};
 pub(super) use cause::{Error, of_backend, of_body, of_upstream};
@@ -19,8 +19,7 @@ mod cause;
 /// An error as it is told.
 struct Told {
     status: StatusCode,
-    /// The error type of `Proxy-Status` (RFC 9209, 2.3).
-    kind: &'static str,
+    kind: ErrorType,
     text: String,
 }
 
@@ -58,7 +57,7 @@ impl Error {
     }
 
     /// The error type of `Proxy-Status`, which the log names too.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> ErrorType {
         self.told().kind
     }
 
@@ -83,10 +82,16 @@ impl Error {
             kind,
             text: text.to_owned(),
         };
-        let wrong = |status, text: &str| told(status, "http_request_error", text);
+        let wrong = |status, text: &str| told(status, ErrorType::Request, text);
         let bad = |text: &str| wrong(StatusCode::BAD_REQUEST, text);
         let gateway = |kind, text: &str| told(StatusCode::BAD_GATEWAY, kind, text);
-        let late = |text: &str| told(StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", text);
+        let late = |text: &str| {
+            told(
+                StatusCode::GATEWAY_TIMEOUT,
+                ErrorType::ResponseTimedOut,
+                text,
+            )
+        };
         match self {
             Self::Authority(error) => bad(&error.to_string()),
             Self::Target => bad("the target of the request cannot be used"),
@@ -104,7 +109,7 @@ impl Error {
             }
             Self::NoKey => told(
                 StatusCode::UNAUTHORIZED,
-                "http_request_denied",
+                ErrorType::Denied,
                 "an API key is needed: send it as `Authorization: Bearer KEY` or as the parameter api_key",
             ),
             Self::BadKey => bad("the API key has characters that no key has"),
@@ -128,7 +133,7 @@ impl Error {
             ),
             Self::Loop => told(
                 StatusCode::LOOP_DETECTED,
-                "proxy_loop_detected",
+                ErrorType::Loop,
                 "this request came back to where it started",
             ),
             Self::Busy => busy(),
@@ -137,16 +142,16 @@ impl Error {
             Self::Closed(kind, closed) => closed_for_now(&closed.told(kind.as_str())),
             Self::Upstream(error) => upstream_error(error),
             Self::NotVerifiable(_) => gateway(
-                "destination_unavailable",
+                ErrorType::Unavailable,
                 "this link cannot be checked right now; try again later",
             ),
             Self::UpstreamBroken(_) => gateway(
-                "http_protocol_error",
+                ErrorType::Protocol,
                 "the API broke off or gave an answer that makes no sense",
             ),
             Self::UpstreamTimedOut => late("the API did not answer in time"),
             Self::Destination(_) => gateway(
-                "http_response_incomplete",
+                ErrorType::Incomplete,
                 "this short link leads to something that is no web address",
             ),
             Self::Redirect(parameter, error) => bad(&format!("{parameter}: {error}")),
@@ -157,12 +162,12 @@ impl Error {
             Self::Backend(error) => backend_error(error),
             Self::BackendTimedOut => late("the app did not answer in time"),
             Self::BackendUpgrade => gateway(
-                "http_upgrade_failed",
+                ErrorType::Upgrade,
                 "the app gave an answer that makes no sense",
             ),
             Self::Panicked => told(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "proxy_internal_error",
+                ErrorType::Internal,
                 "something went wrong here, and was noted",
             ),
         }
@@ -172,7 +177,7 @@ impl Error {
 fn misdirected() -> Told {
     Told {
         status: StatusCode::MISDIRECTED_REQUEST,
-        kind: "http_request_error",
+        kind: ErrorType::Request,
         text: "this connection is for another host: ask over one of its own".to_owned(),
     }
 }
@@ -180,7 +185,7 @@ fn misdirected() -> Told {
 fn busy() -> Told {
     Told {
         status: StatusCode::SERVICE_UNAVAILABLE,
-        kind: "connection_limit_reached",
+        kind: ErrorType::NoRoom,
         text: "too many requests at once; try again in a moment".to_owned(),
     }
 }
@@ -188,7 +193,7 @@ fn busy() -> Told {
 fn closed_for_now(text: &str) -> Told {
     Told {
         status: StatusCode::SERVICE_UNAVAILABLE,
-        kind: "destination_unavailable",
+        kind: ErrorType::Unavailable,
         text: text.to_owned(),
     }
 }
@@ -201,7 +206,7 @@ fn exceeded(seconds: u32) -> Told {
     };
     Told {
         status: StatusCode::TOO_MANY_REQUESTS,
-        kind: "http_request_denied",
+        kind: ErrorType::Denied,
         text: format!("too many requests; try again in {when}"),
     }
 }
@@ -209,7 +214,7 @@ fn exceeded(seconds: u32) -> Told {
 fn not_found(text: &str) -> Told {
     Told {
         status: StatusCode::NOT_FOUND,
-        kind: "destination_not_found",
+        kind: ErrorType::NotFound,
         text: text.to_owned(),
     }
 }
@@ -231,7 +236,7 @@ fn client_body(error: &body::Error) -> Told {
     };
     Told {
         status,
-        kind: "http_request_error",
+        kind: ErrorType::Request,
         text: text.to_owned(),
     }
 }
@@ -250,7 +255,7 @@ fn resolve_error(kind: WorkloadKind, error: &resolve::Error) -> Told {
         | resolve::Error::Busy
         | resolve::Error::Abandoned => Told {
             status: StatusCode::SERVICE_UNAVAILABLE,
-            kind: "destination_unavailable",
+            kind: ErrorType::Unavailable,
             text: format!("the {name} cannot be found right now; try again in a moment"),
         },
         resolve::Error::Upstream(
@@ -263,7 +268,7 @@ fn resolve_error(kind: WorkloadKind, error: &resolve::Error) -> Told {
         )
         | resolve::Error::BadBackend(_) => Told {
             status: StatusCode::BAD_GATEWAY,
-            kind: "destination_unavailable",
+            kind: ErrorType::Unavailable,
             text: format!("the {name} cannot be reached"),
         },
     }
@@ -274,27 +279,27 @@ fn upstream_error(error: &upstream::Error) -> Told {
         upstream::Error::NotFound => return not_found("the API knows no such thing"),
         upstream::Error::Unavailable(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "destination_unavailable",
+            ErrorType::Unavailable,
             "the API cannot answer right now; try again in a moment",
         ),
         upstream::Error::Unreachable(pool::Error::RequestBody(_)) => (
             StatusCode::BAD_REQUEST,
-            "http_request_error",
+            ErrorType::Request,
             "the body of the request is malformed or was cut off",
         ),
         upstream::Error::Unreachable(_) | upstream::Error::Unreadable(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "destination_unavailable",
+            ErrorType::Unavailable,
             "the API cannot be reached right now; try again in a moment",
         ),
         upstream::Error::TimedOut => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "http_response_timeout",
+            ErrorType::ResponseTimedOut,
             "the API did not answer in time; try again in a moment",
         ),
         upstream::Error::TokenRefused(_) => (
             StatusCode::BAD_GATEWAY,
-            "destination_unavailable",
+            ErrorType::Unavailable,
             "the ingress is not allowed to ask the API",
         ),
         upstream::Error::Rejected(_)
@@ -302,7 +307,7 @@ fn upstream_error(error: &upstream::Error) -> Told {
         | upstream::Error::Garbage { .. }
         | upstream::Error::Misconfigured => (
             StatusCode::BAD_GATEWAY,
-            "http_protocol_error",
+            ErrorType::Protocol,
             "the API gave an answer that makes no sense",
         ),
     };
@@ -317,17 +322,17 @@ fn backend_error(error: &pool::Error) -> Told {
     let (status, kind, text) = match error {
         pool::Error::Dial(DialError::TimedOut { .. }) => (
             StatusCode::GATEWAY_TIMEOUT,
-            "connection_timeout",
+            ErrorType::ConnectionTimedOut,
             "the app did not answer in time",
         ),
         pool::Error::Dial(DialError::Name { .. }) => (
             StatusCode::BAD_GATEWAY,
-            "dns_error",
+            ErrorType::Dns,
             "the app cannot be reached",
         ),
         pool::Error::Dial(DialError::Forbidden { .. }) => (
             StatusCode::BAD_GATEWAY,
-            "destination_ip_prohibited",
+            ErrorType::Prohibited,
             "the app cannot be reached",
         ),
         pool::Error::Dial(DialError::Connect { source, .. })
@@ -335,28 +340,28 @@ fn backend_error(error: &pool::Error) -> Told {
         {
             (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "connection_limit_reached",
+                ErrorType::NoRoom,
                 "too many connections; try again in a moment",
             )
         }
         pool::Error::Dial(DialError::Connect { .. }) => (
             StatusCode::BAD_GATEWAY,
-            "connection_refused",
+            ErrorType::Refused,
             "the app cannot be reached",
         ),
         pool::Error::RequestBody(_) => (
             StatusCode::BAD_REQUEST,
-            "http_request_error",
+            ErrorType::Request,
             "the body of the request is malformed or was cut off",
         ),
         pool::Error::Upgrade { .. } => (
             StatusCode::BAD_GATEWAY,
-            "http_upgrade_failed",
+            ErrorType::Upgrade,
             "the app speaks HTTP/2 and cannot switch to another protocol",
         ),
         pool::Error::Broken { .. } | pool::Error::Malformed { .. } => (
             StatusCode::BAD_GATEWAY,
-            "http_protocol_error",
+            ErrorType::Protocol,
             "the app broke off or gave an answer that makes no sense",
         ),
     };
@@ -367,7 +372,7 @@ fn backend_error(error: &pool::Error) -> Told {
     }
 }
 
-pub(super) fn proxy_status(kind: &str) -> HeaderValue {
-    HeaderValue::try_from(format!("{}; error={kind}", super::headers::OUR_NAME))
-        .expect("error types are tokens")
+pub(super) fn proxy_status(kind: ErrorType) -> HeaderValue {
+    let (name, kind) = (super::headers::OUR_NAME, kind.as_str());
+    HeaderValue::try_from(format!("{name}; error={kind}")).expect("error types are tokens")
 }

@@ -38,21 +38,20 @@ impl Proxy {
         if let Some(upgrade) = &upgrade {
             upgrade.write_to(headers);
         }
-        exchange.asks(Side::Backend, backend.authority(), headers);
         *request.uri_mut() = Uri::from(target);
 
         let timeouts = &self.settings.timeouts;
         let (timer, limit) = (&client.peer.timer, timeouts.response);
-        let asking = self.pool.asking_since(exchange.ready(), Side::Backend);
+        let (origin, address) = (backend.origin(), backend.authority());
+        let asking = exchange.asks(Side::Backend, address, origin.port(), request);
         let request = std::mem::take(request);
         let mut response = self
             .pool
-            .send_while_moving(backend.origin(), request, timer, limit)
+            .send_while_moving(origin, request, timer, limit)
             .await
             .ok_or(Error::BackendTimedOut)?
             .map_err(of_backend)?;
         asking.answered(response.status());
-        exchange.answered(response.status());
 
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upgrade = upgrade

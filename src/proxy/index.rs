@@ -7,6 +7,7 @@ use super::error::Error;
 use super::page::{self, IndexEntry, IndexPage};
 use super::{Client, Proxy};
 use crate::id::WorkloadId;
+use crate::telemetry::exchange::Exchange;
 use crate::upstream::messages::ListedApp;
 use crate::wire::{Request, Response};
 
@@ -24,9 +25,11 @@ impl Proxy {
         &self,
         request: &Request,
         client: &Client<'_>,
+        exchange: &mut Exchange,
     ) -> Result<Response, Error> {
         check(&self.settings.index, request.method())?;
-        let apps = self.upstream.list_apps().await.map_err(Error::Upstream)?;
+        let apps = self.upstream.list_apps(exchange).await;
+        let apps = apps.map_err(Error::Upstream)?;
         let host = client.authority.to_str().unwrap_or_default();
         let scheme = client.peer.scheme.as_str();
         let mut apps: Vec<IndexEntry> = apps

@@ -6,6 +6,7 @@ use super::Proxy;
 use super::error::Error;
 use super::route::is_of_the_api;
 use crate::destination::Destination;
+use crate::telemetry::exchange::Exchange;
 use crate::upstream::{self, Hit, ShortLink};
 use crate::wire::{Body, Request, Response};
 
@@ -17,11 +18,12 @@ impl Proxy {
         &self,
         link: &ShortLink,
         request: &Request,
+        exchange: &mut Exchange,
     ) -> Result<Response, Error> {
         let hit = hit(request.method(), request.uri().path())?;
         let url = self
             .upstream
-            .resolve_link(link, hit)
+            .resolve_link(link, hit, Some(exchange))
             .await
             .map_err(|error| unresolved(error, request.uri().path()))?;
         // Checked when it was written, and again here: what is sent is what we answer for.

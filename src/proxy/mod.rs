@@ -277,10 +277,10 @@ impl Proxy {
                 let answered = self.api(endpoint, request, refused, &client, exchange);
                 Ok(Box::pin(answered).await)
             }
-            Route::Link(link) => Box::pin(self.link(&link, request)).await,
-            Route::Verify(id) => Box::pin(self.verify(id, request, &client)).await,
+            Route::Link(link) => Box::pin(self.link(&link, request, exchange)).await,
+            Route::Verify(id) => Box::pin(self.verify(id, request, &client, exchange)).await,
             Route::Proof(token) => proof::respond(token, request.method()),
-            Route::Index => Box::pin(self.index(request, &client)).await,
+            Route::Index => Box::pin(self.index(request, &client, exchange)).await,
             Route::Unknown => Err(Error::Unknown),
         }
     }

@@ -11,6 +11,8 @@ use super::{Client, Proxy};
 use crate::credentials::Secret;
 use crate::destination::Destination;
 use crate::hosts::HostName;
+use crate::telemetry::exchange::Exchange;
+use crate::telemetry::metrics::ErrorType;
 use crate::units;
 use crate::upstream;
 use crate::wire::{Body, Request, Response};
@@ -66,6 +68,7 @@ impl Proxy {
         id: Option<&str>,
         request: &Request,
         client: &Client<'_>,
+        exchange: &mut Exchange,
     ) -> Result<Response, Error> {
         let act = self.settings.user.act(request)?;
         if matches!(act, Act::Look) {
@@ -76,7 +79,7 @@ impl Proxy {
         if matches!(act, Act::Ask) {
             return Ok(page::respond(StatusCode::OK, &ConfirmPage));
         }
-        match self.upstream.verify_email(token).await {
+        match self.upstream.verify_email(token, exchange).await {
             Ok(()) => Ok(verified(&asked, client)),
             Err(upstream::Error::NotFound | upstream::Error::Rejected(_)) => {
                 Ok(self.failed(&asked, client))
@@ -116,7 +119,7 @@ impl Proxy {
             request_id: client.id.to_str().unwrap_or_default(),
         };
         let mut response = page::respond(StatusCode::BAD_REQUEST, &message);
-        let status = proxy_status("http_request_denied");
+        let status = proxy_status(ErrorType::Denied);
         response.headers_mut().insert(PROXY_STATUS, status);
         response
     }

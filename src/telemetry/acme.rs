@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, Registry};
 
-use super::metrics::counters;
+use super::metrics::{counters, each, register};
 
 /// What became of an order for a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,14 +41,9 @@ impl Orders {
             "Orders for certificates, by what became of them",
             "result",
         );
-        registry
-            .register(Box::new(orders.clone()))
-            .expect("every name is registered once");
-        let all = Order::ALL.iter();
-        Self(
-            all.map(|order| orders.with_label_values(&[order.as_str()]))
-                .collect(),
-        )
+        let all = each(&orders, Order::ALL.map(Order::as_str));
+        register(registry, Box::new(orders));
+        Self(all)
     }
 
     /// Counts one order.

@@ -1,7 +1,7 @@
 //! Requests by app: the busiest have series of their own, all others are counted as `other`.
 //!
 //! Each app counts in a slot, many in that of the others. Who has a slot of its own is decided anew
-//! before a scrape, not more often than every few seconds, by how many requests came of late. A request
+//! before a scrape, not more often than every few seconds, by how many requests ended of late. A request
 //! is counted once, in the slot that its app has when it ends, and what was counted in a slot stays where
 //! it was shown: so no series ever goes down, `other` neither, and the rates of all of them add up.
 
@@ -128,7 +128,7 @@ struct Ranking {
 #[derive(Debug)]
 struct Candidate {
     load: Weak<Load>,
-    /// How many had come when it was last looked at.
+    /// How many it had been served when it was last looked at.
     seen: u64,
     score: u64,
 }
@@ -204,6 +204,7 @@ impl Apps {
 
     /// Counts a request where its app is counted now.
     pub(super) fn served(&self, load: &Load, served: Served) {
+        load.serve();
         let slot = self.slot(load.slot()).mine();
         let add = |index: usize, more: u64| slot.add(|cells| &cells.0[index], more);
         add(class(served.status), 1);
@@ -373,14 +374,14 @@ impl Apps {
     }
 }
 
-/// An app without a slot of its own, for which requests have come.
+/// An app without a slot of its own, for which requests have ended.
 struct Challenger {
     load: Arc<Load>,
     score: u64,
 }
 
 impl Ranking {
-    /// Sees how many requests have come, and who might get a slot of their own. A score is a count of
+    /// Sees how many requests have ended, and who might get a slot of their own. A score is a count of
     /// requests that an eighth is forgotten of each time.
     fn look(&mut self) -> Vec<Challenger> {
         let mut challengers = Vec::new();
@@ -393,10 +394,10 @@ impl Ranking {
                 return false;
             };
             let Some(app) = load.app() else { return false };
-            let entered = load.entered();
-            let came = entered.saturating_sub(candidate.seen);
-            candidate.seen = entered;
-            candidate.score = candidate.score - candidate.score.div_ceil(8) + came;
+            let served = load.served();
+            let new = served.saturating_sub(candidate.seen);
+            candidate.seen = served;
+            candidate.score = candidate.score - candidate.score.div_ceil(8) + new;
             let score = match always.contains(&app.id) {
                 true => u64::MAX,
                 false => candidate.score,

@@ -2,9 +2,11 @@
 
 use std::array::from_fn;
 
+use http::StatusCode;
 use prometheus::proto::{MetricFamily, MetricType};
 use tokio::time::Instant;
 
+use super::access::Call;
 use super::exchange;
 use super::exposition;
 use super::histogram::{Histogram, SECONDS};
@@ -81,23 +83,39 @@ pub struct Asking<'a> {
     side: Side,
     began: Instant,
     outcome: usize,
+    /// What is told of it beside that it is counted.
+    call: Option<&'a mut Call>,
 }
 
 impl<'a> Asking<'a> {
-    /// It has begun then.
+    /// It begins now.
     #[must_use]
-    pub fn since(began: Instant, metrics: &'a Metrics, side: Side) -> Self {
+    pub fn new(metrics: &'a Metrics, side: Side) -> Self {
+        Self::telling(Instant::now(), metrics, side, None)
+    }
+
+    /// It has begun then, and what becomes of it is told in `call`.
+    pub(super) fn telling(
+        began: Instant,
+        metrics: &'a Metrics,
+        side: Side,
+        call: Option<&'a mut Call>,
+    ) -> Self {
         Self {
             metrics,
             side,
             began,
             outcome: NONE,
+            call,
         }
     }
 
     /// The head of an answer is here.
-    pub fn answered(mut self, status: http::StatusCode) {
+    pub fn answered(mut self, status: StatusCode) {
         self.outcome = class(status.as_u16());
+        if let Some(call) = &mut self.call {
+            call.status = Some(status);
+        }
     }
 }
 
@@ -106,8 +124,12 @@ impl Drop for Asking<'_> {
         if self.outcome == NONE && exchange::is_client_leaving() {
             self.outcome = LEFT;
         }
+        let took = self.began.elapsed();
+        if let Some(call) = &mut self.call {
+            call.took = Some(took);
+        }
         let side = &self.metrics.clients.0[self.side as usize];
-        side[self.outcome].observe_time(self.began.elapsed());
+        side[self.outcome].observe_time(took);
     }
 }
 
@@ -118,8 +140,8 @@ mod tests {
     #[test]
     fn each_outcome_is_counted_apart() {
         let metrics = Metrics::new();
-        let ask = |side| Asking::since(Instant::now(), &metrics, side);
-        ask(Side::Backend).answered(http::StatusCode::NOT_FOUND);
+        let ask = |side| Asking::new(&metrics, side);
+        ask(Side::Backend).answered(StatusCode::NOT_FOUND);
         drop(ask(Side::Upstream));
         let leaving = ask(Side::Upstream);
         exchange::client_left(|| drop(leaving));

@@ -9,15 +9,15 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::access::{Access, Entry, Keep, Outcome, unanswered};
-use super::client::Side;
+use super::access::{Access, Call, Entry, Keep, Outcome, unanswered};
+use super::client::{Asking, Side};
 use super::load::{InFlight, Load};
 use super::log::Log;
-use super::metrics::{CacheResult, Metrics, RouteKind};
+use super::metrics::{CacheResult, ErrorType, Metrics, RouteKind};
 use super::redact;
 use super::requests::{self, Ended};
 use super::traces::{Trace, Tracer};
@@ -26,7 +26,7 @@ use crate::rates::Standing;
 use crate::wire::body::{self, Answer, Cut};
 use crate::wire::tunnel::Tunnel;
 use crate::wire::{Peer, Request, Trust};
-use line::{Call, Line};
+use line::Line;
 
 mod line;
 
@@ -66,8 +66,8 @@ pub struct Exchange {
     pub workload: Option<WorkloadId>,
     /// What the cache had.
     pub cache: Option<CacheResult>,
-    /// The error token of `Proxy-Status`, where the answer is our own.
-    pub error: Option<&'static str>,
+    /// What went wrong, where the answer is our own.
+    pub error: Option<ErrorType>,
     /// What really happened, for the log alone.
     pub cause: Option<String>,
     /// Its place among the requests of its workload, given up when it ends.
@@ -137,8 +137,8 @@ impl Exchange {
         let mut exchange = Self::new(telemetry, id, line, asked);
         exchange.status = Some(status);
         exchange.error = Some(match status {
-            StatusCode::SERVICE_UNAVAILABLE => "connection_limit_reached",
-            _ => "http_request_error",
+            StatusCode::SERVICE_UNAVAILABLE => ErrorType::NoRoom,
+            _ => ErrorType::Request,
         });
         exchange.outcome = Outcome::Complete;
     }
@@ -173,28 +173,31 @@ impl Exchange {
         }
     }
 
-    /// A request with `headers` leaves for `address` on behalf of this one, and becomes part of its
-    /// trace.
-    pub fn asks(&mut self, side: Side, address: &HeaderValue, headers: &mut HeaderMap) {
-        if let Some(trace) = &self.trace {
-            trace.write_to(headers);
-        }
-        if let Some(line) = &mut self.line {
-            line.asked = Some(Call {
+    /// `request` leaves for `port` of `address` on behalf of this one, and becomes part of its trace.
+    #[must_use]
+    pub fn asks(
+        &mut self,
+        side: Side,
+        address: &HeaderValue,
+        port: u16,
+        request: &mut Request,
+    ) -> Asking<'_> {
+        let began = self.ready();
+        let trace = self.trace.as_ref();
+        let span = trace.map(|trace| trace.write_to(request.headers_mut()));
+        let call = self.line.as_mut().map(|line| {
+            line.call.insert(Call {
                 side,
                 address: address.clone(),
-                began: Instant::now(),
-                answered: None,
-            });
-        }
-    }
-
-    /// The head of the response to that is here.
-    pub fn answered(&mut self, status: StatusCode) {
-        let call = self.line.as_mut().and_then(|line| line.asked.as_mut());
-        if let Some(call) = call {
-            call.answered = Some((status, Instant::now()));
-        }
+                port,
+                method: request.method().clone(),
+                span,
+                after: began.duration_since(self.started),
+                took: None,
+                status: None,
+            })
+        });
+        Asking::telling(began, &self.telemetry.metrics, side, call)
     }
 
     /// The id of the request.
@@ -204,8 +207,7 @@ impl Exchange {
     }
 
     /// When it could be forwarded: when it began, if nothing was waited for since.
-    #[must_use]
-    pub fn ready(&self) -> Instant {
+    fn ready(&self) -> Instant {
         match self.cache {
             Some(CacheResult::Fresh | CacheResult::Stale) => self.started,
             _ => Instant::now(),
@@ -234,12 +236,12 @@ impl Exchange {
         })
     }
 
-    /// Whether any path may hold the token of a mail: on a user host, and where the host could not be
-    /// read.
+    /// Whether any path may hold the token of a mail: on a user host, and where nobody looked which
+    /// host it is, since it could not be read, or is none of the connection's.
     fn may_be_a_token(&self, status: u16) -> bool {
         match self.route {
             RouteKind::Verify => true,
-            RouteKind::Unknown => status == StatusCode::BAD_REQUEST.as_u16(),
+            RouteKind::Unknown => matches!(status, 400 | 421),
             _ => false,
         }
     }
@@ -318,9 +320,9 @@ impl Exchange {
             app: self.workload.as_ref().map(WorkloadId::as_str),
             cache: self.cache.map(CacheResult::as_str),
             outcome: self.outcome,
-            error: self.error,
+            error: self.error.map(ErrorType::as_str),
             cause: self.cause.as_deref(),
-            asked: line.asked.as_ref().map(|call| call.since(self.started)),
+            call: line.call.as_ref(),
             user_agent: text(&line.user_agent),
             referer,
             host,

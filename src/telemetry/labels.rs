@@ -133,6 +133,83 @@ impl Retry {
     }
 }
 
+/// What went wrong where an answer is our own, in the words of `Proxy-Status` (RFC 9209, 2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorType {
+    /// The client's request is wrong.
+    Request,
+    /// The client may not.
+    Denied,
+    /// The request has been here before.
+    Loop,
+    /// There is no room.
+    NoRoom,
+    /// There is no such thing.
+    NotFound,
+    /// It cannot be asked now.
+    Unavailable,
+    /// Its name cannot be looked up.
+    Dns,
+    /// Its address is none that may be asked.
+    Prohibited,
+    /// It takes no connection.
+    Refused,
+    /// A connection to it takes too long.
+    ConnectionTimedOut,
+    /// Its answer takes too long.
+    ResponseTimedOut,
+    /// Its answer is no HTTP, or broke off.
+    Protocol,
+    /// Its answer lacks what is needed.
+    Incomplete,
+    /// It did not switch protocols as it should.
+    Upgrade,
+    /// A bug of ours.
+    Internal,
+}
+
+impl ErrorType {
+    pub(super) const ALL: [Self; 15] = [
+        Self::Request,
+        Self::Denied,
+        Self::Loop,
+        Self::NoRoom,
+        Self::NotFound,
+        Self::Unavailable,
+        Self::Dns,
+        Self::Prohibited,
+        Self::Refused,
+        Self::ConnectionTimedOut,
+        Self::ResponseTimedOut,
+        Self::Protocol,
+        Self::Incomplete,
+        Self::Upgrade,
+        Self::Internal,
+    ];
+
+    /// The label, which is the token of the field.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "http_request_error",
+            Self::Denied => "http_request_denied",
+            Self::Loop => "proxy_loop_detected",
+            Self::NoRoom => "connection_limit_reached",
+            Self::NotFound => "destination_not_found",
+            Self::Unavailable => "destination_unavailable",
+            Self::Dns => "dns_error",
+            Self::Prohibited => "destination_ip_prohibited",
+            Self::Refused => "connection_refused",
+            Self::ConnectionTimedOut => "connection_timeout",
+            Self::ResponseTimedOut => "http_response_timeout",
+            Self::Protocol => "http_protocol_error",
+            Self::Incomplete => "http_response_incomplete",
+            Self::Upgrade => "http_upgrade_failed",
+            Self::Internal => "proxy_internal_error",
+        }
+    }
+}
+
 /// What there was no room for, and the request or connection was turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shed {

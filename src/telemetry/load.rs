@@ -12,8 +12,8 @@ pub struct Load {
     requests: AtomicUsize,
     /// Apart, because a tunnel that is idle makes no work.
     tunnels: AtomicUsize,
-    /// About how many have come: threads that count at once may lose some.
-    entered: AtomicU64,
+    /// About how many were served: threads that count at once may lose some.
+    served: AtomicU64,
     /// Where its requests are counted.
     slot: AtomicU32,
     /// Whose load it is; `None` where that is no app.
@@ -56,8 +56,14 @@ impl Load {
         self.slot.store(slot, Ordering::Relaxed);
     }
 
-    pub(super) fn entered(&self) -> u64 {
-        self.entered.load(Ordering::Relaxed)
+    /// Counts a request that was answered, also where it was turned away.
+    pub(super) fn serve(&self) {
+        let served = self.served();
+        self.served.store(served + 1, Ordering::Relaxed);
+    }
+
+    pub(super) fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// Counts one more request, unless requests and tunnels are `limit` together, or requests alone
@@ -68,8 +74,6 @@ impl Load {
     pub fn enter(self: &Arc<Self>, limit: usize, allowed: usize) -> Result<InFlight, Shed> {
         // Whoever sees that a request has become a tunnel sees the tunnel.
         let requests = self.requests.fetch_add(1, Ordering::Acquire);
-        let entered = self.entered.load(Ordering::Relaxed) + 1;
-        self.entered.store(entered, Ordering::Relaxed);
         let place = InFlight {
             load: Arc::clone(self),
             kind: Kind::Request,
@@ -82,9 +86,7 @@ impl Load {
         }
         Ok(place)
     }
-}
 
-impl Load {
     /// Requests and tunnels at this moment.
     #[must_use]
     pub fn now(&self) -> (usize, usize) {

@@ -19,7 +19,7 @@ use super::client::Clients;
 use super::connections::Connections;
 use super::exposition;
 use super::histogram::{Histogram, SECONDS, steps};
-pub use super::labels::{AppKind, CacheResult, NoHeader, Retry, RouteKind, Shed};
+pub use super::labels::{AppKind, CacheResult, ErrorType, NoHeader, Retry, RouteKind, Shed};
 use super::load::Load;
 use super::outliers::Ejections;
 use super::platform::Platform;
@@ -65,7 +65,7 @@ pub struct Metrics {
     apps: Apps,
     pub(super) clients: Clients,
     lateness: Histogram,
-    errors: IntCounterVec,
+    errors: Vec<IntCounter>,
     retries: Vec<IntCounter>,
     shed: Vec<IntCounter>,
     no_header: Vec<IntCounter>,
@@ -112,6 +112,11 @@ impl Metrics {
             "Connections to backends and the upstream",
             "result",
         );
+        let errors = counters(
+            "m3o_ingress_errors_total",
+            "Errors that the ingress answered with, by their type in Proxy-Status",
+            "error",
+        );
         let retries = counters(
             "m3o_ingress_backend_retries_total",
             "Requests sent once more, because the connection they were sent over was dead",
@@ -132,11 +137,7 @@ impl Metrics {
             apps: Apps::new(),
             clients: Clients::new(),
             lateness: Histogram::new(&SECONDS),
-            errors: counters(
-                "m3o_ingress_errors_total",
-                "Errors that the ingress answered with, by their type in Proxy-Status",
-                "error",
-            ),
+            errors: each(&errors, ErrorType::ALL.map(ErrorType::as_str)),
             runtimes: Mutex::default(),
             tasks: gauge("m3o_ingress_tasks", "Tasks that have not ended"),
             retries: each(&retries, Retry::ALL.map(Retry::as_str)),
@@ -178,7 +179,7 @@ impl Metrics {
             Box::new(shed),
             Box::new(no_header),
             Box::new(build_info()),
-            Box::new(metrics.errors.clone()),
+            Box::new(errors),
             Box::new(metrics.tasks.clone()),
             Box::new(metrics.connections.clone()),
             Box::new(metrics.connections_limit.clone()),
@@ -221,9 +222,9 @@ impl Metrics {
         }
     }
 
-    /// Counts one answer that is an error of ours. Its type is a word of the code.
-    pub(super) fn failed(&self, error: &'static str) {
-        self.errors.with_label_values(&[error]).inc();
+    /// Counts one answer that is an error of ours.
+    pub(super) fn failed(&self, error: ErrorType) {
+        self.errors[error as usize].inc();
     }
 
     /// Counts one lookup of a backend.
@@ -358,7 +359,7 @@ mod tests {
             sent: 0,
         };
         metrics.request_ended(&ended, None);
-        metrics.failed("proxy_loop_detected");
+        metrics.failed(ErrorType::Loop);
         metrics.late(Duration::from_millis(300));
         metrics.resolved(AppKind::Function, CacheResult::Negative);
         metrics.retried(Retry::BrokenOff);
@@ -368,6 +369,7 @@ mod tests {
         for line in [
             r#"http_server_request_duration_seconds_count{http_request_method="GET",http_response_status_code="302",http_route="verify",network_protocol_version="1.1",url_scheme="http"} 1"#,
             r#"m3o_ingress_errors_total{error="proxy_loop_detected"} 1"#,
+            r#"m3o_ingress_errors_total{error="proxy_internal_error"} 0"#,
             r#"m3o_ingress_worker_lateness_seconds_bucket{le="0.5"} 1"#,
             r#"m3o_ingress_resolve_cache_total{kind="function",result="negative"} 1"#,
             r#"m3o_ingress_resolve_cache_total{kind="app",result="negative"} 0"#,

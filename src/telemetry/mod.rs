@@ -1,4 +1,4 @@
-//! What the process says about itself: log lines and metrics.
+//! What the process says about itself: log lines, metrics and traces.
 
 pub mod access;
 pub mod acme;

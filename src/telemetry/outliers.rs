@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, IntGauge, Registry};
 
-use super::metrics::{counter, gauge};
+use super::metrics::{counter, gauge, register};
 
 /// The series, each ready to be counted.
 #[derive(Debug)]
@@ -24,14 +24,8 @@ impl Ejections {
                 "Addresses of backends that are left out now",
             ),
         };
-        for collector in [
-            Box::new(series.ejected.clone()) as Box<dyn prometheus::core::Collector>,
-            Box::new(series.out.clone()),
-        ] {
-            registry
-                .register(collector)
-                .expect("every name is registered once");
-        }
+        register(registry, Box::new(series.ejected.clone()));
+        register(registry, Box::new(series.out.clone()));
         series
     }
 

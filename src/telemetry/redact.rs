@@ -23,8 +23,10 @@ pub fn query(query: &str) -> String {
             logged.push('&');
         }
         match pair.split_once('=') {
-            // A name without a value may be a secret in base64, whose padding looks like one.
-            Some((name, value)) if is_plain_name(name) && !value.is_empty() => {
+            // A name without a value may be a secret in base64: `=` alone is its padding.
+            Some((name, value))
+                if is_plain_name(name) && value.bytes().any(|byte| byte != b'=') =>
+            {
                 logged.push_str(name);
                 logged.push('=');
                 logged.push_str(HIDDEN);
@@ -138,7 +140,8 @@ const MARKS: [&str; 6] = [
     "smtps://",
 ];
 
-/// What names a secret, in lower case: `token=`, `token%3D`, or `"token": "` as JSON and `Debug` do.
+/// What names a secret, in lower case: `token=`, `token%3D`, or with a value in quotes `"token": "` and
+/// `token: "`, as JSON and `Debug` do.
 const NAMES: [&str; 9] = [
     "api_key",
     "api-key",
@@ -151,7 +154,6 @@ const NAMES: [&str; 9] = [
     "cookie",
 ];
 
-const ENDS_OF_TEXT: [char; 4] = ['"', '\'', '\\', '\n'];
 const ENDS_OF_FIELD: [char; 3] = ['"', '\'', '\n'];
 const ENDS: [char; 8] = ['&', '"', '\'', ' ', ';', '\\', '\n', '>'];
 const ENDS_OF_AUTHORITY: [char; 8] = ['/', '?', '#', '"', '\'', ' ', '\\', '\n'];
@@ -167,10 +169,8 @@ fn next_secret(line: &str, from: usize) -> Option<(usize, usize)> {
         Some(at - 1)
     });
     starts.find_map(|start| {
-        let rest = line.get(start..)?;
-        let (secret, end) = secret_at_start(rest)?;
-        let already = rest[secret..].starts_with(HIDDEN);
-        (end > secret && !already).then_some((start + secret, start + end))
+        let (secret, end) = secret_at_start(line.get(start..)?)?;
+        (end > secret).then_some((start + secret, start + end))
     })
 }
 
@@ -220,47 +220,97 @@ fn secret_at_start(rest: &str) -> Option<(usize, usize)> {
         let found = rest.as_bytes().get(..mark.len());
         found.is_some_and(|found| found.eq_ignore_ascii_case(mark.as_bytes()))
     };
-    let (secret, ends) = if let Some(mark) = MARKS.iter().find(begins) {
+    let (named, ends) = if let Some(mark) = MARKS.iter().find(begins) {
         // The whole of a field is secret, with the spaces in it.
         let is_field = mark.ends_with(": ");
         let ends = if is_field { &ENDS_OF_FIELD[..] } else { &ENDS };
         (mark.len(), ends)
     } else {
         let name = NAMES.iter().find(begins)?.len();
-        let (gap, ends) = value_after_name(&rest[name..])?;
-        (name + gap, ends)
+        (name + after_name(&rest[name..])?, &ENDS[..])
     };
-    let length = rest[secret..].find(ends);
+    let named = named + spaces(&rest[named..]);
+    let value = &rest[named..];
+    let secret = named + quote(value).unwrap_or(0);
+    if rest[secret..].starts_with(HIDDEN) {
+        return None;
+    }
+    let length = match &rest[named..secret] {
+        "" => value.find(ends),
+        opening => closing(&rest[secret..], opening),
+    };
     Some((secret, length.map_or(rest.len(), |length| secret + length)))
 }
 
-/// How far the value is from its name, and where it ends.
-fn value_after_name(rest: &str) -> Option<(usize, &'static [char])> {
-    if rest.starts_with('=') {
-        return Some((1, &ENDS));
+/// How long what stands between a name and its value is, the opening quote not counted: `=`, or a
+/// colon where a quote follows.
+fn after_name(rest: &str) -> Option<usize> {
+    let before = spaces(rest);
+    let sign = &rest[before..];
+    if sign.starts_with('=') {
+        return Some(before + 1);
     }
-    if rest.get(..3)?.eq_ignore_ascii_case("%3d") {
-        return Some((3, &ENDS));
+    if sign
+        .get(..3)
+        .is_some_and(|sign| sign.eq_ignore_ascii_case("%3d"))
+    {
+        return Some(before + 3);
     }
-    // A line of JSON escapes the quotes of what it quotes.
-    let quote = |text: &str| match text.strip_prefix('\\').unwrap_or(text) {
-        unescaped if unescaped.starts_with('"') => Some(text.len() - unescaped.len() + 1),
-        _ => None,
-    };
-    let mut at = quote(rest)?;
-    at += rest[at..].starts_with(':').then_some(1)?;
-    at += rest[at..].len() - rest[at..].trim_start_matches(' ').len();
-    at += quote(&rest[at..])?;
-    Some((at, &ENDS_OF_TEXT))
+    let named = quote(rest).unwrap_or(0);
+    let after = rest[named..].strip_prefix(':')?;
+    let gap = spaces(after);
+    quote(&after[gap..]).map(|_length| named + 1 + gap)
 }
 
-/// In `//user:password@host`, what stands before the `@`.
+fn spaces(text: &str) -> usize {
+    text.len() - text.trim_start_matches(' ').len()
+}
+
+/// How long the quote is that `text` begins with: a line of JSON escapes those of what it quotes.
+fn quote(text: &str) -> Option<usize> {
+    let unescaped = text.strip_prefix('\\').unwrap_or(text);
+    let is_quoted = unescaped.starts_with(['"', '\'']);
+    is_quoted.then_some(text.len() - unescaped.len() + 1)
+}
+
+/// Where a text that began with `opening` ends: at such a quote that is no part of it, as an escaped
+/// one is, and at the latest with its line.
+fn closing(text: &str, opening: &str) -> Option<usize> {
+    let is_escaped = opening.starts_with('\\');
+    let quote = opening.as_bytes().last()?;
+    let mut backslashes = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        // Within quotes that are escaped, all others are escaped twice.
+        let ends = match is_escaped {
+            true => backslashes % 4 <= 1,
+            false => backslashes % 2 == 0,
+        };
+        match byte {
+            b'\n' => return Some(at),
+            b'\\' => backslashes += 1,
+            byte if byte == *quote && ends => return Some(at - backslashes % 2),
+            _ => backslashes = 0,
+        }
+    }
+    None
+}
+
+/// In `//user:password@host`, what stands before the `@`. What is longer than any host and has none
+/// may have been cut before it.
 fn user_information(rest: &str) -> Option<(usize, usize)> {
     let authority = rest.strip_prefix("//")?;
     let end = authority.find(ENDS_OF_AUTHORITY);
     let authority = &authority[..end.unwrap_or(authority.len())];
-    Some((2, 2 + authority.rfind('@')?))
+    let secret = match authority.rfind('@') {
+        Some(at) => at,
+        None if authority.len() >= LONGEST_AUTHORITY => authority.len(),
+        None => return None,
+    };
+    (&authority[..secret] != HIDDEN).then_some((2, 2 + secret))
 }
+
+/// Octets of a host and a port, and more than that.
+pub(super) const LONGEST_AUTHORITY: usize = 512;
 
 fn is_plain_name(name: &str) -> bool {
     (1..=32).contains(&name.len())
@@ -282,6 +332,8 @@ mod tests {
         check("api_key%3Dcanary=x", "[hidden]");
         check("", "");
         check("a=1&&c2VjcmV0=", "a=[hidden]&&[hidden]");
+        check("c2VjcmV0==", "[hidden]");
+        check("a==b", "a=[hidden]");
     }
 
     #[test]
@@ -405,5 +457,35 @@ mod tests {
         );
         check("token", "token");
         check("tokenäö", "tokenäö");
+    }
+
+    #[test]
+    fn a_secret_in_quotes_is_hidden_up_to_the_quote_that_ends_it() {
+        let check = |given, expected| assert_eq!(scrub(given), expected);
+        check(
+            r#"a="1" token="can ary" b="2""#,
+            r#"a="1" token="[hidden]" b="2""#,
+        );
+        check(
+            r#"{"m":"password=\"can ary\" x"}"#,
+            r#"{"m":"password=\"[hidden]\" x"}"#,
+        );
+        check("secret='can\"ary' x", "secret='[hidden]' x");
+        check("token = canary x", "token = [hidden] x");
+        check(
+            r#"Key { token: "it's \"canary\"", id: 1 }"#,
+            r#"Key { token: "[hidden]", id: 1 }"#,
+        );
+        check(r#"token="canary\\" x"#, r#"token="[hidden]" x"#);
+        check(
+            r#"{\"token\":\"can\\\"ary\\\\\",\"a\":1}"#,
+            r#"{\"token\":\"[hidden]\",\"a\":1}"#,
+        );
+        check("Bearer   canary x", "Bearer   [hidden] x");
+        check(r#"cookie: "a=canary; b" x"#, r#"cookie: "[hidden]" x"#);
+        check("token=\"canary\nnext", "token=\"[hidden]\nnext");
+        check(r#"token="" x"#, r#"token="" x"#);
+        check("token: canary", "token: canary");
+        check("//[hidden]@host", "//[hidden]@host");
     }
 }

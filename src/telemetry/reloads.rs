@@ -2,10 +2,9 @@
 
 use std::time::SystemTime;
 
-use prometheus::core::Collector;
 use prometheus::{IntCounter, IntGauge, Registry};
 
-use super::metrics::{counters, gauge};
+use super::metrics::{counters, each, gauge, register};
 
 /// What became of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +47,8 @@ impl Reloads {
             "Reloads of the configuration, by what became of them",
             "result",
         );
-        let all = Reload::ALL.iter();
         let reloads = Self {
-            results: all
-                .map(|result| results.with_label_values(&[result.as_str()]))
-                .collect(),
+            results: each(&results, Reload::ALL.map(Reload::as_str)),
             is_good: gauge(
                 "m3o_ingress_config_last_reload_successful",
                 "Whether the configuration could be taken over when it was read last",
@@ -62,16 +58,9 @@ impl Reloads {
                 "When the configuration was taken over last, at the start or by a reload",
             ),
         };
-        let collectors: [Box<dyn Collector>; 3] = [
-            Box::new(results),
-            Box::new(reloads.is_good.clone()),
-            Box::new(reloads.loaded.clone()),
-        ];
-        for collector in collectors {
-            registry
-                .register(collector)
-                .expect("every name is registered once");
-        }
+        register(registry, Box::new(results));
+        register(registry, Box::new(reloads.is_good.clone()));
+        register(registry, Box::new(reloads.loaded.clone()));
         reloads.is_good.set(1);
         reloads.loaded.set(now());
         reloads

@@ -2,6 +2,7 @@
 //! waits for another's cache line, nor locks its own.
 
 use std::num::NonZero;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// A `T` for each thread that counts, as far as there are so many, and one for all others.
@@ -18,20 +19,31 @@ pub(super) struct Mine<'a, T> {
 
 impl<T: Default> Sharded<T> {
     pub(super) fn new() -> Self {
-        // One for each worker, for the control thread, and for the others.
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let places = cores.min(MOST) + 2;
-        Self((0..places).map(|_place| T::default()).collect())
+        Self((0..*PLACES).map(|_place| T::default()).collect())
+    }
+
+    /// One for all threads together.
+    pub(super) fn whole() -> Self {
+        Self([T::default()].into())
     }
 
     /// That of the thread that asks.
     pub(super) fn mine(&self) -> Mine<'_, T> {
         let common = self.0.len() - 1;
-        let number = NUMBER.with(|number| *number);
+        let number = match common {
+            // Whoever has no other place needs no number.
+            0 => 0,
+            _ => NUMBER.with(|number| *number),
+        };
         Mine {
             place: &self.0[number.min(common)],
             alone: number < common,
         }
+    }
+
+    /// All of them, each whichever thread it is of.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter()
     }
 
     /// What `of` all of them are together.
@@ -41,6 +53,11 @@ impl<T: Default> Sharded<T> {
 }
 
 impl<'a, T> Mine<'a, T> {
+    /// The place itself.
+    pub(super) fn place(&self) -> &'a T {
+        self.place
+    }
+
     /// Adds to one number of the place. Below zero it goes round, as the sum does.
     pub(super) fn add(&self, number: impl FnOnce(&'a T) -> &'a AtomicU64, more: u64) {
         let number = number(self.place);
@@ -60,6 +77,13 @@ static NEXT: AtomicUsize = AtomicUsize::new(0);
 thread_local! {
     static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
 }
+
+/// How many places there are: one for each worker, for the control thread, and for the others. Asked
+/// for once, because the system answers from files.
+static PLACES: LazyLock<usize> = LazyLock::new(|| {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    cores.min(MOST) + 2
+});
 
 /// More places than this cost memory and spare nobody much.
 const MOST: usize = 64;

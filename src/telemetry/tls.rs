@@ -1,9 +1,10 @@
 //! The series of TLS: handshakes of clients, and the certificates that there are.
 
-use prometheus::core::Collector;
+use std::collections::BTreeMap;
+
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::metrics::{counter, counters, gauge};
+use super::metrics::{counter, counters, each, gauge, register};
 
 /// How a TLS handshake of a client ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,10 +91,7 @@ impl Tls {
         )
         .expect("static name and labels");
         let tls = Self {
-            handshakes: Handshake::ALL
-                .iter()
-                .map(|result| handshakes.with_label_values(&[result.as_str()]))
-                .collect(),
+            handshakes: each(&handshakes, Handshake::ALL.map(Handshake::as_str)),
             certificates,
             swapped: counter(
                 "m3o_ingress_tls_certificates_swapped_total",
@@ -104,17 +102,10 @@ impl Tls {
                 "Pairs of certificate and key that cannot be served as they are",
             ),
         };
-        let collectors: [Box<dyn Collector>; 4] = [
-            Box::new(handshakes),
-            Box::new(tls.certificates.clone()),
-            Box::new(tls.swapped.clone()),
-            Box::new(tls.bad_pairs.clone()),
-        ];
-        for collector in collectors {
-            registry
-                .register(collector)
-                .expect("every name is registered once");
-        }
+        register(registry, Box::new(handshakes));
+        register(registry, Box::new(tls.certificates.clone()));
+        register(registry, Box::new(tls.swapped.clone()));
+        register(registry, Box::new(tls.bad_pairs.clone()));
         tls
     }
 
@@ -123,12 +114,18 @@ impl Tls {
         self.handshakes[result as usize].inc();
     }
 
-    /// Shows these certificates alone, each with the second in which it ends.
+    /// Shows these certificates alone, each with the second in which it ends; of those of one label the
+    /// first.
     ///
     /// The caller bounds their number: each is a series of its own.
     pub fn show<'a>(&self, certificates: impl IntoIterator<Item = (&'a str, i64)>) {
-        self.certificates.reset();
+        let mut first = BTreeMap::new();
         for (label, ends) in certificates {
+            let known = first.entry(label).or_insert(ends);
+            *known = ends.min(*known);
+        }
+        self.certificates.reset();
+        for (label, ends) in first {
             self.certificates.with_label_values(&[label]).set(ends);
         }
     }
@@ -144,12 +141,16 @@ mod tests {
         let metrics = Metrics::new();
         metrics.tls.ended(Handshake::UnknownName);
         metrics.tls.show([("old", 1), ("other", 2)]);
-        metrics.tls.show([("site", 1_800_000_000)]);
+        let twice = [("twice", 1_800_000_002), ("twice", 1_800_000_001)];
+        metrics
+            .tls
+            .show([twice[0], ("site", 1_800_000_000), twice[1]]);
         let text = String::from_utf8(metrics.to_text()).unwrap();
         for line in [
             r#"m3o_ingress_tls_handshakes_total{result="unknown_name"} 1"#,
             r#"m3o_ingress_tls_handshakes_total{result="drained"} 0"#,
             r#"m3o_ingress_tls_certificate_not_after_timestamp_seconds{certificate="site"} 1800000000"#,
+            r#"m3o_ingress_tls_certificate_not_after_timestamp_seconds{certificate="twice"} 1800000001"#,
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

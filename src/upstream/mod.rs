@@ -14,6 +14,7 @@ use crate::credentials::{Credentials, Secret};
 use crate::id::{LinkId, WorkloadId};
 use crate::pool::{Origin, Pool, Reach};
 use crate::telemetry::client::Side;
+use crate::telemetry::exchange::Exchange;
 use crate::wire::{Body, Request, Response};
 use messages::{AppList, ById, ByShortUrl, ByToken, LinkResolved, ListedApp, Resolved};
 
@@ -212,22 +213,13 @@ impl Upstream {
         }
     }
 
-    /// Who is connected to; `None`: it is in this process.
-    #[must_use]
-    pub fn address(&self) -> Option<&HeaderValue> {
-        match &self.via {
-            Via::Remote(remote) => Some(remote.origin.authority()),
-            Via::Local(_) => None,
-        }
-    }
-
     /// Whether it is the embedded platform.
     #[must_use]
     pub fn is_local(&self) -> bool {
         matches!(self.via, Via::Local(_))
     }
 
-    /// Where an app runs.
+    /// Where an app runs. Asked for all who wait for that, so it is part of no exchange.
     ///
     /// # Errors
     /// [`Error::NotFound`] where there is no such app; any other where that is not known.
@@ -235,7 +227,8 @@ impl Upstream {
         let id = ById {
             id: id.as_str().into(),
         };
-        self.call(Self::RESOLVE_APP, &id, OwnCall::Ordinary).await
+        self.call(Self::RESOLVE_APP, &id, OwnCall::Ordinary, None)
+            .await
     }
 
     /// Where a function runs.
@@ -246,15 +239,20 @@ impl Upstream {
         let id = ById {
             id: id.as_str().into(),
         };
-        self.call(Self::RESOLVE_FUNCTION, &id, OwnCall::Ordinary)
+        self.call(Self::RESOLVE_FUNCTION, &id, OwnCall::Ordinary, None)
             .await
     }
 
-    /// Where a short link leads.
+    /// Where a short link leads, for whoever asks in `exchange`.
     ///
     /// # Errors
     /// As [`Upstream::resolve_app`].
-    pub async fn resolve_link(&self, link: &ShortLink, hit: Hit) -> Result<String, Error> {
+    pub async fn resolve_link(
+        &self,
+        link: &ShortLink,
+        hit: Hit,
+        exchange: Option<&mut Exchange>,
+    ) -> Result<String, Error> {
         let own = match hit {
             Hit::Count => OwnCall::Ordinary,
             Hit::Peek => OwnCall::Uncounted,
@@ -264,48 +262,56 @@ impl Upstream {
                 let id = ById {
                     id: id.as_str().into(),
                 };
-                self.call(Self::RESOLVE_LINK, &id, own).await?
+                self.call(Self::RESOLVE_LINK, &id, own, exchange).await?
             }
             ShortLink::Url(url) => {
                 let url = ByShortUrl {
                     short_url: url.into(),
                 };
-                self.call(Self::RESOLVE_LINK, &url, own).await?
+                self.call(Self::RESOLVE_LINK, &url, own, exchange).await?
             }
         };
         Ok(resolved.destination_url)
     }
 
-    /// Spends the token of a verification mail. Never repeated.
+    /// Spends the token of a verification mail for whoever clicked in `exchange`. Never repeated.
     ///
     /// # Errors
     /// [`Error::Rejected`] or [`Error::NotFound`] where the token is not good; any other where that
     /// is not known.
-    pub async fn verify_email(&self, token: &Secret) -> Result<(), Error> {
+    pub async fn verify_email(&self, token: &Secret, exchange: &mut Exchange) -> Result<(), Error> {
         let token = ByToken {
             token: token.expose().into(),
         };
-        let _: serde::de::IgnoredAny = self.call(Self::VERIFY, &token, OwnCall::Ordinary).await?;
+        let _: serde::de::IgnoredAny = self
+            .call(Self::VERIFY, &token, OwnCall::Ordinary, Some(exchange))
+            .await?;
         Ok(())
     }
 
-    /// Every app.
+    /// Every app, for whoever asks in `exchange`.
     ///
     /// # Errors
     /// Whatever the call met.
-    pub async fn list_apps(&self) -> Result<Vec<ListedApp>, Error> {
+    pub async fn list_apps(&self, exchange: &mut Exchange) -> Result<Vec<ListedApp>, Error> {
+        let (all, own) = (serde_json::json!({}), OwnCall::Ordinary);
         let list: AppList = self
-            .call(Self::LIST_APPS, &serde_json::json!({}), OwnCall::Ordinary)
+            .call(Self::LIST_APPS, &all, own, Some(exchange))
             .await?;
         Ok(list.services)
     }
 
-    /// Passes a client's call on to `/v1/<endpoint>`, its query kept, and gives the response as soon
-    /// as its head is here.
+    /// Passes a call on to `/v1/<endpoint>`, its query kept, on behalf of `exchange` where it is that of
+    /// one client, and gives the response as soon as its head is here.
     ///
     /// # Errors
     /// When there is no response.
-    pub async fn pass(&self, endpoint: &str, mut request: Request) -> Result<Response, Error> {
+    pub async fn pass(
+        &self,
+        endpoint: &str,
+        mut request: Request,
+        exchange: Option<&mut Exchange>,
+    ) -> Result<Response, Error> {
         let prefix = match &self.via {
             Via::Remote(remote) => remote.prefix.as_str(),
             Via::Local(_) => "",
@@ -317,10 +323,12 @@ impl Upstream {
         *request.uri_mut() = Uri::try_from(target).map_err(|_| Error::Misconfigured)?;
         match &self.via {
             Via::Remote(remote) => {
-                request
-                    .headers_mut()
-                    .insert(header::HOST, remote.origin.authority().clone());
-                let asking = self.pool.asking(Side::Upstream);
+                let (address, port) = (remote.origin.authority(), remote.origin.port());
+                request.headers_mut().insert(header::HOST, address.clone());
+                let asking = match exchange {
+                    Some(exchange) => exchange.asks(Side::Upstream, address, port, &mut request),
+                    None => self.pool.asking(Side::Upstream),
+                };
                 let response = self.pool.send(&remote.origin, request).await?;
                 asking.answered(response.status());
                 Ok(response)
@@ -335,6 +343,7 @@ impl Upstream {
         endpoint: &str,
         question: &impl Serialize,
         own: OwnCall,
+        exchange: Option<&mut Exchange>,
     ) -> Result<A, Error> {
         let json = serde_json::to_vec(question).map_err(|_| Error::Misconfigured)?;
         let mut request = Request::new(Body::from(json));
@@ -348,13 +357,14 @@ impl Upstream {
                 let headers = request.headers_mut();
                 headers.insert(header::AUTHORIZATION, remote.token.to_header());
                 headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-                tokio::time::timeout(remote.timeout, self.ask(endpoint, request))
+                let asked = self.ask(endpoint, request, exchange);
+                tokio::time::timeout(remote.timeout, asked)
                     .await
                     .map_err(|_| Error::TimedOut)??
             }
             Via::Local(_) => {
                 request.extensions_mut().insert(own);
-                self.ask(endpoint, request).await?
+                self.ask(endpoint, request, exchange).await?
             }
         };
         serde_json::from_slice(&answer).map_err(|error| Error::Garbage {
@@ -364,8 +374,14 @@ impl Upstream {
     }
 
     /// Sends one of our own calls and reads the answer of a success.
-    async fn ask(&self, endpoint: &str, request: Request) -> Result<Bytes, Error> {
-        let (head, body) = self.pass(endpoint, request).await?.into_parts();
+    async fn ask(
+        &self,
+        endpoint: &str,
+        request: Request,
+        exchange: Option<&mut Exchange>,
+    ) -> Result<Bytes, Error> {
+        let response = self.pass(endpoint, request, exchange).await?;
+        let (head, body) = response.into_parts();
         if head.status == StatusCode::OK {
             return Ok(body.collect(MAX_ANSWER).await?);
         }

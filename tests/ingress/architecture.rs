@@ -42,7 +42,7 @@ const FLOORS: [(&str, &str); 19] = [
 ];
 
 const WORDS: &str =
-    "address closed host hosts id credentials destination domains units settings stamp";
+    "address causes closed host hosts id credentials destination domains units settings stamp";
 
 /// One file of the library or the binary, without its unit tests and without comments.
 struct Source {

@@ -6,6 +6,7 @@ use crate::harness::api::json_response;
 use crate::harness::backend::{ok, response};
 use crate::harness::front::{BLOG, Front};
 use crate::harness::http2::{Frames, PING, PRIORITY, frame};
+use crate::harness::operator::Operator;
 use crate::harness::{Gate, TestApi, TestBackend, TestIngress, eventually};
 
 const APP: &str = "app/Resolve";
@@ -135,7 +136,8 @@ fn the_busiest_apps_and_those_that_are_named_have_series_and_only_those_that_exi
     ask("calm", 3);
     ask("quiet", 1);
     ingress.get("madeup.m3o.app", "/").expect(404);
-    // Who is the busiest is decided by what came before a scrape.
+    // Who is the busiest is decided by what ended before a scrape.
+    eventually("all have ended", || ingress.access_lines().len() == 10);
     ingress.metrics();
     ask("busy", 4);
     ask("calm", 2);
@@ -184,6 +186,30 @@ fn an_app_that_is_full_has_its_refusals_counted_too() {
     };
     eventually("both are counted", || requests("2xx") == 1.0);
     assert_eq!(requests("5xx"), 1.0);
+}
+
+#[test]
+fn an_app_that_is_closed_is_as_busy_as_any() {
+    let operator = Operator::new();
+    let ingress = TestIngress::embedded_with(|config| {
+        operator.runs(config);
+        config.metrics.apps = 1;
+    });
+    ingress.run_app("blog", "http://127.0.0.1:1");
+    operator.does("/apps/blog/pause", "");
+    let ended = || {
+        let lines = ingress.access_lines();
+        lines.iter().filter(|line| line["app"] == "blog").count()
+    };
+    for _time in 0..5 {
+        ingress.get(BLOG, "/").expect(503);
+    }
+    eventually("they have ended", || ended() == 5);
+    ingress.metrics();
+    ingress.get(BLOG, "/").expect(503);
+    eventually("it has ended", || ended() == 6);
+    let refused = r#"m3o_ingress_app_requests_total{app="blog",class="5xx",http_route="app"}"#;
+    assert_eq!(ingress.metric(refused), 1.0);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use m3o_ingress::config::Config;
 use m3o_ingress::server::shutdown::Stage;
+use m3o_ingress::telemetry::Format;
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, HandshakeKind, NamedGroup, ProtocolVersion};
 
@@ -182,6 +183,23 @@ fn a_request_for_a_host_that_the_certificate_does_not_cover_is_misdirected() {
     }
     // Without TLS there is no certificate to compare with.
     assert_eq!(site.ingress.get(BLOG, "/").status(), 200);
+}
+
+#[test]
+fn of_a_misdirected_request_no_path_is_logged_as_it_may_hold_a_token() {
+    let site = Site::with(&[("blog", &[BLOG])], |config| {
+        config.log.format = Format::Combined;
+    });
+    let clients = site.authority.clients();
+    let mut caller = clients.connect(site.ingress.secure(), BLOG).unwrap();
+    let fields = "Host: user.m3o.com\r\nReferer: https://user.m3o.com/zqcanaryqz\r\n";
+    let head = format!("GET /zqcanaryqz HTTP/1.1\r\n{fields}\r\n");
+    caller.send(head).unwrap();
+    assert_eq!(caller.reader.reply("GET").unwrap().status(), 421);
+    eventually("the line is there", || site.ingress.log().contains(" 421 "));
+    let log = site.ingress.log();
+    assert!(log.contains("GET /[hidden] HTTP/1.1"), "{log}");
+    assert!(!log.contains("zqcanaryqz"), "{log}");
 }
 
 #[test]

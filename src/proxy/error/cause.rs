@@ -1,11 +1,11 @@
 //! Why a request is answered by the ingress itself: what went wrong, and whose fault that is. Says nothing of
 //! how it is told.
 
-use std::error::Error as StdError;
 use std::sync::Arc;
 
 use super::super::authority::BadAuthority;
 use super::super::parameters::BadForm;
+use crate::causes::with_causes;
 use crate::closed::Closed;
 use crate::destination::BadDestination;
 use crate::pool::{self, DialError};
@@ -90,14 +90,7 @@ pub(in crate::proxy) enum Error {
 impl Error {
     /// What happened, for the log alone: addresses and the words of the system.
     pub(in crate::proxy) fn cause(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = self.source();
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        text
+        with_causes(self)
     }
 }
 

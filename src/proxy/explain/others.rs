@@ -39,7 +39,7 @@ impl Walk<'_> {
             ));
         };
         self.step("link", &format!("asks {question}; {visit}"), &[]);
-        let url = platform.resolve_link(asked, Hit::Peek).await;
+        let url = platform.resolve_link(asked, Hit::Peek, None).await;
         let url = url.map_err(|error| link::unresolved(error, path))?;
         let destination = Destination::parse(&url).map_err(Error::Destination)?;
         self.step(

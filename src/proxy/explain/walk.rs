@@ -366,7 +366,7 @@ fn told(error: &Error, kind: RouteKind) -> Answer {
     let response = error.to_response(Form::Json, kind, &RequestId::new());
     Answer {
         status: Some(response.status().as_u16()),
-        error: Some(error.kind().to_owned()),
+        error: Some(error.kind().as_str().to_owned()),
         text: plain(&error.cause()),
     }
 }

@@ -14,7 +14,9 @@ pub(super) fn write(entry: &Entry<'_>, out: &mut Vec<u8>) {
     word(out, "http.request.method", entry.method);
     word(out, "url.scheme", entry.scheme.as_str());
     text(out, "server.address", entry.host.as_deref());
-    text(out, "url.path", Some(&entry.path));
+    if entry.is_request() {
+        text(out, "url.path", Some(&entry.path));
+    }
     text(out, "url.query", entry.query.as_deref());
     if let Some(version) = entry.version {
         word(out, "network.protocol.version", version_text(version));
@@ -34,13 +36,13 @@ pub(super) fn write(entry: &Entry<'_>, out: &mut Vec<u8>) {
     word(out, "outcome", entry.outcome.as_str());
     known(out, "proxy_error", entry.error);
     text(out, "cause", entry.cause);
-    if let Some(asked) = &entry.asked {
-        let (address, duration) = match asked.side {
+    if let Some(call) = entry.call {
+        let (address, duration) = match call.side {
             Side::Backend => ("backend.address", "backend.duration_ms"),
             Side::Upstream => ("upstream.address", "upstream.duration_ms"),
         };
-        text(out, address, asked.address.to_str().ok());
-        if let Some(took) = asked.took {
+        text(out, address, call.address.to_str().ok());
+        if let (Some(took), Some(_)) = (call.took, call.status) {
             key(out, duration);
             milliseconds(out, took);
         }

@@ -7,11 +7,11 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, StatusCode, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 
 use super::client::Side;
 use super::log::Layout;
-use super::traces::TraceId;
+use super::traces::{SpanId, TraceId};
 use super::{Config, redact};
 use crate::units::Share;
 use crate::wire::Scheme;
@@ -128,7 +128,7 @@ pub(super) struct Entry<'a> {
     pub(super) outcome: Outcome,
     pub(super) error: Option<&'static str>,
     pub(super) cause: Option<&'a str>,
-    pub(super) asked: Option<Asked<'a>>,
+    pub(super) call: Option<&'a Call>,
     pub(super) user_agent: Option<Cow<'a, str>>,
     pub(super) referer: Option<String>,
     pub(super) request_id: &'a str,
@@ -136,15 +136,20 @@ pub(super) struct Entry<'a> {
     pub(super) sampled: Option<Share>,
 }
 
-/// Who was asked for the answer.
-#[derive(Clone, Copy)]
-pub(super) struct Asked<'a> {
+/// A request of ours on behalf of the client's: who was asked, and what became of it.
+#[derive(Debug)]
+pub(super) struct Call {
     pub(super) side: Side,
-    pub(super) address: &'a HeaderValue,
-    /// How long after the request began.
+    pub(super) address: HeaderValue,
+    pub(super) port: u16,
+    pub(super) method: Method,
+    /// What it is in the trace of the client's request, where there is one.
+    pub(super) span: Option<SpanId>,
+    /// How long after the client's request began.
     pub(super) after: Duration,
-    /// Until the head of its response; `None`: there was none.
+    /// How long until there was a response, or could be none any more; `None`: it is on its way.
     pub(super) took: Option<Duration>,
+    /// That of the response; `None`: there is none.
     pub(super) status: Option<StatusCode>,
 }
 
@@ -165,13 +170,24 @@ impl Entry<'_> {
     }
 }
 
-/// A text of somebody else, as a line holds it.
+/// A text of somebody else, as a line holds it. It is cut when it is scrubbed: a secret whose end is
+/// not there may look like none.
 pub(super) fn foreign(text: &str) -> Cow<'_, str> {
-    redact::scrub(&text[..text.floor_char_boundary(MAX_LOGGED)])
+    let room = |text: &str| text.floor_char_boundary(MAX_LOGGED);
+    match redact::scrub(&text[..text.floor_char_boundary(MAX_READ)]) {
+        Cow::Borrowed(text) => Cow::Borrowed(&text[..room(text)]),
+        Cow::Owned(mut text) => {
+            text.truncate(room(&text));
+            Cow::Owned(text)
+        }
+    }
 }
 
 /// Octets of one value in a line.
 const MAX_LOGGED: usize = 1024;
+
+/// Octets of it that are scrubbed: no host is so long that a password before it would end behind them.
+const MAX_READ: usize = MAX_LOGGED + redact::LONGEST_AUTHORITY + 2;
 
 pub(super) fn version_text(version: Version) -> &'static str {
     match version {

@@ -56,3 +56,24 @@ fn milliseconds_are_written_to_the_microsecond() {
     check(42, "0.042");
     check(1_002_003, "1002.003");
 }
+
+#[test]
+fn a_text_is_scrubbed_before_it_is_cut() {
+    let long = format!("http://user:canary{}@host", "x".repeat(2 * MAX_LOGGED));
+    assert_eq!(foreign(&long), "http://[hidden]");
+    let late = format!("{}http://user:canary@host", "x".repeat(MAX_LOGGED - 20));
+    assert!(!foreign(&late).contains("canary"));
+    for length in 0..2 * MAX_LOGGED {
+        let far = format!(
+            "{}//u:canary{}@host",
+            "x".repeat(MAX_LOGGED - 12),
+            "y".repeat(length)
+        );
+        assert!(!foreign(&far).contains("canary"), "{length}");
+    }
+    let many = "ö".repeat(MAX_LOGGED);
+    assert_eq!(foreign(&many).len(), MAX_LOGGED);
+    let odd = format!("a token=canary {many}");
+    let kept = foreign(&odd);
+    assert!(kept.len() < MAX_LOGGED && kept.starts_with("a token=[hidden] ö"));
+}

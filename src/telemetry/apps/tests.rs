@@ -23,10 +23,9 @@ impl Apps {
         self.load(AppKind::App, id(name))
     }
 
-    /// Lets so many requests to `load` come and end.
-    fn serve(&self, load: &Arc<Load>, requests: usize) {
+    /// Lets so many requests to `load` end, whether they were let in or not.
+    fn serve(&self, load: &Load, requests: usize) {
         for _request in 0..requests {
-            drop(load.enter(usize::MAX, usize::MAX));
             let served = Served {
                 status: 200,
                 took: 1_500_000_000,

@@ -1,10 +1,8 @@
 //! What of a request only its line and its spans tell: kept where there is one of them.
 
-use http::{HeaderValue, Method, StatusCode, Uri, Version, header};
-use tokio::time::Instant;
+use http::{HeaderValue, Method, Uri, Version, header};
 
-use crate::telemetry::access::Asked;
-use crate::telemetry::client::Side;
+use crate::telemetry::access::Call;
 use crate::telemetry::log::Layout;
 use crate::wire::{Peer, Request, Scheme};
 
@@ -18,21 +16,14 @@ pub(super) struct Line {
     pub(super) client: HeaderValue,
     pub(super) scheme: Scheme,
     pub(super) tls: Option<&'static str>,
-    pub(super) asked: Option<Call>,
+    /// What was asked for the answer, the last of it.
+    pub(super) call: Option<Call>,
 }
 
 pub(super) struct RequestLine {
     pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) version: Version,
-}
-
-/// A request on behalf of this one.
-pub(super) struct Call {
-    pub(super) side: Side,
-    pub(super) address: HeaderValue,
-    pub(super) began: Instant,
-    pub(super) answered: Option<(StatusCode, Instant)>,
 }
 
 impl Line {
@@ -63,20 +54,7 @@ impl Line {
             client: peer.address_value().clone(),
             scheme: peer.scheme,
             tls: peer.secured.as_ref().and_then(|secured| secured.version),
-            asked: None,
-        }
-    }
-}
-
-impl Call {
-    pub(super) fn since(&self, started: Instant) -> Asked<'_> {
-        let answered = self.answered.as_ref();
-        Asked {
-            side: self.side,
-            address: &self.address,
-            after: self.began.duration_since(started),
-            took: answered.map(|(_, at)| at.duration_since(self.began)),
-            status: answered.map(|(status, _)| *status),
+            call: None,
         }
     }
 }

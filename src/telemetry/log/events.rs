@@ -52,9 +52,7 @@ impl Log {
             );
         }));
     }
-}
 
-impl Log {
     /// Writes events from `level` up from now on, unless `RUST_LOG` says what is written.
     pub fn set_level(&self, level: Level) {
         if let Some(Filter(set)) = self.filter.get() {

@@ -1,7 +1,8 @@
 //! Every line that the process writes: access log, events, panics.
 //!
-//! Lines wait in bounded buffers for a thread of their own (`queue`), which writes them to where they
-//! belong (`output`). A full buffer or a full disk costs lines, counted, never a request its time.
+//! Lines wait in bounded buffers (`queue`) for a thread of their own (`writer`), one for events and one for
+//! the access log, which writes them to where they belong (`output`). A full buffer or a full disk costs
+//! lines, counted, never a request its time.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -18,7 +19,7 @@ use super::{Config, Format};
 use events::Filter;
 use output::Output;
 use queue::{Full, Queue};
-use writer::{Outputs, write_lines};
+use writer::{write_access, write_events};
 
 mod events;
 mod output;
@@ -41,14 +42,15 @@ pub struct Log {
 
 #[derive(Debug)]
 struct Shared {
-    queue: Queue,
+    events: Queue,
+    access: Queue,
     /// A [`Style`].
     style: AtomicU8,
     /// A [`Layout`].
     layout: AtomicU8,
     /// The file of the access log; `None`: its lines go where all others go.
     file: Mutex<Option<PathBuf>>,
-    /// Where the access log goes from now on, until the writer has seen it.
+    /// Where the access log goes from now on, until its writer has seen it.
     change: Mutex<Option<Change>>,
 }
 
@@ -79,11 +81,11 @@ pub enum Layout {
     Combined,
 }
 
-/// The thread that writes. It ends with [`Writer::finish`], or when this is dropped.
+/// The threads that write. They end with [`Writer::finish`], or when this is dropped.
 #[derive(Debug)]
 pub struct Writer {
     log: Log,
-    thread: JoinHandle<()>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// How long the last lines may take: whoever reads them may have stopped reading.
@@ -100,11 +102,11 @@ impl Log {
         }
     }
 
-    /// Starts the thread that writes to `output`, where also the access log goes until
+    /// Starts the threads that write: events to `output`, where also the access log goes until
     /// [`apply`](Self::apply) says otherwise.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system gives no threads.
     pub fn start(
         style: Style,
         metrics: Arc<Metrics>,
@@ -114,31 +116,33 @@ impl Log {
             Style::Human => Layout::Human,
             Style::Json => Layout::Json,
         };
+        let most = usize::try_from(Config::default().buffer).unwrap_or(usize::MAX);
         let shared = Arc::new(Shared {
-            queue: Queue::new(usize::try_from(Config::default().buffer).unwrap_or(usize::MAX)),
+            events: Queue::in_order(most),
+            access: Queue::of_each_thread(most),
             style: AtomicU8::new(style as u8),
             layout: AtomicU8::new(layout as u8),
             file: Mutex::default(),
             change: Mutex::default(),
         });
-        let log = Self {
-            shared: Some(Arc::clone(&shared)),
-            metrics: Arc::clone(&metrics),
-            filter: Arc::default(),
+        let dropped = metrics.log_lines_dropped.clone();
+        let all = Arc::new(Mutex::new(Output::new(output, dropped.clone())));
+        // Where a thread is missing it is dropped, and ends the other one.
+        let mut writer = Writer {
+            log: Self {
+                shared: Some(Arc::clone(&shared)),
+                metrics,
+                filter: Arc::default(),
+            },
+            threads: Vec::new(),
         };
-        let outputs = Outputs {
-            all: Output::new(output),
-            access: None,
-            metrics,
-        };
-        let thread = std::thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || write_lines(&shared, outputs))?;
-        if let Some(shared) = &log.shared {
-            shared.queue.written_by(thread.thread().clone());
-            shared.queue.wake();
-        }
-        Ok(Writer { log, thread })
+        let own = (Arc::clone(&shared), Arc::clone(&all));
+        let events = move || write_events(&own.0, &own.1);
+        writer.spawn("log", &shared.events, events)?;
+        let own = Arc::clone(&shared);
+        let access = move || write_access(&own, &all, &dropped);
+        writer.spawn("access-log", &shared.access, access)?;
+        Ok(writer)
     }
 
     /// Lets lines look, and go, as `config` says, from now on. Its level is not looked at.
@@ -163,7 +167,8 @@ impl Log {
             .layout
             .store(config.layout() as u8, Ordering::Relaxed);
         let most = usize::try_from(config.buffer).unwrap_or(usize::MAX);
-        shared.queue.bound(most);
+        shared.events.bound(most);
+        shared.access.bound(most);
         Ok(())
     }
 
@@ -231,7 +236,8 @@ impl Log {
     /// Queues one line, its newline included. It is scrubbed before it leaves.
     pub fn write(&self, line: &[u8]) {
         if let Some(shared) = &self.shared {
-            self.count(&shared.queue.event(line));
+            let queued = shared.events.append(|lines| lines.extend_from_slice(line));
+            self.count(&queued);
         }
     }
 
@@ -239,7 +245,7 @@ impl Log {
     /// are hidden already.
     pub fn access(&self, format: impl FnOnce(&mut Vec<u8>)) {
         if let Some(shared) = &self.shared {
-            self.count(&shared.queue.access(format));
+            self.count(&shared.access.append(format));
         }
     }
 
@@ -253,7 +259,7 @@ impl Log {
 impl Shared {
     fn change(&self, to: Change) {
         *lock(&self.change) = Some(to);
-        self.queue.wake();
+        self.access.wake();
     }
 }
 
@@ -264,19 +270,35 @@ impl Writer {
         self.log.clone()
     }
 
-    /// Writes what is queued and ends the thread; gives up on a reader that takes nothing for two
+    /// Writes what is queued and ends the threads; gives up on a reader that takes nothing for two
     /// seconds.
     pub fn finish(self) {
         self.end();
         let began = Instant::now();
-        while !self.thread.is_finished() && began.elapsed() < PATIENCE {
+        let has_ended = || self.threads.iter().all(JoinHandle::is_finished);
+        while !has_ended() && began.elapsed() < PATIENCE {
             std::thread::park_timeout(Duration::from_millis(1));
         }
     }
 
+    /// Starts the thread that writes what is in `queue`.
+    fn spawn(
+        &mut self,
+        name: &str,
+        queue: &Queue,
+        write: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let thread = thread.spawn(write)?;
+        queue.written_by(thread.thread().clone());
+        self.threads.push(thread);
+        Ok(())
+    }
+
     fn end(&self) {
         if let Some(shared) = &self.log.shared {
-            shared.queue.end();
+            shared.events.end();
+            shared.access.end();
         }
     }
 }

@@ -6,7 +6,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr_iter, memrchr};
+use prometheus::IntCounter;
 use rustix::fs::OFlags;
 use tokio::time::Instant;
 
@@ -36,13 +37,15 @@ pub(super) fn open(path: &Path) -> Result<File, BadFile> {
         })
 }
 
-/// An output, and what it owes to it.
-pub(super) struct Output<W: ?Sized> {
+/// An output, and what is owed to it.
+pub(super) struct Output<W> {
     /// What is left of a line that was written in part: it goes first, so that no line begins within
     /// another.
     rest: Vec<u8>,
     failing: bool,
     told: Option<Instant>,
+    /// Counts the lines that are lost.
+    dropped: IntCounter,
     to: W,
 }
 
@@ -53,9 +56,8 @@ pub(super) enum Written {
     All,
     /// The same, for the first time after a failure.
     Again,
-    /// Whole lines are lost.
+    /// Whole lines are lost, and counted.
     Lost {
-        lines: usize,
         error: io::Error,
         /// Whether somebody is to be told: that is said now and then.
         tell: bool,
@@ -69,9 +71,10 @@ const TELL: Duration = Duration::from_secs(60);
 const FULL: Duration = Duration::from_millis(200);
 
 impl<W: Write> Output<W> {
-    pub(super) fn new(to: W) -> Self {
+    pub(super) fn new(to: W, dropped: IntCounter) -> Self {
         Self {
             to,
+            dropped,
             rest: Vec::new(),
             failing: false,
             told: None,
@@ -109,11 +112,25 @@ impl<W: Write> Output<W> {
         if tell {
             self.told = Some(Instant::now());
         }
-        Written::Lost {
-            lines: memchr::memchr_iter(b'\n', lines).count(),
-            error,
-            tell,
+        let count = memchr_iter(b'\n', lines).count();
+        self.dropped.inc_by(count as u64);
+        Written::Lost { error, tell }
+    }
+}
+
+impl<W> Output<W> {
+    /// Counts the line that was cut, if its rest goes nowhere any more.
+    fn abandon(&mut self) {
+        if !self.rest.is_empty() {
+            self.rest.clear();
+            self.dropped.inc();
         }
+    }
+}
+
+impl<W> Drop for Output<W> {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
 
@@ -122,7 +139,7 @@ impl Output<File> {
     pub(super) fn replace(&mut self, file: File) {
         let place = |file: &File| file.metadata().map(|is| (is.dev(), is.ino())).ok();
         if place(&self.to) != place(&file) {
-            self.rest.clear();
+            self.abandon();
         }
         self.to = file;
     }
@@ -155,6 +172,7 @@ fn write_some(to: &mut impl Write, bytes: &[u8]) -> (usize, Option<io::Error>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::metrics::counter;
 
     /// A disk with room for so many octets.
     struct Disk {
@@ -178,18 +196,39 @@ mod tests {
         }
     }
 
+    fn on_disk(room: usize) -> (Output<Disk>, IntCounter) {
+        let written = Vec::new();
+        let lost = counter("lost", "of a test");
+        (Output::new(Disk { written, room }, lost.clone()), lost)
+    }
+
+    #[test]
+    fn a_line_that_was_cut_and_goes_no_further_is_lost() {
+        for (room, lines) in [(4, 0), (5, 1), (7, 1), (8, 0)] {
+            let (mut output, lost) = on_disk(room);
+            let _full = output.write(b"one\ntwo\n");
+            let counted = lost.get();
+            drop(output);
+            assert_eq!(lost.get() - counted, lines, "{room}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| open(&folder.path().join(name)).unwrap();
+        let lost = counter("lost", "of a test");
+        let mut output = Output::new(at("access.log"), lost.clone());
+        output.rest.extend_from_slice(b"cut\n");
+        output.replace(at("access.log"));
+        assert_eq!(lost.get(), 0, "it is the same file");
+        output.replace(at("other.log"));
+        assert_eq!(lost.get(), 1);
+    }
+
     #[test]
     fn on_a_full_disk_lines_are_lost_whole_wherever_it_became_full() {
         for room in 0..=12 {
-            let mut output = Output::new(Disk {
-                written: Vec::new(),
-                room,
-            });
-            let mut lost = 0;
+            let (mut output, lost) = on_disk(room);
             let mut told = 0;
             for lines in ["one\ntwo\n", "six\n", "ten\n"] {
-                if let Written::Lost { lines, tell, .. } = output.write(lines.as_bytes()) {
-                    lost += lines;
+                if let Written::Lost { tell, .. } = output.write(lines.as_bytes()) {
                     told += usize::from(tell);
                 }
             }
@@ -198,9 +237,9 @@ mod tests {
             let again = output.write(b"new\n");
             assert!(matches!(again, Written::Again), "{room}: {again:?}");
             assert!(matches!(output.write(b"end\n"), Written::All));
-            let text = String::from_utf8(output.to.written).unwrap();
+            let text = String::from_utf8(std::mem::take(&mut output.to.written)).unwrap();
             let lines: Vec<&str> = text.lines().collect();
-            assert_eq!(lines.len() + lost, 6, "{room}: {text}");
+            assert_eq!(lines.len() as u64 + lost.get(), 6, "{room}: {text}");
             assert!(text.ends_with("new\nend\n"), "{room}: {text}");
             for line in lines {
                 assert_eq!(line.len(), 3, "{room}: {text}");

@@ -1,28 +1,26 @@
-//! Lines on their way to the thread that writes: a buffer for each thread that has lines to write.
+//! Lines on their way to the thread that writes them.
 //!
-//! A line is formatted where it will be taken from. The lock of a buffer is that of its own thread,
-//! but for the moment in which the writer takes all there is; the writer is woken once where it
-//! sleeps, and otherwise looks by itself. So a request pays for its line, and for no wake-up.
+//! A line is formatted where it will be taken from. Lines of requests have a buffer for each thread, whose
+//! lock nobody else holds but for the moment in which the writer takes all there is; threads beyond the
+//! number of [`Sharded`]'s places share one. The writer is woken once where it sleeps, and otherwise looks
+//! by itself. So a request pays for its line, and for no wake-up.
 
-use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
 use memchr::memrchr;
 
-/// Buffers of the access log. Threads beyond that share.
-const SHARDS: usize = 16;
+use crate::telemetry::shards::Sharded;
 
 /// What a buffer keeps of its room once a burst is over.
 const KEPT: usize = 64 << 10;
 
-/// All buffers.
+/// Lines for one writer.
 #[derive(Debug)]
 pub(super) struct Queue {
-    shards: [Shard; SHARDS],
-    events: Shard,
-    /// Octets that each may hold.
+    shards: Sharded<Shard>,
+    /// Octets that each buffer may hold.
     most: AtomicUsize,
     /// Set while the writer waits to be woken.
     asleep: AtomicBool,
@@ -39,18 +37,20 @@ struct Shard(Mutex<Vec<u8>>);
 #[derive(Debug)]
 pub(super) struct Full;
 
-thread_local! {
-    static SHARD: Cell<Option<usize>> = const { Cell::new(None) };
-}
-
-static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
-
 impl Queue {
-    /// Empty buffers of `most` octets each.
-    pub(super) fn new(most: usize) -> Self {
+    /// A buffer for each thread, of `most` octets. Lines of two threads may change places.
+    pub(super) fn of_each_thread(most: usize) -> Self {
+        Self::over(Sharded::new(), most)
+    }
+
+    /// One buffer of `most` octets, whose lines keep their order.
+    pub(super) fn in_order(most: usize) -> Self {
+        Self::over(Sharded::whole(), most)
+    }
+
+    fn over(shards: Sharded<Shard>, most: usize) -> Self {
         Self {
-            shards: Default::default(),
-            events: Shard::default(),
+            shards,
             most: AtomicUsize::new(most),
             asleep: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -58,33 +58,20 @@ impl Queue {
         }
     }
 
-    /// The thread that writes, once it is there.
+    /// The thread that writes, once it is there. It looks at once.
     pub(super) fn written_by(&self, thread: Thread) {
         let _first = self.writer.set(thread);
+        self.wake();
     }
 
     pub(super) fn bound(&self, most: usize) {
         self.most.store(most, Ordering::Relaxed);
     }
 
-    /// Appends what `format` writes: one line of the access log.
-    pub(super) fn access(&self, format: impl FnOnce(&mut Vec<u8>)) -> Result<(), Full> {
-        let index = SHARD.get().unwrap_or_else(|| {
-            let index = NEXT_SHARD.fetch_add(1, Ordering::Relaxed) % SHARDS;
-            SHARD.set(Some(index));
-            index
-        });
-        self.append(&self.shards[index], format)
-    }
-
-    /// Appends one line of another kind.
-    pub(super) fn event(&self, line: &[u8]) -> Result<(), Full> {
-        self.append(&self.events, |lines| lines.extend_from_slice(line))
-    }
-
-    fn append(&self, shard: &Shard, format: impl FnOnce(&mut Vec<u8>)) -> Result<(), Full> {
+    /// Appends what `format` writes: one line.
+    pub(super) fn append(&self, format: impl FnOnce(&mut Vec<u8>)) -> Result<(), Full> {
         let most = self.most.load(Ordering::Relaxed);
-        let mut lines = shard.lock();
+        let mut lines = self.shards.mine().place().lock();
         let before = lines.len();
         if before >= most {
             return Err(Full);
@@ -122,23 +109,18 @@ impl Queue {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Moves all lines of the access log behind those in `lines`; `spare` is empty, and stays so.
-    pub(super) fn take_access(&self, lines: &mut Vec<u8>, spare: &mut Vec<u8>) {
-        for shard in &self.shards {
+    /// Moves all lines behind those in `lines`; `spare` is empty, and stays so.
+    pub(super) fn take(&self, lines: &mut Vec<u8>, spare: &mut Vec<u8>) {
+        for shard in self.shards.iter() {
             shard.take(lines, spare);
         }
-    }
-
-    /// Moves all other lines behind those in `lines`.
-    pub(super) fn take_events(&self, lines: &mut Vec<u8>, spare: &mut Vec<u8>) {
-        self.events.take(lines, spare);
     }
 
     /// Blocks the writer until there is something to do. It may also return for nothing.
     pub(super) fn sleep(&self) {
         self.asleep.store(true, Ordering::Relaxed);
-        let mut shards = self.shards.iter().chain([&self.events]);
-        if shards.all(|shard| shard.lock().is_empty()) && !self.has_ended() {
+        let is_empty = |shard: &Shard| shard.lock().is_empty();
+        if self.shards.iter().all(is_empty) && !self.has_ended() {
             std::thread::park();
         }
         self.asleep.store(false, Ordering::Relaxed);
@@ -175,34 +157,50 @@ impl Shard {
 mod tests {
     use super::*;
 
+    fn append(queue: &Queue, text: &str) -> Result<(), Full> {
+        queue.append(|lines| lines.extend_from_slice(text.as_bytes()))
+    }
+
+    fn taken(queue: &Queue) -> String {
+        let (mut lines, mut spare) = (Vec::new(), Vec::new());
+        queue.take(&mut lines, &mut spare);
+        String::from_utf8(lines).unwrap()
+    }
+
     #[test]
     fn a_line_that_finds_no_room_leaves_no_part_of_itself() {
-        let queue = Queue::new(10);
-        let line = |text: &str| queue.access(|lines| lines.extend_from_slice(text.as_bytes()));
-        assert!(line("12345\n").is_ok());
-        assert!(line("1234567\n").is_err());
-        assert!(line("123\n").is_ok());
-        assert!(line("\n").is_err());
-        let (mut lines, mut spare) = (Vec::new(), Vec::new());
-        queue.take_access(&mut lines, &mut spare);
-        assert_eq!(lines, b"12345\n123\n");
-        assert!(line("\n").is_ok());
+        let queue = Queue::of_each_thread(10);
+        assert!(append(&queue, "12345\n").is_ok());
+        assert!(append(&queue, "1234567\n").is_err());
+        assert!(append(&queue, "123\n").is_ok());
+        assert!(append(&queue, "\n").is_err());
+        assert_eq!(taken(&queue), "12345\n123\n");
+        assert!(append(&queue, "\n").is_ok());
     }
 
     #[test]
     fn a_panic_while_a_line_is_made_costs_that_line() {
-        let queue = Queue::new(100);
-        assert!(queue.event(b"whole\n").is_ok());
+        let queue = Queue::in_order(100);
+        assert!(append(&queue, "whole\n").is_ok());
         let made = std::panic::catch_unwind(|| {
-            queue.append(&queue.events, |lines| {
+            queue.append(|lines| {
                 lines.extend_from_slice(b"half");
                 panic!("of a test");
             })
         });
         assert!(made.is_err());
-        assert!(queue.event(b"next\n").is_ok());
-        let (mut lines, mut spare) = (Vec::new(), Vec::new());
-        queue.take_events(&mut lines, &mut spare);
-        assert_eq!(lines, b"whole\nnext\n");
+        assert!(append(&queue, "next\n").is_ok());
+        assert_eq!(taken(&queue), "whole\nnext\n");
+    }
+
+    #[test]
+    fn what_is_in_order_stays_so_from_thread_to_thread() {
+        let queue = Queue::in_order(100);
+        for number in 0..9 {
+            let line = format!("{number}\n");
+            std::thread::scope(|scope| scope.spawn(|| append(&queue, &line)).join().unwrap())
+                .unwrap();
+        }
+        assert_eq!(taken(&queue), "0\n1\n2\n3\n4\n5\n6\n7\n8\n");
     }
 }

@@ -1,78 +1,73 @@
-//! The thread that writes: what waits is taken, and goes where it belongs.
+//! The threads that write: one for events, one for lines of the access log, so that an output that takes
+//! nothing holds up only what belongs there.
 
 use std::fs::File;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 
+use prometheus::IntCounter;
+
 use super::output::{Output, Written};
+use super::queue::Queue;
 use super::{Change, Shared, lock};
-use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact;
 
 /// Between two looks at the buffers while there are lines.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What the writer writes to.
-pub(super) struct Outputs<W> {
-    pub(super) all: Output<W>,
-    /// Where lines of the access log go, if not there.
-    pub(super) access: Option<Output<File>>,
-    pub(super) metrics: Arc<Metrics>,
+/// Writes events to `all` until their queue has ended.
+pub(super) fn write_events<W: Write>(shared: &Shared, all: &Mutex<Output<W>>) {
+    drain(&shared.events, |lines| {
+        if !lines.is_empty() {
+            let text = String::from_utf8_lossy(lines);
+            // Where this cannot be written there is nowhere to say so.
+            let _lost = lock(all).write(redact::scrub(&text).as_bytes());
+        }
+    });
 }
 
-/// Writes until the queue has ended.
-pub(super) fn write_lines<W: Write>(shared: &Shared, mut outputs: Outputs<W>) {
+/// Writes lines of the access log, until their queue has ended, to the file that they have, and without
+/// one to `all`. What is lost of them is counted in `dropped`.
+pub(super) fn write_access<W: Write>(
+    shared: &Shared,
+    all: &Mutex<Output<W>>,
+    dropped: &IntCounter,
+) {
+    let mut own: Option<Output<File>> = None;
+    drain(&shared.access, |lines| {
+        match (lock(&shared.change).take(), &mut own) {
+            (Some(Change::Together), _) => own = None,
+            (Some(Change::File(file)), Some(own)) => own.replace(file),
+            (Some(Change::File(file)), None) => own = Some(Output::new(file, dropped.clone())),
+            (None, _) => {}
+        }
+        match &mut own {
+            _ if lines.is_empty() => {}
+            Some(own) => tell(&own.write(lines)),
+            None => {
+                let _lost = lock(all).write(lines);
+            }
+        }
+    });
+}
+
+/// Gives `write` what is in `queue`, again and again until it has ended; also nothing, when it was woken
+/// for something else.
+fn drain(queue: &Queue, mut write: impl FnMut(&[u8])) {
     let (mut lines, mut spare) = (Vec::new(), Vec::new());
     loop {
         // Asked before the last look, so that nothing is left behind.
-        let ended = shared.queue.has_ended();
-        match lock(&shared.change).take() {
-            Some(Change::Together) => outputs.access = None,
-            Some(Change::File(file)) => match &mut outputs.access {
-                Some(access) => access.replace(file),
-                None => outputs.access = Some(Output::new(file)),
-            },
-            None => {}
-        }
-        shared.queue.take_events(&mut lines, &mut spare);
-        let mut idle = lines.is_empty();
-        if !idle {
-            let text = String::from_utf8_lossy(&lines);
-            // Where this cannot be written there is nowhere to say so.
-            let written = outputs.all.write(redact::scrub(&text).as_bytes());
-            outputs.count(&written);
-            lines.clear();
-        }
-        shared.queue.take_access(&mut lines, &mut spare);
-        idle = idle && lines.is_empty();
-        if !lines.is_empty() {
-            match &mut outputs.access {
-                Some(access) => {
-                    let written = access.write(&lines);
-                    outputs.count(&written);
-                    tell(&written);
-                }
-                None => {
-                    let written = outputs.all.write(&lines);
-                    outputs.count(&written);
-                }
-            }
-            lines.clear();
-            lines.shrink_to(1 << 20);
-        }
+        let ended = queue.has_ended();
+        queue.take(&mut lines, &mut spare);
+        write(&lines);
+        let idle = lines.is_empty();
+        lines.clear();
+        lines.shrink_to(1 << 20);
         match (ended, idle) {
             (true, _) => return,
-            (false, true) => shared.queue.sleep(),
+            (false, true) => queue.sleep(),
             (false, false) => std::thread::park_timeout(PAUSE),
-        }
-    }
-}
-
-impl<W> Outputs<W> {
-    fn count(&self, written: &Written) {
-        if let Written::Lost { lines, .. } = written {
-            self.metrics.log_lines_dropped.inc_by(*lines as u64);
         }
     }
 }
@@ -80,9 +75,7 @@ impl<W> Outputs<W> {
 /// Says where the access log stops, and where it goes on.
 fn tell(written: &Written) {
     match written {
-        Written::Lost {
-            error, tell: true, ..
-        } => tracing::warn!(
+        Written::Lost { error, tell: true } => tracing::warn!(
             %error,
             "the access log cannot be written: its lines are dropped and counted until it can"
         ),

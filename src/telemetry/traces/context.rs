@@ -1,7 +1,10 @@
 //! Where in a trace a request stands, as `traceparent` and `tracestate` say it (W3C Trace Context,
 //! level 2).
 
+use std::time::SystemTime;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
+use uuid::{NoContext, Timestamp, Uuid};
 
 /// The id of a trace; never all zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +36,14 @@ pub const SAMPLED: u8 = 1;
 pub const RANDOM: u8 = 2;
 
 impl TraceId {
-    /// A new one: a UUID of version 7, the last seven octets of which are random.
-    pub(super) fn new(now: uuid::Timestamp) -> Self {
-        Self(uuid::Uuid::new_v7(now).into_bytes())
+    /// A new one, of `now`: a UUID of version 7. Its variant is in the octet before the last seven, which
+    /// are random.
+    pub(super) fn new(now: SystemTime) -> Self {
+        let since = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let now = Timestamp::from_unix(NoContext, since.as_secs(), since.subsec_nanos());
+        Self(Uuid::new_v7(now).into_bytes())
     }
 
     /// Its octets.
@@ -46,7 +54,7 @@ impl TraceId {
 
     /// Its last 56 bits, which are random.
     pub(super) fn randomness(self) -> u64 {
-        let (_, low) = uuid::Uuid::from_bytes(self.0).as_u64_pair();
+        let (_, low) = Uuid::from_bytes(self.0).as_u64_pair();
         low & ((1 << 56) - 1)
     }
 
@@ -58,8 +66,10 @@ impl TraceId {
 
 impl SpanId {
     /// A new one: 62 random bits. The other two are that of a UUID, so that it is never zero.
-    pub(super) fn new(now: uuid::Timestamp) -> Self {
-        let (_, low) = uuid::Uuid::new_v7(now).as_u64_pair();
+    pub(super) fn new() -> Self {
+        // The time is in the other half.
+        let never = Timestamp::from_unix(NoContext, 0, 0);
+        let (_, low) = Uuid::new_v7(never).as_u64_pair();
         Self(low.to_be_bytes())
     }
 

@@ -4,13 +4,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use prometheus::{IntCounter, Registry};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::access::Entry;
-use super::metrics::{Metrics, counter};
+use super::metrics::{Metrics, counter, register};
 use crate::units::{self, Share};
 use crate::wire::Trust;
 use context::{RANDOM, SAMPLED, TRACEPARENT, TRACESTATE};
@@ -93,8 +93,6 @@ pub(super) struct Trace {
     pub(super) flags: u8,
     /// The span before ours, in the same trace.
     pub(super) parent: Option<SpanId>,
-    pub(super) server: SpanId,
-    pub(super) client: SpanId,
     pub(super) state: Option<String>,
     /// What a stranger says that it is part of.
     pub(super) link: Option<Context>,
@@ -118,8 +116,6 @@ impl Tracer {
     /// Begins the trace of a request, or goes on with that of a trusted peer.
     pub(super) fn begin(&self, headers: &HeaderMap, trust: Trust) -> Trace {
         let found = Context::of(headers);
-        let now = uuid::Timestamp::now(uuid::NoContext);
-        let (server, client) = (SpanId::new(now), SpanId::new(now));
         let began = SystemTime::now();
         match (found, trust) {
             (Some(parent), Trust::Proxy) => {
@@ -131,21 +127,17 @@ impl Tracer {
                     id: parent.trace,
                     flags: sampled | parent.flags & RANDOM,
                     parent: Some(parent.span),
-                    server,
-                    client,
                     state: context::state(headers),
                     link: None,
                     began,
                 }
             }
             (link, Trust::Proxy | Trust::Stranger) => {
-                let id = TraceId::new(now);
+                let id = TraceId::new(began);
                 Trace {
                     id,
                     flags: self.sampler.flag(id) | RANDOM,
                     parent: None,
-                    server,
-                    client,
                     state: None,
                     link,
                     began,
@@ -157,7 +149,9 @@ impl Tracer {
     /// Keeps the spans of a request that has ended.
     pub(super) fn end(&self, trace: &Trace, entry: &Entry<'_>) {
         let server = span::server(trace, entry);
-        let client = entry.asked.map(|asked| span::client(trace, entry, asked));
+        let client = entry
+            .call
+            .and_then(|call| span::client(trace, server.id, entry, call));
         let mut spans = self.spans();
         let before = spans.len();
         for span in [Some(server), client].into_iter().flatten() {
@@ -195,10 +189,13 @@ impl Tracer {
 }
 
 impl Sampler {
-    /// By the id, so that whoever else decides about the trace by it decides alike.
+    /// By the id, so that whoever else decides about the trace by it decides alike: as OpenTelemetry's
+    /// consistent probability sampling does, what is not below a threshold is kept.
     fn flag(self, id: TraceId) -> u8 {
-        let below = u128::from(self.share.millionths()) << 56;
-        let sampled = u128::from(id.randomness()) * u128::from(Share::ALL.millionths()) < below;
+        let whole = Share::ALL.millionths();
+        // Both sides in millionths, so that nothing is rounded.
+        let threshold = u128::from(whole - self.share.millionths()) << 56;
+        let sampled = u128::from(id.randomness()) * u128::from(whole) >= threshold;
         u8::from(sampled) * SAMPLED
     }
 }
@@ -208,17 +205,28 @@ impl Trace {
         self.flags & SAMPLED != 0
     }
 
-    /// Makes the request to a backend part of the trace, and of no other.
-    pub(super) fn write_to(&self, headers: &mut HeaderMap) {
+    /// Makes the request to a backend or the upstream part of the trace, and of no other. Gives the span
+    /// that it is.
+    pub(super) fn write_to(&self, headers: &mut HeaderMap) -> SpanId {
         let context = Context {
             trace: self.id,
-            span: self.client,
+            span: SpanId::new(),
             flags: self.flags,
         };
         headers.insert(TRACEPARENT, context.to_value());
-        if self.state.is_none() {
-            headers.remove(TRACESTATE);
+        match &self.state {
+            None => {
+                headers.remove(TRACESTATE);
+            }
+            // It is there where a client's request is passed on, but not where the question is our own.
+            Some(state) if !headers.contains_key(TRACESTATE) => {
+                if let Ok(state) = HeaderValue::from_str(state) {
+                    headers.insert(TRACESTATE, state);
+                }
+            }
+            Some(_) => {}
         }
+        context.span
     }
 }
 
@@ -235,11 +243,8 @@ impl Series {
                 "Spans that found the queue full, or that the collector did not take",
             ),
         };
-        for one in [&series.exported, &series.dropped] {
-            registry
-                .register(Box::new(one.clone()))
-                .expect("every name is registered once");
-        }
+        register(registry, Box::new(series.exported.clone()));
+        register(registry, Box::new(series.dropped.clone()));
         series
     }
 }
@@ -258,7 +263,7 @@ mod tests {
     #[test]
     fn the_share_that_is_asked_for_is_recorded() {
         let ids: Vec<TraceId> = (0..20_000)
-            .map(|_| TraceId::new(uuid::Timestamp::now(uuid::NoContext)))
+            .map(|_| TraceId::new(SystemTime::now()))
             .collect();
         let recorded = |share: &str| {
             let sampler = sampler(Share::parse(share).unwrap());
@@ -272,22 +277,54 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_below_the_threshold_is_recorded() {
+        let check = |share: &str, randomness: &str, recorded| {
+            let sampler = sampler(Share::parse(share).unwrap());
+            // The bits before the last 56 are not looked at.
+            for others in ["00000000000000ff00", "ffffffffffffffff00"] {
+                let value = format!("00-{others}{randomness}-00f067aa0ba902b7-00");
+                let context = Context::parse(value.as_bytes()).unwrap();
+                let flag = sampler.flag(context.trace);
+                assert_eq!(flag == SAMPLED, recorded, "{share} {randomness}");
+            }
+        };
+        check("0.5", "80000000000000", true);
+        check("0.5", "7fffffffffffff", false);
+        check("0.25", "c0000000000000", true);
+        check("0.25", "bfffffffffffff", false);
+        check("1/16", "f0000000000000", true);
+        check("1/16", "efffffffffffff", false);
+        check("1", "00000000000000", true);
+        check("0", "ffffffffffffff", false);
+    }
+
+    #[test]
+    fn each_of_the_last_bits_of_an_id_is_random() {
+        let ids = || (0..200).map(|_| TraceId::new(SystemTime::now()).randomness());
+        assert_eq!(ids().fold(0, |all, bits| all | bits), (1 << 56) - 1);
+        assert_eq!(ids().fold(u64::MAX, |all, bits| all & bits), 0);
+    }
+
+    #[test]
     fn a_trusted_peer_decides_and_a_stranger_does_not() {
         let metrics = Metrics::new();
         let none = Tracer::new(&Config::default(), sampler(Share::NONE), metrics);
         let mut headers = HeaderMap::new();
         let theirs = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        headers.insert(TRACEPARENT, http::HeaderValue::from_static(theirs));
-        headers.insert(TRACESTATE, http::HeaderValue::from_static("a=1"));
+        headers.insert(TRACEPARENT, HeaderValue::from_static(theirs));
+        headers.insert(TRACESTATE, HeaderValue::from_static("a=1"));
 
         let ours = none.begin(&headers, Trust::Proxy);
         assert!(ours.is_sampled());
         let mut sent = headers.clone();
-        ours.write_to(&mut sent);
+        let span = ours.write_to(&mut sent);
         let passed = Context::of(&sent).unwrap();
-        assert_eq!((passed.trace, passed.span), (ours.id, ours.client));
+        assert_eq!((passed.trace, passed.span), (ours.id, span));
         assert_eq!(Some(passed.trace), Context::of(&headers).map(|on| on.trace));
         assert_eq!(sent[TRACESTATE], "a=1");
+        let mut own = HeaderMap::new();
+        assert_ne!(ours.write_to(&mut own), span);
+        assert_eq!(own[TRACESTATE], "a=1");
 
         let ours = none.begin(&headers, Trust::Stranger);
         assert!(!ours.is_sampled());

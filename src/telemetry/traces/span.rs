@@ -3,8 +3,7 @@
 use std::time::SystemTime;
 
 use super::{Context, SpanId, Trace, TraceId};
-use crate::telemetry::access::{Asked, Entry, Outcome, foreign, version_text};
-use crate::telemetry::client::Side;
+use crate::telemetry::access::{Call, Entry, Outcome, foreign, version_text};
 
 /// One span that has ended.
 #[derive(Debug, Clone)]
@@ -59,7 +58,8 @@ pub enum Value {
 
 /// The span of a request.
 pub(super) fn server(trace: &Trace, entry: &Entry<'_>) -> Span {
-    let mut attributes = common(entry);
+    let method = Known::of(entry.method);
+    let mut attributes = with_method(method);
     let mut text = |key, value: Option<&str>| {
         attributes.extend(value.map(|value| (key, Value::Text(foreign(value).into_owned()))));
     };
@@ -90,65 +90,66 @@ pub(super) fn server(trace: &Trace, entry: &Entry<'_>) -> Span {
         attributes.push(("error.type", error(entry, Some(entry.status))));
     }
     Span {
-        id: trace.server,
         parent: trace.parent,
         parent_is_remote: trace.parent.is_some(),
         kind: Kind::Server,
+        name: method.span(entry.route),
         began: trace.began,
         ended: trace.began + entry.took,
         attributes,
         link: trace.link,
         failed,
-        ..empty(trace, entry)
+        ..empty(trace, SpanId::new())
     }
 }
 
-/// The span of what was asked for it: until the head of the answer.
-pub(super) fn client(trace: &Trace, entry: &Entry<'_>, asked: Asked<'_>) -> Span {
-    let mut attributes = common(entry);
-    let authority = asked.address.to_str().unwrap_or_default();
-    let address = without_port(authority);
-    attributes.push(("server.address", Value::Text(address.to_owned())));
-    let port = authority[address.len()..].strip_prefix(':');
-    if let Some(port) = port.and_then(|port| port.parse().ok()) {
-        attributes.push(("server.port", Value::Number(port)));
-    }
-    let peer = match asked.side {
-        Side::Backend => "backend",
-        Side::Upstream => "upstream",
-    };
-    attributes.push(("m3o.side", Value::Word(peer)));
-    let answered = asked.status.map(|status| status.as_u16());
+/// The span of what was asked for it, below the span `server`: until the head of the answer. Its URL is
+/// left out, because a tenant's or an operator's may hold a key anywhere.
+pub(super) fn client(
+    trace: &Trace,
+    server: SpanId,
+    entry: &Entry<'_>,
+    call: &Call,
+) -> Option<Span> {
+    let id = call.span?;
+    let method = Known::of(call.method.as_str());
+    let mut attributes = with_method(method);
+    let authority = call.address.to_str().unwrap_or_default();
+    let address = without_port(authority).to_owned();
+    attributes.push(("server.address", Value::Text(address)));
+    attributes.push(("server.port", Value::Number(call.port.into())));
+    attributes.push(("m3o.side", Value::Word(call.side.as_str())));
+    let answered = call.status.map(|status| status.as_u16());
     attributes.extend(answered.map(status));
     // To whoever asks, a 4xx is a failure too.
     let failed = answered.is_none_or(|status| status >= 400);
     if failed {
         attributes.push(("error.type", error(entry, answered)));
     }
-    let began = trace.began + asked.after;
-    let until_the_end = entry.took.saturating_sub(asked.after);
-    Span {
-        id: trace.client,
-        parent: Some(trace.server),
+    let began = trace.began + call.after;
+    let until_the_end = entry.took.saturating_sub(call.after);
+    Some(Span {
+        parent: Some(server),
         kind: Kind::Client,
+        name: method.span(entry.route),
         began,
-        ended: began + asked.took.unwrap_or(until_the_end),
+        ended: began + call.took.unwrap_or(until_the_end),
         attributes,
         failed,
-        ..empty(trace, entry)
-    }
+        ..empty(trace, id)
+    })
 }
 
-fn empty(trace: &Trace, entry: &Entry<'_>) -> Span {
+fn empty(trace: &Trace, id: SpanId) -> Span {
     Span {
         trace: trace.id,
-        id: trace.server,
+        id,
         parent: None,
         parent_is_remote: false,
         state: trace.state.clone().unwrap_or_default(),
         flags: trace.flags,
         kind: Kind::Server,
-        name: format!("{} {}", method(entry).0, entry.route),
+        name: String::new(),
         began: trace.began,
         ended: trace.began,
         attributes: Vec::new(),
@@ -157,19 +158,29 @@ fn empty(trace: &Trace, entry: &Entry<'_>) -> Span {
     }
 }
 
-fn common(entry: &Entry<'_>) -> Vec<(&'static str, Value)> {
+fn with_method(method: Known<'_>) -> Vec<(&'static str, Value)> {
     let mut attributes = Vec::with_capacity(20);
-    let (_, known) = method(entry);
+    let known = method.0.unwrap_or("_OTHER");
     attributes.push(("http.request.method", Value::Text(known.to_owned())));
     attributes
 }
 
-/// The method as a name has it, and as an attribute. What is no known one is `HTTP` in a name.
-fn method<'a>(entry: &Entry<'a>) -> (&'a str, &'a str) {
-    match entry.method {
-        known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "CONNECT" | "OPTIONS" | "TRACE"
-        | "PATCH" | "QUERY") => (known, known),
-        _ => ("HTTP", "_OTHER"),
+/// A method, if it is one that is known.
+#[derive(Clone, Copy)]
+struct Known<'a>(Option<&'a str>);
+
+impl<'a> Known<'a> {
+    fn of(method: &'a str) -> Self {
+        Self(match method {
+            "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "CONNECT" | "OPTIONS" | "TRACE"
+            | "PATCH" | "QUERY" => Some(method),
+            _ => None,
+        })
+    }
+
+    /// The name of a span: what is no known method is `HTTP` there.
+    fn span(self, route: &str) -> String {
+        format!("{} {route}", self.0.unwrap_or("HTTP"))
     }
 }
 
