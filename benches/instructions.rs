@@ -29,12 +29,16 @@ use m3o_ingress::id::WorkloadId;
 use m3o_ingress::proxy::headers::{self, Trust};
 use m3o_ingress::proxy::parameters::Parameters;
 use m3o_ingress::proxy::route::route;
-use m3o_ingress::resolve::{self, Backend, Cache, Cached, Resolve, Workload, WorkloadKind};
+use m3o_ingress::resolve::{self, Backend, Cache, Cached, Workload, WorkloadKind};
 use m3o_ingress::telemetry::metrics::Metrics;
 use m3o_ingress::wire::encode::{self, Said, SaidLength};
 use m3o_ingress::wire::head::{self, HeadLimits, Scan};
 use m3o_ingress::wire::timer::Timer;
 use m3o_ingress::wire::{Peer, Scheme};
+
+use always::{Always, backend};
+
+mod always;
 
 library_benchmark_group!(
     name = request,
@@ -111,27 +115,6 @@ fn response_head(bytes: Bytes) -> http::Response<()> {
     let whole = Scan::default().advance(black_box(&bytes), &LIMITS);
     let whole = whole.expect("a valid head").expect("a whole head");
     head::response(&bytes, &whole, HeaderMap::new()).expect("a valid head")
-}
-
-/// Knows one backend, whatever it is asked.
-struct Always;
-
-impl Resolve for Always {
-    fn is_local(&self) -> bool {
-        false
-    }
-
-    fn generation(&self) -> u64 {
-        0
-    }
-
-    async fn resolve(&self, _: Workload) -> Result<Backend, resolve::Error> {
-        Ok(backend())
-    }
-}
-
-fn backend() -> Backend {
-    Backend::parse("http://10.0.0.7:3000/base").expect("a valid URL")
 }
 
 /// A cache that has been asked for the app before, and once more, so that what is made at the first

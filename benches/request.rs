@@ -22,7 +22,7 @@ use m3o_ingress::proxy::headers::{self, Trust};
 use m3o_ingress::proxy::parameters::{Parameters, without_key};
 use m3o_ingress::proxy::route::route;
 use m3o_ingress::rates::{self, Rate, Rates};
-use m3o_ingress::resolve::{self, Backend, Cache, Cached, Resolve, Workload, WorkloadKind};
+use m3o_ingress::resolve::{self, Backend, Cache, Cached, Workload, WorkloadKind};
 use m3o_ingress::telemetry::access::Access;
 use m3o_ingress::telemetry::client::Side;
 use m3o_ingress::telemetry::exchange::{Exchange, Telemetry};
@@ -32,6 +32,10 @@ use m3o_ingress::telemetry::{self, Format};
 use m3o_ingress::units::Share;
 use m3o_ingress::wire::timer::Timer;
 use m3o_ingress::wire::{Body, Peer, Request, Response, Scheme};
+
+use always::{Always, backend};
+
+mod always;
 
 criterion_group! {
     name = request;
@@ -215,27 +219,6 @@ fn target(criterion: &mut Criterion) {
             bencher.iter(|| backend.target(black_box(&asked)));
         });
     }
-}
-
-/// Knows one backend, whatever it is asked.
-struct Always;
-
-impl Resolve for Always {
-    fn is_local(&self) -> bool {
-        false
-    }
-
-    fn generation(&self) -> u64 {
-        0
-    }
-
-    async fn resolve(&self, _: Workload) -> Result<Backend, resolve::Error> {
-        Ok(backend())
-    }
-}
-
-fn backend() -> Backend {
-    Backend::parse("http://10.0.0.7:3000/base").expect("a valid URL")
 }
 
 fn cache_hit(criterion: &mut Criterion) {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// That something is closed, and what its visitors are told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +80,31 @@ impl Closed {
         })
     }
 
+    /// What an API says of it, with as much of that as can be told: a word too much opens nothing that is to
+    /// be closed. `None` where it says that it is not.
+    #[must_use]
+    pub fn heard(said: &Value) -> Option<Self> {
+        if matches!(said, Value::Null | Value::Bool(false)) {
+            return None;
+        }
+        let status = said.get("status").and_then(Value::as_str);
+        let maintenance =
+            status.is_some_and(|said| said.eq_ignore_ascii_case(Status::Maintenance.as_str()));
+        let message = said.get("message").and_then(Value::as_str);
+        let retry_after = match said.get("retry_after") {
+            Some(Value::Number(number)) => clamped(number.as_f64().unwrap_or_default()),
+            _ => Self::USUAL,
+        };
+        Some(Self {
+            status: match maintenance {
+                true => Status::Maintenance,
+                false => Status::Paused,
+            },
+            message: printable(message.unwrap_or_default()),
+            retry_after,
+        })
+    }
+
     /// Why.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -100,6 +126,29 @@ impl Closed {
     pub fn retry_after(&self) -> u32 {
         self.retry_after
     }
+}
+
+/// A time to come again after that can be told.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it is between the two ends"
+)]
+fn clamped(seconds: f64) -> u32 {
+    seconds.clamp(1.0, f64::from(Closed::LATEST)) as u32
+}
+
+/// A message on one line, cut where it is too long.
+fn printable(message: &str) -> String {
+    let message = message.trim();
+    let message = &message[..message.floor_char_boundary(Closed::LONGEST)];
+    let blank = |letter: char| if letter.is_control() { ' ' } else { letter };
+    message
+        .chars()
+        .map(blank)
+        .collect::<String>()
+        .trim()
+        .to_owned()
 }
 
 impl TryFrom<Said> for Closed {
@@ -177,6 +226,66 @@ mod tests {
         assert_eq!(read(r#"{"status":"paused"}"#).unwrap().retry_after(), 300);
         assert!(read(r#"{"status":"paused","retry_after":0}"#).is_err());
         assert!(read(r#"{"status":"running"}"#).is_err());
+    }
+
+    #[test]
+    fn of_what_an_api_says_as_much_is_taken_as_can_be_told() {
+        use serde_json::json;
+
+        let check = |said: Value, status: &str, message: &str, retry_after: u32| {
+            let heard = Closed::heard(&said).unwrap();
+            assert_eq!(heard.status().as_str(), status, "{said}");
+            assert_eq!(heard.message, message, "{said}");
+            assert_eq!(heard.retry_after(), retry_after, "{said}");
+            // It is one that an operator could have made.
+            let remade = Closed::new(heard.status, &heard.message, Some(heard.retry_after));
+            assert_eq!(remade, Ok(heard));
+        };
+        let all = json!({"status": "maintenance", "message": "soon", "retry_after": 60});
+        check(all, "maintenance", "soon", 60);
+        check(json!({"status": "paused"}), "paused", "", 300);
+        check(json!({"status": "suspended", "more": 1}), "paused", "", 300);
+        check(
+            json!({"message": "\u{7f}a\r\nb\u{7f} "}),
+            "paused",
+            "a  b",
+            300,
+        );
+        check(json!({"message": 7, "status": 7}), "paused", "", 300);
+        let long = format!("{}ä", "x".repeat(499));
+        check(json!({ "message": long }), "paused", &"x".repeat(499), 300);
+        let after = |retry_after: Value| json!({ "retry_after": retry_after });
+        check(after(json!(0)), "paused", "", 1);
+        check(after(json!(-7)), "paused", "", 1);
+        check(after(json!(1.5)), "paused", "", 1);
+        check(after(json!(1e300)), "paused", "", 2_592_000);
+        check(after(json!("60")), "paused", "", 300);
+        for anything in [json!(true), json!("paused"), json!({}), json!([]), json!(1)] {
+            check(anything, "paused", "", 300);
+        }
+        for open in [Value::Null, json!(false)] {
+            assert_eq!(Closed::heard(&open), None);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_an_api_says_an_operator_could_have_said_it(
+            status in "\\PC{0,12}",
+            message: String,
+            repeated in 1_usize..200,
+            retry_after: f64,
+        ) {
+            let message = message.repeat(repeated);
+            let said = serde_json::json!({
+                "status": status,
+                "message": message,
+                "retry_after": retry_after,
+            });
+            let heard = Closed::heard(&said).unwrap();
+            let remade = Closed::new(heard.status, &heard.message, Some(heard.retry_after));
+            proptest::prop_assert_eq!(remade, Ok(heard));
+        }
     }
 
     #[test]

@@ -58,6 +58,7 @@ pub fn of_configuration(config: &Config) -> Sources {
         guard: Guard::new(config.backends.allow_private, own),
         keyring: keyring(config),
         on_demand: on_demand(config),
+        unread: config.tls.acme.is_some(),
         api: config.api_name(),
         upstream: platform.and_then(|platform| asking(config, platform)),
         cache: None,

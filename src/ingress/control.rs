@@ -130,6 +130,7 @@ pub(super) fn sources(running: &Running) -> Sources {
         guard: Guard::new(config.backends.allow_private, own),
         keyring,
         on_demand: control::on_demand(config),
+        unread: false,
         api: config.api_name(),
         upstream: Some(Upstream::new(via, pool, TaskTracker::new())),
         cache: Some(Arc::clone(&parts.cache)),

@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 
-use super::eyeballs::{self, ATTEMPT_DELAY};
+use super::eyeballs;
 use super::guard::{Guard, Verdict};
 use super::names::{NameServer, Names, NoTexts};
 use super::origin::{Origin, Spoken};
-use super::outliers::{Attempt, Chosen, Member, Outliers, Target};
+use super::outliers::{Attempt, Dial, Member, Outliers, Target};
 use super::secure::Secure;
 use super::shared::Fresh;
 use super::stream::Stream;
@@ -207,9 +207,9 @@ impl Dialer {
     /// # Errors
     /// When no permitted address of it can be connected to.
     pub(super) async fn dial(&self, origin: &Origin) -> Result<Dialled, DialError> {
-        let late = Instant::now() + self.timeout;
+        let dial = Dial::within(self.timeout);
         let dialled = async {
-            let (stream, attempt) = self.connect(origin, &self.tls, late).await?;
+            let (stream, attempt) = self.connect(origin, &self.tls, &dial).await?;
             if origin.spoken() != Spoken::Http2 && stream.agreed() != Some(HTTP_2) {
                 return Ok(Dialled::Own(stream, attempt.succeeded()));
             }
@@ -235,9 +235,9 @@ impl Dialer {
         &self,
         origin: &Origin,
     ) -> Result<(Stream, Option<Member>), DialError> {
-        let late = Instant::now() + self.timeout;
+        let dial = Dial::within(self.timeout);
         let dialled = async {
-            let (stream, attempt) = self.connect(origin, &self.tls_http1, late).await?;
+            let (stream, attempt) = self.connect(origin, &self.tls_http1, &dial).await?;
             Ok((stream, attempt.succeeded()))
         };
         self.in_time(origin, dialled).await
@@ -257,15 +257,14 @@ impl Dialer {
             })
     }
 
-    /// A connection, and the attempt that it is, which is too late at `late`.
+    /// A connection, and the attempt of `dial` that it is.
     async fn connect(
         &self,
         origin: &Origin,
         tls: &Arc<ClientConfig>,
-        late: Instant,
+        dial: &Dial,
     ) -> Result<(Stream, Attempt), DialError> {
-        let (tcp, attempt) = self.connect_tcp(origin).await?;
-        let attempt = attempt.until(late);
+        let (tcp, attempt) = self.connect_tcp(origin, dial).await?;
         match over(origin, tls, tcp).await {
             Ok(stream) => Ok((stream, attempt)),
             Err(source) => {
@@ -275,17 +274,23 @@ impl Dialer {
         }
     }
 
-    /// Connects to whichever permitted address answers first. Those that are left out are tried when all
-    /// others have failed.
-    async fn connect_tcp(&self, origin: &Origin) -> Result<(TcpStream, Attempt), DialError> {
+    /// Connects to whichever permitted address answers first. Those that are left out come last, as soon
+    /// as all others have failed or taken a while.
+    async fn connect_tcp(
+        &self,
+        origin: &Origin,
+        dial: &Dial,
+    ) -> Result<(TcpStream, Attempt), DialError> {
         let addresses = self.permitted(origin, self.addresses(origin).await?)?;
-        let Chosen { first, last } = match &self.outliers {
+        let targets = match &self.outliers {
             Some(outliers) => outliers.choose(origin, addresses),
-            None => Chosen::unwatched(addresses),
+            None => addresses.into_iter().map(Target::unwatched).collect(),
         };
-        let connected = match race_all(&first).await {
-            Err(_) if !last.is_empty() => race_all(&last).await,
-            connected => connected,
+        let connected = match targets.split_first() {
+            Some((first, others)) => {
+                eyeballs::race(first, others, |target| attempt(target, dial)).await
+            }
+            None => Err(io::ErrorKind::AddrNotAvailable.into()),
         };
         connected.map_err(|source| cannot_connect(origin, source))
     }
@@ -324,23 +329,38 @@ impl Dialer {
     }
 }
 
-async fn race_all(targets: &[Target]) -> io::Result<(TcpStream, Attempt)> {
-    match targets.split_first() {
-        Some((first, others)) => eyeballs::race(first, others, attempt).await,
-        None => Err(io::ErrorKind::AddrNotAvailable.into()),
-    }
-}
-
-/// One that takes longer than others are waited with has failed, where another one succeeds.
-async fn attempt(target: &Target) -> io::Result<(TcpStream, Attempt)> {
-    let attempt = Attempt::new(target.member.clone(), Instant::now() + ATTEMPT_DELAY);
+async fn attempt(target: &Target, dial: &Dial) -> io::Result<(TcpStream, Attempt)> {
+    let attempt = dial.attempt(target.member.clone());
     match TcpStream::connect(target.address).await {
-        Ok(tcp) => Ok((tcp, attempt)),
+        Ok(tcp) => Ok((tcp, attempt.connected())),
         Err(error) => {
-            attempt.failed();
+            match is_ours(&error) {
+                true => attempt.unknown(),
+                false => attempt.failed(),
+            }
             Err(error)
         }
     }
+}
+
+/// Whether no connection could be made to anybody: for want of a descriptor, of memory, of a port or a
+/// route, or because this machine does not let us. That says nothing of the address.
+fn is_ours(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::MFILE
+                | Errno::NFILE
+                | Errno::NOBUFS
+                | Errno::NOMEM
+                | Errno::ADDRNOTAVAIL
+                | Errno::AFNOSUPPORT
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::ACCESS
+                | Errno::PERM
+        )
+    )
 }
 
 /// What is spoken over `tcp`.

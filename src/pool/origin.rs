@@ -112,6 +112,13 @@ impl Origin {
         self.scheme
     }
 
+    /// Whether other protocols than WebSockets can be switched to there: HTTP/2 knows no other
+    /// (RFC 9113, 8.6, and RFC 8441).
+    #[must_use]
+    pub fn switches_protocols(&self) -> bool {
+        self.spoken != Spoken::Http2
+    }
+
     /// The version of HTTP that is spoken there.
     pub(super) fn spoken(&self) -> Spoken {
         self.spoken

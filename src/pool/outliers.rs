@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::origin::Origin;
 use crate::telemetry::metrics::Metrics;
 use crate::units;
 use group::Group;
-pub(super) use member::{Asked, Attempt, Member};
+pub(super) use member::{Asked, Attempt, Dial, Member};
 
 mod group;
 mod member;
@@ -64,9 +64,14 @@ pub struct Outliers {
     metrics: Arc<Metrics>,
     groups: Mutex<HashMap<Origin, Arc<Group>>>,
     said: Mutex<Said>,
+    /// Of the names that are too many to be watched.
+    turns: Turns,
+    /// Whether it is said that there are such names.
+    said_full: AtomicBool,
 }
 
-/// Names that are watched at once. Addresses of more are dialled in turn, and none is left out.
+/// Names that are watched at once. Addresses of more are dialled in turn all the same, and none of them is
+/// left out.
 const MOST_GROUPS: usize = 4096;
 
 /// An address to be dialled, and what is known of it.
@@ -76,12 +81,16 @@ pub(super) struct Target {
     pub(super) member: Option<Member>,
 }
 
-/// The addresses of a name, in the order in which they are to be tried.
-#[derive(Debug)]
-pub(super) struct Chosen {
-    pub(super) first: Vec<Target>,
-    /// Those that are left out: to be tried only where all others have failed.
-    pub(super) last: Vec<Target>,
+impl Target {
+    /// One that nobody watches.
+    pub(super) fn unwatched(address: SocketAddr) -> Self {
+        let member = None;
+        Self { address, member }
+    }
+
+    fn is_out(&self) -> bool {
+        self.member.as_ref().is_some_and(Member::is_out)
+    }
 }
 
 impl Outliers {
@@ -93,20 +102,29 @@ impl Outliers {
             metrics,
             groups: Mutex::default(),
             said: Mutex::default(),
+            turns: Turns::default(),
+            said_full: AtomicBool::new(false),
         })
     }
 
     /// The addresses of `origin` in the order in which they are to be tried: both families take turns, and
-    /// within a family each connection begins with another one.
+    /// within a family each connection begins with another one. Those that are left out come last.
     ///
     /// RFC 6724, 6, lets an implementation that knows better supersede the rules by which one address of a
     /// family comes before another; RFC 8305, 4, keeps the turns of the families.
-    pub(super) fn choose(self: &Arc<Self>, origin: &Origin, addresses: Vec<SocketAddr>) -> Chosen {
+    pub(super) fn choose(
+        self: &Arc<Self>,
+        origin: &Origin,
+        addresses: Vec<SocketAddr>,
+    ) -> Vec<Target> {
+        let unwatched = |addresses: Vec<SocketAddr>| -> Vec<Target> {
+            addresses.into_iter().map(Target::unwatched).collect()
+        };
         if addresses.len() < 2 {
-            return Chosen::unwatched(addresses);
+            return unwatched(addresses);
         }
         let Some(group) = self.group(origin) else {
-            return Chosen::unwatched(addresses);
+            return rotated(unwatched(addresses), self.turns.next());
         };
         let turn = group.next_turn();
         let targets = group.refresh(self, addresses).into_iter().map(|address| {
@@ -116,12 +134,10 @@ impl Outliers {
                 member: Some(member),
             }
         });
-        let is_out = |target: &Target| target.member.as_ref().is_some_and(Member::is_out);
-        let (last, first): (Vec<_>, Vec<_>) = targets.partition(is_out);
-        Chosen {
-            first: rotated(first, turn),
-            last: rotated(last, turn),
-        }
+        let (last, first): (Vec<_>, Vec<_>) = targets.partition(Target::is_out);
+        let mut order = rotated(first, turn);
+        order.extend(rotated(last, turn));
+        order
     }
 
     fn group(&self, origin: &Origin) -> Option<Arc<Group>> {
@@ -130,6 +146,12 @@ impl Outliers {
             return Some(Arc::clone(group));
         }
         if groups.len() >= MOST_GROUPS {
+            drop(groups);
+            if !self.said_full.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "more than {MOST_GROUPS} names of backends have several addresses: those of the names beyond that are not left out when they fail"
+                );
+            }
             return None;
         }
         let group = Arc::new(Group::new(origin.clone()));
@@ -145,27 +167,18 @@ impl Outliers {
         }
         drop(groups);
         // Nobody holds what is forgotten: with a connection its group stays.
-        locked(&self.groups).retain(|_, group| {
+        let mut groups = locked(&self.groups);
+        groups.retain(|_, group| {
             Arc::strong_count(group) > 1 || !group.is_unused_for(config.most, self)
         });
+        if groups.len() < MOST_GROUPS {
+            self.said_full.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Whether one more line may be written now. A storm of failures is told by its counter.
     fn may_say(&self) -> bool {
         locked(&self.said).one_more()
-    }
-}
-
-impl Chosen {
-    pub(super) fn unwatched(addresses: Vec<SocketAddr>) -> Self {
-        let target = |address| Target {
-            address,
-            member: None,
-        };
-        Self {
-            first: addresses.into_iter().map(target).collect(),
-            last: Vec::new(),
-        }
     }
 }
 

@@ -180,7 +180,7 @@ async fn what_is_idle_at_an_address_that_is_left_out_is_not_used_again() {
             let addresses = ["192.0.2.1:80", "192.0.2.2:80"].map(|text| text.parse().unwrap());
             let a = origin("http://a.test");
             let chosen = outliers.choose(&a, addresses.into());
-            let [first, second] = [0, 1].map(|index| chosen.first[index].member.clone());
+            let [first, second] = [0, 1].map(|index| chosen[index].member.clone());
             let pool = pool(8, 8);
             let give_back = |member: &Option<outliers::Member>| {
                 let (connection, theirs) = connection(pool.lane(&a).seat(), &pool);

@@ -287,7 +287,7 @@ pub(super) fn authorize(headers: &mut HeaderMap, key: Option<Secret>) -> Result<
 }
 
 /// The first subprotocol that the client offers, as a token and as it stood.
-fn take_subprotocol(headers: &mut HeaderMap) -> Option<(Secret, HeaderValue)> {
+pub(super) fn take_subprotocol(headers: &mut HeaderMap) -> Option<(Secret, HeaderValue)> {
     let offered = headers.remove(header::SEC_WEBSOCKET_PROTOCOL)?;
     let first = offered.to_str().ok()?.split(',').next()?.trim();
     let value = HeaderValue::from_str(first)

@@ -1,6 +1,7 @@
 //! Which clients are sent to HTTPS, and which are told to stay there. Pure.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -84,18 +85,29 @@ pub const YEAR: Duration = Duration::from_secs(365 * 86_400);
 impl Config {
     /// What holds for `domain`, and for what came in by `listener`.
     fn rule(&self, domain: Option<&HostName>, listener: Option<SocketAddr>) -> Rule {
+        self.rules(domain.map_or("", HostName::as_str), listener)
+            .fold(Rule::default(), |rule, (_, other)| rule.or(&other))
+    }
+
+    /// What is written for `name` and `listener`, and where, the closest first.
+    fn rules(
+        &self,
+        name: &str,
+        listener: Option<SocketAddr>,
+    ) -> impl Iterator<Item = (Place<'_>, Rule)> {
         let section = Rule {
             redirect: Some(self.redirect),
             hsts: self.hsts,
             hsts_subdomains: Some(self.hsts_subdomains),
             hsts_preload: Some(self.hsts_preload),
         };
-        let listener = listener.and_then(|listener| self.listeners.get(&listener));
-        names_above(domain.map_or("", HostName::as_str))
-            .filter_map(|name| self.domains.get(name))
-            .chain(listener)
-            .fold(Rule::default(), Rule::or)
-            .or(&section)
+        let domains = names_above(name).filter_map(|name| self.domains.get_key_value(name));
+        let domains = domains.map(|(name, rule)| (Place::Domain(name), rule.clone()));
+        let listener =
+            listener.and_then(|at| Some((Place::Listener(at), self.listeners.get(&at)?)));
+        domains
+            .chain(listener.map(|(at, rule)| (at, rule.clone())))
+            .chain([(Place::Section, section)])
     }
 
     /// The names, or the listeners, whose browsers are told more about lists than those take:
@@ -126,6 +138,16 @@ pub enum Place<'a> {
     Domain(&'a HostName),
     /// One of `listeners`.
     Listener(SocketAddr),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Section => out.write_str("https"),
+            Self::Domain(name) => write!(out, "https.domains.\"{name}\""),
+            Self::Listener(address) => write!(out, "https.listeners.\"{address}\""),
+        }
+    }
 }
 
 impl Rule {
@@ -178,6 +200,9 @@ pub struct Https {
     listeners: Vec<Policy>,
     /// The same for what is at a name of this or under it.
     domains: HashMap<String, Vec<Policy>>,
+    /// What it was made of, for whoever asks, and what its listeners are called there.
+    config: Config,
+    addresses: Vec<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -221,6 +246,8 @@ impl Https {
             domains: domains
                 .map(|name| (name.as_str().to_owned(), policies(Some(name))))
                 .collect(),
+            config: config.clone(),
+            addresses: listeners.clone(),
         };
         let all = https
             .listeners
@@ -251,6 +278,34 @@ impl Https {
                 .map_or(Demand::Nothing, Demand::Promise),
             _ => Demand::Nothing,
         }
+    }
+
+    /// Why that is so: the keys that decide it, with their values.
+    pub(super) fn reasons(
+        &self,
+        host: &Host<'_>,
+        listener: ListenerId,
+        demand: Demand<'_>,
+    ) -> Vec<String> {
+        let place = self.ids.iter().position(|id| *id == listener);
+        let address = place.and_then(|place| self.addresses.get(place).copied());
+        let rules: Vec<(Place<'_>, Rule)> = self.config.rules(host.name(), address).collect();
+        let told = |key: &str, value: &dyn Fn(&Rule) -> Option<String>| {
+            let mut known = rules.iter();
+            known.find_map(|(place, rule)| Some(format!("{place}.{key} = {}", value(rule)?)))
+        };
+        let redirect = told("redirect", &|rule| rule.redirect.map(|on| on.to_string()));
+        if !matches!(demand, Demand::Promise(_)) {
+            return redirect.into_iter().collect();
+        }
+        let hsts = told("hsts", &|rule| rule.hsts.map(units::duration::format));
+        let on = |on: Option<bool>| on.map(|on| on.to_string());
+        let subdomains = told("hsts_subdomains", &|rule| on(rule.hsts_subdomains));
+        let preload = told("hsts_preload", &|rule| on(rule.hsts_preload));
+        [hsts.or(redirect), subdomains, preload]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// What goes with an answer to something that names no host: what the one of the handshake asks for.
@@ -294,158 +349,4 @@ impl Https {
 const ACME: &str = "/.well-known/acme-challenge/";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PLAIN: &str = "127.0.0.1:80";
-    const OTHER: &str = "127.0.0.2:80";
-
-    fn config(text: &str) -> Config {
-        toml::from_str(text).unwrap()
-    }
-
-    fn https(text: &str) -> Option<Https> {
-        let listeners = [PLAIN, OTHER].map(|address| address.parse().unwrap());
-        // Others were there before these.
-        let ids = [ListenerId(7), ListenerId(8)];
-        Https::new(&config(text), ids.into_iter().zip(listeners))
-    }
-
-    #[track_caller]
-    fn check(text: &str, host: &str, listener: u32, scheme: Scheme, expected: &str) {
-        let https = https(text).unwrap();
-        let host = Host::parse(host).unwrap();
-        let shown = match https.demand(&host, ListenerId(listener + 7), scheme, "/a") {
-            Demand::Nothing => "nothing",
-            Demand::Redirect => "redirect",
-            Demand::Promise(value) => value.to_str().unwrap(),
-        };
-        assert_eq!(shown, expected, "{text} {host} {listener}");
-    }
-
-    #[test]
-    fn where_nothing_is_asked_for_there_is_nothing_to_look_up() {
-        assert!(https("").is_none());
-        assert!(https("port = 8443\nhsts_subdomains = true").is_none());
-        assert!(https("[domains.\"m3o.app\"]\nredirect = false").is_none());
-        assert!(https("hsts = '0s'").is_some());
-    }
-
-    #[test]
-    fn only_plain_http_is_redirected_and_nothing_is_promised_over_it() {
-        let on = "redirect = true";
-        check(on, "a.example", 0, Scheme::Http, "redirect");
-        check(on, "a.example", 0, Scheme::Https, "max-age=31536000");
-        check("hsts = '1d'", "a.example", 0, Scheme::Http, "nothing");
-        check(
-            "hsts = '1d'",
-            "a.example",
-            0,
-            Scheme::Https,
-            "max-age=86400",
-        );
-    }
-
-    #[test]
-    fn a_year_is_promised_by_whoever_redirects_and_nothing_more() {
-        let promises = |text: &str, expected| check(text, "a.example", 0, Scheme::Https, expected);
-        promises("redirect = true\nhsts = '0s'", "max-age=0");
-        promises("redirect = true\nhsts = '10m'", "max-age=600");
-        promises(
-            "redirect = true\nhsts_subdomains = true",
-            "max-age=31536000; includeSubDomains",
-        );
-        promises(
-            "hsts = '730d'\nhsts_subdomains = true\nhsts_preload = true",
-            "max-age=63072000; includeSubDomains; preload",
-        );
-    }
-
-    #[test]
-    fn a_domain_stands_over_the_listener_and_that_over_the_section() {
-        let text = "hsts = '1d'\n\
-            [listeners.\"127.0.0.2:80\"]\nredirect = true\n\
-            [domains.\"m3o.app\"]\nredirect = true\n\
-            [domains.\"blog.m3o.app\"]\nhsts = '2d'\n\
-            [domains.\"old.m3o.app\"]\nredirect = false";
-        check(text, "a.example", 0, Scheme::Http, "nothing");
-        check(text, "a.example", 1, Scheme::Http, "redirect");
-        check(text, "m3o.app", 0, Scheme::Http, "redirect");
-        check(text, "x.y.M3O.app.:81", 0, Scheme::Http, "redirect");
-        check(text, "evilm3o.app", 0, Scheme::Http, "nothing");
-        check(text, "old.m3o.app", 1, Scheme::Http, "nothing");
-        check(text, "new.old.m3o.app", 1, Scheme::Http, "nothing");
-        // What the closest one leaves open, the next one says.
-        check(text, "blog.m3o.app", 0, Scheme::Http, "redirect");
-        check(text, "blog.m3o.app", 0, Scheme::Https, "max-age=172800");
-        check(text, "m3o.app", 0, Scheme::Https, "max-age=86400");
-        // One that is gone has what holds for all.
-        check(text, "a.example", 9, Scheme::Http, "nothing");
-        check(text, "m3o.app", 9, Scheme::Http, "redirect");
-        check(text, "a.example", 9, Scheme::Https, "max-age=86400");
-    }
-
-    #[test]
-    fn a_challenge_of_an_authority_is_answered_over_plain_http() {
-        let https = https("redirect = true").unwrap();
-        let host = Host::parse("blog.m3o.app").unwrap();
-        let demand = |path| https.demand(&host, ListenerId(0), Scheme::Http, path);
-        assert_eq!(demand("/.well-known/acme-challenge/x"), Demand::Nothing);
-        assert_eq!(demand("/.well-known/acme-challenge"), Demand::Redirect);
-        assert_eq!(demand("/.well-known/other"), Demand::Redirect);
-        assert_eq!(demand("/a/.well-known/acme-challenge/x"), Demand::Redirect);
-    }
-
-    #[test]
-    fn a_redirect_keeps_the_target_to_the_byte() {
-        let leads = |text: &str, host: &str, target: &'static str, expected: &str| {
-            let https = https(text).unwrap();
-            let host = Host::parse(host).unwrap();
-            let response = https.redirect(&host, &Uri::from_static(target)).unwrap();
-            assert_eq!(response.status(), 308);
-            assert_eq!(response.headers()["location"], expected, "{target}");
-        };
-        let on = "redirect = true";
-        let app = "blog.m3o.app:8080";
-        leads(on, app, "/", "https://blog.m3o.app/");
-        leads(
-            on,
-            app,
-            "/a//b/../%2e?x=%20&y=a+b&?",
-            "https://blog.m3o.app/a//b/../%2e?x=%20&y=a+b&?",
-        );
-        leads(
-            on,
-            app,
-            "//evil.example/",
-            "https://blog.m3o.app//evil.example/",
-        );
-        leads(on, app, "http://other.example?q", "https://blog.m3o.app/?q");
-        leads(on, app, "*", "https://blog.m3o.app/");
-        leads(on, app, "blog.m3o.app:443", "https://blog.m3o.app/");
-        leads(on, "[::1]:80", "/a", "https://[::1]/a");
-        leads(
-            "redirect = true\nport = 8443",
-            app,
-            "/a",
-            "https://blog.m3o.app:8443/a",
-        );
-    }
-
-    #[test]
-    fn lists_of_browsers_take_a_year_with_all_names_under_it() {
-        let count = |text: &str| config(text).unlistable().count();
-        assert_eq!(count(""), 0);
-        assert_eq!(count("hsts_preload = true"), 1);
-        assert_eq!(count("redirect = true\nhsts_preload = true"), 1);
-        let fine = "redirect = true\nhsts_preload = true\nhsts_subdomains = true";
-        assert_eq!(count(fine), 0);
-        let text = format!("{fine}\n[domains.\"m3o.app\"]\nhsts = '364d'");
-        let config = config(&text);
-        let name: HostName = "m3o.app".parse().unwrap();
-        assert_eq!(
-            config.unlistable().collect::<Vec<_>>(),
-            [Place::Domain(&name)]
-        );
-    }
-}
+mod tests;

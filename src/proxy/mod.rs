@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
 
 use crate::domains::Domains;
+use crate::host::Host;
 use crate::hosts::Hosts;
 use crate::id::RequestId;
 use crate::pool::Pool;
@@ -230,21 +231,24 @@ impl Proxy {
         demand: Demand<'_>,
         exchange: &mut Exchange,
     ) -> Result<Response, Error> {
-        let authority = authority::authority(request)?;
-        let host = authority::host(&authority)?;
-        if !peer.may_ask_for(host.name()) {
-            return Err(Error::Misdirected);
-        }
         if let Some(proof) = challenge::answer(&self.challenges, request, peer.scheme) {
             return Ok(proof);
         }
         let settings = &self.settings;
-        let route = route::route(&host, uri.path(), &settings.hosts, &settings.domains);
-        exchange.route = route.kind();
         let (rates, within) = match &settings.rates {
             None => (None, Ok(())),
             Some(rates) => self.begin_counting(rates, request.headers(), peer, trust, exchange),
         };
+        let authority = match authority::authority(request) {
+            Ok(authority) => authority,
+            Err(bad) => return within.and(Err(bad.into())),
+        };
+        let host = match named(&authority, peer) {
+            Ok(host) => host,
+            Err(error) => return within.and(Err(error)),
+        };
+        let route = route::route(&host, uri.path(), &settings.hosts, &settings.domains);
+        exchange.route = route.kind();
         // Whoever looks for a proof follows no redirect, and there may be no certificate yet.
         let stays = matches!(route, Route::Proof(_));
         if let (Demand::Redirect, Some(https), false) = (demand, &self.settings.https, stays) {
@@ -307,6 +311,15 @@ impl Proxy {
                 self.telemetry.metrics.shed(reason);
                 Error::Busy
             })
+    }
+}
+
+/// The host in `authority`, if `peer` may ask for it.
+fn named<'a>(authority: &'a HeaderValue, peer: &Peer) -> Result<Host<'a>, Error> {
+    let host = authority::host(authority)?;
+    match peer.may_ask_for(host.name()) {
+        true => Ok(host),
+        false => Err(Error::Misdirected),
     }
 }
 

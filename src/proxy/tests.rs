@@ -9,6 +9,7 @@ use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{LocalAnswer, LocalApi, Via};
 use crate::wire::timer::Timer;
+use crate::wire::{Covers, Secured};
 
 /// An API that has an accident with every call.
 struct Clumsy;
@@ -100,12 +101,53 @@ async fn a_panic_costs_one_request_and_a_counter() {
     assert!(text.contains("http_server_active_requests 0\n"), "{text}");
 }
 
-#[tokio::test]
-async fn what_an_authority_asks_for_is_never_one_too_many() {
-    let config = rates::Config {
+/// Of no name.
+#[derive(Debug)]
+struct Blank;
+
+impl Covers for Blank {
+    fn covers(&self, _host: &str) -> bool {
+        false
+    }
+}
+
+fn one_an_hour() -> rates::Config {
+    rates::Config {
         peer: rates::Rate::try_from("1/h".to_owned()).ok(),
         ..rates::Config::default()
+    }
+}
+
+#[tokio::test]
+async fn what_came_to_the_wrong_host_counts_too() {
+    let local = tokio::task::LocalSet::new();
+    let asking = async {
+        for (host, expected) in [("a.example", 421), ("a!b", 400), ("", 400)] {
+            let proxy = proxy_with(&Metrics::new(), Rates::new(&one_an_hour()));
+            let address = SocketAddr::from(([192, 0, 2, 1], 1));
+            let mut peer = Peer::new(address, Scheme::Https, Timer::new());
+            peer.secured = Some(Secured {
+                sni: Some("other.example".into()),
+                certificate: Arc::new(Blank),
+                version: None,
+            });
+            for expected in [expected, 429] {
+                let mut request = Request::default();
+                if !host.is_empty() {
+                    let headers = request.headers_mut();
+                    headers.insert(header::HOST, host.parse().unwrap());
+                }
+                let status = proxy.handle(request, &peer).await.status();
+                assert_eq!(status, expected, "{host}");
+            }
+        }
     };
+    local.run_until(asking).await;
+}
+
+#[tokio::test]
+async fn what_an_authority_asks_for_is_never_one_too_many() {
+    let config = one_an_hour();
     let challenges = Challenges::new();
     challenges.put_http("token", "token.thumb");
     let local = tokio::task::LocalSet::new();

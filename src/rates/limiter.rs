@@ -2,44 +2,69 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::Clock;
 use governor::middleware::StateInformationMiddleware;
+use governor::state::StateStore;
 use governor::{Quota, RateLimiter};
 
-use super::table::Table;
+use super::table::{Counted, Seen, Table};
 use super::{Exceeded, Rate, Scope, Standing};
 
 /// Counts requests against one rate.
 pub(super) struct Limiter<C: Clock> {
     scope: Scope,
     rate: Rate,
-    counting: RateLimiter<u64, Table, C, StateInformationMiddleware>,
+    counting: By<Counted, C>,
+    /// Over the same table.
+    looking: By<Seen, C>,
     /// Its secret is of this process, so nobody can choose whom to share a place with.
     hasher: RandomState,
 }
 
-impl<C: Clock> Limiter<C> {
+type By<S, C> = RateLimiter<u64, S, C, StateInformationMiddleware>;
+
+impl<C: Clock + Clone> Limiter<C> {
     /// Tells `capacity` of those apart for whom `rate` is.
     pub(super) fn new(scope: Scope, rate: Rate, capacity: usize, clock: C) -> Self {
         let quota = Quota::with_period(rate.period())
             .expect("the numbers of a rate are bounded, so its period is not zero")
             .allow_burst(rate.burst());
-        let table = Table::with_room_for(capacity);
+        let table = Arc::new(Table::with_room_for(capacity));
         Self {
             scope,
             rate,
-            counting: RateLimiter::new(quota, table, clock),
+            counting: RateLimiter::new(quota, Counted(Arc::clone(&table)), clock.clone()),
+            looking: RateLimiter::new(quota, Seen(table), clock),
             hasher: RandomState::new(),
         }
     }
+}
 
+impl<C: Clock> Limiter<C> {
     /// Counts one request of `who`.
     ///
     /// # Errors
     /// When it is one too many.
     pub(super) fn check(&self, who: impl Hash) -> Result<Standing, Exceeded> {
+        self.check_by(&self.counting, who)
+    }
+
+    /// What one request of `who` would be told, which is not counted.
+    ///
+    /// # Errors
+    /// When it would be one too many.
+    pub(super) fn foresee(&self, who: impl Hash) -> Result<Standing, Exceeded> {
+        self.check_by(&self.looking, who)
+    }
+
+    fn check_by<S: StateStore<Key = u64>>(
+        &self,
+        limiter: &By<S, C>,
+        who: impl Hash,
+    ) -> Result<Standing, Exceeded> {
         let quota = self.rate.burst().get();
         let standing = |left, reset| Standing {
             scope: self.scope,
@@ -48,13 +73,13 @@ impl<C: Clock> Limiter<C> {
             left,
             reset: seconds(reset),
         };
-        match self.counting.check_key(&self.hasher.hash_one(who)) {
+        match limiter.check_key(&self.hasher.hash_one(who)) {
             Ok(state) => {
                 let left = state.remaining_burst_capacity();
                 Ok(standing(left, self.rate.period() * (quota - left)))
             }
             Err(until) => {
-                let wait = until.wait_time_from(self.counting.clock().now());
+                let wait = until.wait_time_from(limiter.clock().now());
                 Err(Exceeded(standing(0, wait)))
             }
         }

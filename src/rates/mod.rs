@@ -176,6 +176,16 @@ impl<C: Clock> Rates<C> {
         limiter.check(subscriber(client)).map(Some)
     }
 
+    /// What a request of `client` would be told now. It is not counted.
+    ///
+    /// # Errors
+    /// When it would be one too many.
+    pub fn foresee_peer(&self, client: IpAddr) -> Checked {
+        let limiter = self.peer.as_ref();
+        let foreseen = limiter.map(|limiter| limiter.foresee(subscriber(client)));
+        foreseen.transpose()
+    }
+
     /// Whether there is a rate for keys.
     #[must_use]
     pub fn limit_keys(&self) -> bool {
@@ -193,6 +203,16 @@ impl<C: Clock> Rates<C> {
         limiter.check(key.expose()).map(Some)
     }
 
+    /// What a call with `key` would be told now. It is not counted.
+    ///
+    /// # Errors
+    /// When it would be one too many.
+    pub fn foresee_key(&self, key: &Secret) -> Checked {
+        let limiter = self.key.as_ref();
+        let foreseen = limiter.map(|limiter| limiter.foresee(key.expose()));
+        foreseen.transpose()
+    }
+
     fn limit_apps(&self) -> bool {
         self.app.is_some() || !self.apps.is_empty()
     }
@@ -202,14 +222,28 @@ impl<C: Clock> Rates<C> {
     /// # Errors
     /// When there were too many.
     pub fn app(&self, kind: impl std::hash::Hash, id: &WorkloadId) -> Checked {
+        let Some(limiter) = self.limiter_of(id) else {
+            return Ok(None);
+        };
+        limiter.check((kind, id)).map(Some)
+    }
+
+    /// What a request to the app or function called `id` would be told now. It is not counted.
+    ///
+    /// # Errors
+    /// When it would be one too many.
+    pub fn foresee_app(&self, kind: impl std::hash::Hash, id: &WorkloadId) -> Checked {
+        let limiter = self.limiter_of(id);
+        let foreseen = limiter.map(|limiter| limiter.foresee((kind, id)));
+        foreseen.transpose()
+    }
+
+    fn limiter_of(&self, id: &WorkloadId) -> Option<&Limiter<C>> {
         let own = match self.apps.is_empty() {
             true => None,
             false => self.apps.get(id),
         };
-        let Some(limiter) = own.or(self.app.as_ref()) else {
-            return Ok(None);
-        };
-        limiter.check((kind, id)).map(Some)
+        own.or(self.app.as_ref())
     }
 }
 

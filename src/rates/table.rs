@@ -1,6 +1,6 @@
 //! Where each of those who are told apart stands: a table that is made once and never grows.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use governor::nanos::Nanos;
 use governor::state::StateStore;
@@ -37,35 +37,59 @@ impl Table {
         }
     }
 
-    fn set(&self, hash: u64) -> &Mutex<Set> {
+    fn set(&self, hash: u64) -> MutexGuard<'_, Set> {
         // The upper half of the product is below the number of sets, and as even as the hash.
         let sets = self.sets.len() as u128;
         let index = (u128::from(hash) * sets) >> u64::BITS;
-        &self.sets[usize::try_from(index).unwrap_or_default()]
+        let set = &self.sets[usize::try_from(index).unwrap_or_default()];
+        set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl StateStore for Table {
+/// The place in `set` that `hash` has, or would take.
+fn place_of(hash: u64, set: &Set) -> usize {
+    match set.iter().position(|state| state.hash == hash) {
+        Some(own) => own,
+        None => {
+            let least = set.iter().enumerate().min_by_key(|(_, state)| state.whole);
+            least.map_or(0, |(place, _)| place)
+        }
+    }
+}
+
+/// A table as it is counted in.
+pub(super) struct Counted(pub(super) Arc<Table>);
+
+impl StateStore for Counted {
     type Key = u64;
 
     fn measure_and_replace<T, F, E>(&self, hash: &u64, decide: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let set = self.set(*hash);
-        let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = match set.iter().position(|state| state.hash == *hash) {
-            Some(own) => own,
-            None => {
-                let least = set.iter().enumerate().min_by_key(|(_, state)| state.whole);
-                least.map_or(0, |(place, _)| place)
-            }
-        };
+        let mut set = self.0.set(*hash);
+        let place = place_of(*hash, &set);
         let (outcome, whole) = decide(Some(set[place].whole.into()))?;
         set[place] = State {
             hash: *hash,
             whole: whole.into(),
         };
         Ok(outcome)
+    }
+}
+
+/// A table as it is only looked at: what is decided changes nothing.
+pub(super) struct Seen(pub(super) Arc<Table>);
+
+impl StateStore for Seen {
+    type Key = u64;
+
+    fn measure_and_replace<T, F, E>(&self, hash: &u64, decide: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let set = self.0.set(*hash);
+        let place = place_of(*hash, &set);
+        decide(Some(set[place].whole.into())).map(|(outcome, _)| outcome)
     }
 }

@@ -176,3 +176,25 @@ fn a_place_whose_time_has_passed_is_as_good_as_an_empty_one() {
         clock.advance(Duration::from_secs(1));
     }
 }
+
+#[test]
+fn who_only_looks_spends_nothing() {
+    let (rates, clock) = of_peers("2/m", 8);
+    let a = ip("192.0.2.1");
+    let left = |checked: Checked| checked.map(|standing| standing.unwrap().left);
+    for _ in 0..3 {
+        assert_eq!(left(rates.foresee_peer(a)), Ok(1));
+    }
+    assert_eq!(left(rates.peer(a)), Ok(1));
+    assert_eq!(rates.foresee_peer(a), rates.foresee_peer(a));
+    let foreseen = rates.foresee_peer(a);
+    assert_eq!(foreseen, rates.peer(a));
+    let refused = rates.foresee_peer(a);
+    assert!(refused.is_err());
+    assert_eq!(refused, rates.peer(a));
+    clock.advance(Duration::from_secs(30));
+    assert_eq!(left(rates.foresee_peer(a)), Ok(0));
+    let id = WorkloadId::parse("blog").unwrap();
+    assert_eq!(rates.foresee_app(0, &id), Ok(None));
+    assert_eq!(rates.foresee_key(&Secret::new("k")), Ok(None));
+}

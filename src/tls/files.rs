@@ -19,8 +19,6 @@ use crate::stamp::Stamp;
 pub struct Folder {
     path: PathBuf,
     pairs: BTreeMap<Box<str>, Pair>,
-    /// Whether it was ever there.
-    was_there: bool,
     /// Why it could not be listed the last time.
     unlisted: Option<String>,
 }
@@ -77,7 +75,6 @@ impl Folder {
         Self {
             path: path.to_owned(),
             pairs: BTreeMap::new(),
-            was_there: false,
             unlisted: None,
         }
     }
@@ -97,7 +94,6 @@ impl Folder {
     /// When the folder cannot be listed: then all that is known stays.
     pub fn scan(&mut self, depth: Depth) -> io::Result<bool> {
         let labels = labels(&self.path)?;
-        self.was_there = true;
         let mut changed = false;
         self.pairs.retain(|label, pair| {
             let gone = !labels.contains(label);
@@ -133,12 +129,7 @@ impl Folder {
                 let told = error.to_string();
                 if self.unlisted.as_ref() != Some(&told) {
                     let folder = self.path.display();
-                    // Nobody has to make it where others give certificates.
-                    if !self.was_there && error.kind() == io::ErrorKind::NotFound {
-                        tracing::info!(%folder, "there is no folder of certificates; those of others serve");
-                    } else {
-                        tracing::error!(%folder, %error, "the folder of certificates cannot be read; those that are known stay");
-                    }
+                    tracing::error!(%folder, %error, "the folder of certificates cannot be read; those that are known stay");
                     self.unlisted = Some(told);
                 }
                 false

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::closed::Closed;
 
@@ -67,8 +67,19 @@ pub struct Resolved {
     /// Where the backend is.
     pub url: String,
     /// That it takes no requests for now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "heard",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub closed: Option<Closed>,
+}
+
+/// Whatever stands there: an answer that was refused for it would leave the app open for as long as the last
+/// good one is believed.
+fn heard<'de, D: Deserializer<'de>>(said: D) -> Result<Option<Closed>, D::Error> {
+    let said = serde_json::Value::deserialize(said)?;
+    Ok(Closed::heard(&said))
 }
 
 /// What `url/Resolve` gives.
@@ -111,3 +122,27 @@ macro_rules! hidden {
 }
 
 hidden!(ByShortUrl<'_>, ByToken<'_>, Resolved, LinkResolved);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_that_is_closed_in_any_words_is_closed() {
+        let closed = |said: &str| {
+            let json = format!(r#"{{"url":"https://b"{said}}}"#);
+            let resolved: Resolved = serde_json::from_str(&json).unwrap();
+            assert_eq!(resolved.url, "https://b");
+            resolved.closed.map(|closed| closed.status().as_str())
+        };
+        assert_eq!(closed(""), None);
+        assert_eq!(closed(r#","closed":null"#), None);
+        let soon = r#","closed":{"status":"maintenance","retry_after":0}"#;
+        assert_eq!(closed(soon), Some("maintenance"));
+        assert_eq!(
+            closed(r#","closed":{"status":"suspended"}"#),
+            Some("paused")
+        );
+        assert_eq!(closed(r#","closed":"for good""#), Some("paused"));
+    }
+}

@@ -197,6 +197,12 @@ impl Upstream {
         format!("POST /v1/{endpoint}")
     }
 
+    /// How a WebSocket to `endpoint` is asked for.
+    #[must_use]
+    pub fn websocket_to(endpoint: &str) -> String {
+        format!("GET /v1/{endpoint}")
+    }
+
     /// The API behind `via`, over this worker's pool.
     #[must_use]
     pub fn new(via: Via, pool: Rc<Pool>, tasks: TaskTracker) -> Self {

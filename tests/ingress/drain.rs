@@ -244,16 +244,27 @@ fn a_message_that_is_under_way_is_whole_before_a_websocket_is_told() {
 
 #[test]
 fn a_websocket_that_its_backend_closes_hears_nothing_of_us() {
-    let gate = Gate::default();
-    let backend = websocket(b"\x88\x02\x03\xe8", &gate, b"");
+    // RFC 6455, 7.4.1: status 1000, "normal closure", and what a client answers to that.
+    const NORMAL: [u8; 4] = [0x88, 2, 3, 0xe8];
+    const LIKEWISE: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 3, 0xe8];
+    let backend = TestBackend::scripted(|answering| {
+        answering.write(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        );
+        answering.write(NORMAL);
+        assert_eq!(answering.some(), LIKEWISE, "the client's frame");
+        answering.close();
+    });
     let api = TestApi::with_app("blog", &backend.url());
     let mut ingress = TestIngress::before_with(&api, |config| config.timeouts.drain = LONG);
     let mut caller = opened(&ingress);
-    assert_eq!(caller.exactly(4), b"\x88\x02\x03\xe8");
+    assert_eq!(caller.exactly(4), NORMAL);
     ingress.advance(Stage::Draining);
-    gate.open();
-    caller.send(ANSWERED);
-    assert_eq!(caller.rest(), GOING_AWAY, "only what the backend says");
+    eventually("new connections are refused", || {
+        TcpStream::connect(ingress.address).is_err()
+    });
+    caller.send(LIKEWISE);
+    assert_eq!(caller.rest(), b"", "the backend has said all");
     ingress.join().unwrap();
 }
 

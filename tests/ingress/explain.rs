@@ -1,8 +1,11 @@
 //! What a running ingress says of requests, and that it then does so.
 
+use std::time::Duration;
+
+use m3o_ingress::rates::Rate;
 use serde_json::{Value, json};
 
-use crate::harness::backend::ok;
+use crate::harness::backend::{ok, response};
 use crate::harness::operator::Operator;
 use crate::harness::{TestApi, TestBackend, TestIngress, eventually};
 
@@ -160,6 +163,56 @@ fn what_is_no_question_is_refused_and_not_repeated() {
     }
 }
 
+#[test]
+fn an_answer_that_cannot_be_asked_for_anew_stands_in() {
+    let operator = Operator::new();
+    let backend = TestBackend::answering(ok("hello"));
+    let api = TestApi::with_app("blog", &backend.url());
+    let ingress = TestIngress::before_with(&api, |config| {
+        operator.runs(config);
+        config.cache.fresh = Duration::ZERO;
+        config.cache.stale = Duration::ZERO;
+    });
+    let cache = || step(&told(&operator, &url("blog.m3o.app", "/")), "cache");
+    ingress.get("blog.m3o.app", "/").expect(200);
+    let expired = cache();
+    assert!(expired.contains("old: would ask POST"), "{expired}");
+    api.says("app/Resolve", response("503 Service Unavailable", "", ""));
+    ingress.get("blog.m3o.app", "/").expect(200);
+    let standing = cache();
+    assert!(
+        standing.contains("old: served, as asking failed before"),
+        "{standing}"
+    );
+}
+
+#[test]
+fn what_is_left_of_a_rate_is_told_and_not_spent() {
+    let operator = Operator::new();
+    let backend = TestBackend::answering(ok("hello"));
+    let api = TestApi::with_app("blog", &backend.url());
+    let ingress = TestIngress::before_with(&api, |config| {
+        operator.runs(config);
+        config.rates.peer = Some(Rate::try_from("2/h".to_owned()).unwrap());
+    });
+    let asked = || {
+        let mut question = url("blog.m3o.app", "/");
+        question["from"] = "127.0.0.1".into();
+        let told = told(&operator, &question);
+        (step(&told, "rates"), told["answer"]["status"].as_u64())
+    };
+    for left in [1, 0] {
+        let expected = format!("counted for the client: {left} of 2 left then");
+        for _ in 0..3 {
+            assert_eq!(asked(), (expected.clone(), None));
+        }
+        ingress.get("blog.m3o.app", "/").expect(200);
+    }
+    let refused = "counted for the client: nothing is left".to_owned();
+    assert_eq!(asked(), (refused, Some(429)));
+    ingress.get("blog.m3o.app", "/").expect(429);
+}
+
 /// Each is explained and then asked, and both say the same.
 #[test]
 fn what_is_explained_is_what_is_answered() {
@@ -175,6 +228,7 @@ fn what_is_explained_is_what_is_answered() {
     });
     ingress.run_app("blog", &backend.url());
     ingress.run_app("paused", &backend.url());
+    ingress.run_app("grpc", "h2c://127.0.0.1:1");
     ingress.run_app("loop", &format!("http://{}", ingress.address));
     operator.does("/apps/paused/pause", "");
     let link = r#"{"id":"promo","destinationURL":"https://example.com/"}"#;
@@ -182,6 +236,7 @@ fn what_is_explained_is_what_is_answered() {
 
     let long = format!("/{}", "x".repeat(100));
     let loops = "CDN-Loop: m3o-ingress, m3o-ingress, m3o-ingress";
+    let switching = "Connection: Upgrade\r\nUpgrade: foo";
     for (method, host, target, field, expected) in [
         ("GET", "blog.m3o.app", "/", "", None),
         ("GET", "nobody.m3o.app", "/", "", Some(404)),
@@ -196,6 +251,7 @@ fn what_is_explained_is_what_is_answered() {
         ("TRACE", "blog.m3o.app", "/", "", Some(501)),
         ("GET", "paused.m3o.app", "/", "", Some(503)),
         ("GET", "loop.m3o.app", "/", "", Some(502)),
+        ("GET", "grpc.m3o.app", "/", switching, Some(502)),
         ("GET", "only.m3o.app", "/a?b=c", "", Some(308)),
         ("GET", "m3o.one", "/promo", "", Some(302)),
         ("HEAD", "m3o.one", "/u/promo", "", Some(302)),
@@ -219,7 +275,7 @@ fn what_is_explained_is_what_is_answered() {
         let question = json!({
             "url": format!("http://{host}{target}"),
             "method": method,
-            "headers": if field.is_empty() { vec![] } else { vec![field] },
+            "headers": field.split_terminator("\r\n").collect::<Vec<_>>(),
         });
         let told = told(&operator, &question);
         let line = if field.is_empty() {

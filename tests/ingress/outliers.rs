@@ -1,5 +1,6 @@
 //! A backend whose name has several addresses, of which some fail: who notices, and for how long.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use h2::Reason;
 use m3o_ingress::config::Config;
+use socket2::{Domain, Socket, Type};
 
 use crate::harness::backend::response;
 use crate::harness::http2_backend::{Asked, Http2Backend, Offers};
@@ -75,25 +77,52 @@ fn answer_once(answering: &mut Answering) {
     answering.close();
 }
 
+/// What `first` begins, and what `second` begins at the same port of another address.
+fn at_one_port<A, B>(
+    first: impl Fn() -> (A, u16),
+    second: impl Fn(u16) -> io::Result<B>,
+) -> (A, B, u16) {
+    loop {
+        let (one, port) = first();
+        // Somebody else may have that port there.
+        if let Ok(other) = second(port) {
+            return (one, other, port);
+        }
+    }
+}
+
+/// A backend at any port of 127.0.0.`last`.
+fn anywhere(
+    last: u8,
+    script: impl Fn(&mut Answering) + Send + Sync + 'static,
+) -> (TestBackend, u16) {
+    let backend = TestBackend::scripted_at(host(last, 0), script).unwrap();
+    let port = backend.address.port();
+    (backend, port)
+}
+
+/// A socket that has an address and does not listen there, so nobody else does.
+fn nobody_at(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
 /// Two backends at one port, the first at 127.0.0.2 and the second at 127.0.0.3.
 fn two(
     first: impl Fn(&mut Answering) + Clone + Send + Sync + 'static,
     second: impl Fn(&mut Answering) + Clone + Send + Sync + 'static,
 ) -> (TestBackend, TestBackend) {
-    loop {
-        let one = TestBackend::scripted_at(host(2, 0), first.clone()).unwrap();
-        // Somebody else may have that port there.
-        if let Ok(other) = TestBackend::scripted_at(host(3, one.address.port()), second.clone()) {
-            return (one, other);
-        }
-    }
+    let (one, other, _) = at_one_port(
+        || anywhere(2, first.clone()),
+        |port| TestBackend::scripted_at(host(3, port), second.clone()),
+    );
+    (one, other)
 }
 
-/// A good one at 127.0.0.3, and the port that is free at 127.0.0.2.
-fn one_beside_nobody() -> (TestBackend, u16) {
-    let good = TestBackend::scripted_at(host(3, 0), answer_once).unwrap();
-    let port = good.address.port();
-    (good, port)
+/// A good one at 127.0.0.3, and nobody at the same port of 127.0.0.2.
+fn one_beside_nobody() -> (TestBackend, Socket, u16) {
+    at_one_port(|| anywhere(3, answer_once), |port| nobody_at(host(2, port)))
 }
 
 #[test]
@@ -109,7 +138,7 @@ fn connections_are_spread_over_the_addresses_of_a_name() {
 
 #[test]
 fn an_address_that_refuses_connections_is_left_out() {
-    let (good, port) = one_beside_nobody();
+    let (good, _nobody, port) = one_beside_nobody();
     let named = Named::http(&[2, 3], port, |_| {});
     for _ in 0..10 {
         assert_eq!(named.status(), 200);
@@ -120,10 +149,8 @@ fn an_address_that_refuses_connections_is_left_out() {
 
 #[test]
 fn an_address_that_never_accepts_is_left_out() {
-    let (good, port) = one_beside_nobody();
+    let (good, socket, port) = one_beside_nobody();
     // The system takes two for us, and drops what comes after them.
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&host(2, port).into()).unwrap();
     socket.listen(0).unwrap();
     let listener: TcpListener = socket.into();
     let mut filling = Vec::new();
@@ -249,7 +276,7 @@ fn an_address_is_tried_again_after_its_time() {
 
 #[test]
 fn whoever_is_left_out_is_tried_where_all_others_fail() {
-    let (good, port) = one_beside_nobody();
+    let (good, nobody, port) = one_beside_nobody();
     let named = Named::http(&[2, 3], port, |config| config.outliers.failures = 1);
     for _ in 0..2 {
         assert_eq!(named.status(), 200);
@@ -257,6 +284,7 @@ fn whoever_is_left_out_is_tried_where_all_others_fail() {
     assert_eq!(named.out(), 1.0);
     drop(good);
     assert_eq!(named.status(), 502, "nobody is there");
+    drop(nobody);
     let _late = TestBackend::scripted_at(host(2, port), answer_once).unwrap();
     assert_eq!(named.status(), 200);
     assert_eq!(named.ejections(), 1.0);
@@ -264,12 +292,10 @@ fn whoever_is_left_out_is_tried_where_all_others_fail() {
 
 #[test]
 fn one_that_fails_stays_where_its_share_is_out_already() {
-    let (bad, port) = {
-        let bad = TestBackend::scripted_at(host(2, 0), Answering::reset).unwrap();
-        let port = bad.address.port();
-        (bad, port)
-    };
-    // Nobody is at the other two.
+    let (bad, _nobody, port) = at_one_port(
+        || anywhere(2, Answering::reset),
+        |port| Ok([nobody_at(host(3, port))?, nobody_at(host(4, port))?]),
+    );
     let named = Named::http(&[2, 3, 4], port, |config| config.outliers.failures = 1);
     for _ in 0..9 {
         assert_eq!(named.status(), 502);
@@ -301,21 +327,22 @@ fn all_workers_leave_out_what_one_has_seen_fail() {
 
 #[test]
 fn over_http2_an_address_is_left_out_too() {
-    let bad = Http2Backend::offering(
-        &Offers {
-            at: Some(host(2, 0)),
-            ..Offers::default()
+    let (first, second, port) = at_one_port(
+        || {
+            let first = TcpListener::bind(host(2, 0)).unwrap();
+            let port = first.local_addr().unwrap().port();
+            (first, port)
         },
-        async |mut asked: Asked| asked.respond.send_reset(Reason::INTERNAL_ERROR),
+        |port| TcpListener::bind(host(3, port)),
     );
-    let port = bad.address.port();
-    let good = Http2Backend::offering(
-        &Offers {
-            at: Some(host(3, port)),
-            ..Offers::default()
-        },
-        async |asked: Asked| asked.answer("hello"),
-    );
+    let over = |listener| Offers {
+        over: Some(listener),
+        ..Offers::default()
+    };
+    let bad = Http2Backend::offering(&over(first), async |mut asked: Asked| {
+        asked.respond.send_reset(Reason::INTERNAL_ERROR);
+    });
+    let good = Http2Backend::offering(&over(second), async |asked: Asked| asked.answer("hello"));
     let named = Named::at(&[2, 3], &format!("h2c://backend.example:{port}"), |_| {});
     let statuses: Vec<u16> = (0..10).map(|_| named.status()).collect();
     assert_eq!(statuses[..3], [502; 3], "all share a connection");

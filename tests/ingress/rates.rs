@@ -355,6 +355,9 @@ fn a_key_counts_once_however_it_is_sent() {
         ("/v1/a/b", "Authorization: Bearer k\r\n", ""),
         ("/api/a/b", "Authorization: bearer  k\r\n", ""),
         ("/api/a/b", "Authorization: Basic OTk6aw==\r\n", ""),
+        // Of a user whose name is no text, and with bits that are left over.
+        ("/api/a/b", "Authorization: Basic /zpr\r\n", ""),
+        ("/api/a/b", "Authorization: Basic OTk6ax==\r\n", ""),
         ("/api/a/b?api_key=k", "", ""),
         ("/api/a/b", FORM, "api_key=k&x=y"),
     ];
@@ -375,8 +378,27 @@ fn a_key_counts_once_however_it_is_sent() {
         let other = call("/v1/a/b", "Authorization: Bearer other\r\n", "");
         other.expect(200);
         assert_eq!(api.calls("a/b").len(), 3);
-        assert_eq!(shed(&ingress, "rate_key"), 5.0);
+        assert_eq!(shed(&ingress, "rate_key"), 7.0);
     }
+}
+
+#[test]
+fn credentials_that_nobody_can_count_are_malformed_where_keys_are() {
+    let broken = "Authorization: Basic OTk6a*==\r\n";
+    let call = |ingress: &TestIngress| {
+        ingress
+            .caller()
+            .ask("GET", "/v1/a/b", "any.example", broken)
+    };
+    let (api, ingress) = counting_keys(|_| {});
+    check_error(&call(&ingress), &[400], "the credentials are no base64");
+    assert!(api.calls("a/b").is_empty());
+    // Elsewhere the API is the one to judge.
+    let (api, ingress) = counting_keys(|config| {
+        config.rates.key = None;
+    });
+    call(&ingress).expect(200);
+    assert_eq!(api.calls("a/b").len(), 1);
 }
 
 #[test]

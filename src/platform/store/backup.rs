@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::engine::{Changes, Engine, Fault, Table};
+use super::engine::{Changes, Engine, Fault, Page, Table};
 use super::file::{self, FileError};
 use super::redb::Redb;
 use super::{Error, Store, unavailable};
@@ -20,14 +20,11 @@ pub enum BackupError {
     },
     /// The store itself cannot be read.
     #[error(
-        "the store cannot be read: it is being opened again after an error, which the log names"
+        "the store cannot be read: it is closed after an error, which the log names, or for another process"
     )]
     Store,
-    /// The copy cannot be opened or made.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The copy cannot be written.
-    #[error("{path} cannot be written: {reason}", path = .path.display())]
+    /// The copy cannot be made or written.
+    #[error("the copy {path} cannot be written: {reason}", path = .path.display())]
     Copy {
         /// The file of the copy.
         path: PathBuf,
@@ -36,10 +33,12 @@ pub enum BackupError {
     },
 }
 
-/// Bytes of records that are copied at once, or the one record that is larger.
+/// Bytes of records that are in memory at once, and one record more.
 const AT_ONCE: usize = 4 << 20;
 /// Records that are read at once.
 const PAGE: usize = 256;
+/// Bytes that a record takes in memory beside its own.
+const BESIDE: usize = 128;
 
 impl Store {
     /// Copies all records as they are now to a new file at `path`, damaged ones too. Blocks: it takes as
@@ -60,6 +59,8 @@ impl Store {
             })?;
             Ok(records)
         });
+        // Of the draft nobody knows.
+        let copied = copied.map_err(|error| error.at(path));
         // Gone already where it was moved.
         let _ = std::fs::remove_file(&draft);
         copied
@@ -70,21 +71,25 @@ impl Store {
             .engine
             .snapshot()
             .map_err(|fault| no_store(unavailable(fault)))?;
-        let copy = Redb::open(draft)?;
+        let copy = Redb::open(draft).map_err(|error| cannot_open(draft, error))?;
         let mut records = 0;
         let mut changes = Changes::new();
         let mut size = 0;
         for table in Table::ALL {
             let mut last = String::new();
             loop {
+                let page = Page {
+                    pairs: PAGE,
+                    bytes: AT_ONCE - size,
+                };
                 let pairs = snapshot
-                    .after(table, &last, PAGE)
+                    .after(table, &last, page)
                     .map_err(|fault| no_store(unavailable(fault)))?;
                 let Some((key, _)) = pairs.last() else { break };
                 last.clone_from(key);
                 records += pairs.len() as u64;
                 for (key, value) in pairs {
-                    size += key.len() + value.len();
+                    size += key.len() + value.len() + BESIDE;
                     changes.insert((table, key), Some(value));
                 }
                 if size >= AT_ONCE {
@@ -115,6 +120,32 @@ fn failed(path: &Path, error: &dyn std::error::Error) -> BackupError {
     BackupError::Copy {
         path: path.to_owned(),
         reason: error.to_string(),
+    }
+}
+
+fn cannot_open(path: &Path, error: FileError) -> BackupError {
+    let reason = match error {
+        FileError::Folder { source, .. } => format!("its folder cannot be made: {source}"),
+        FileError::Locked { .. } => "another process has it open".to_owned(),
+        FileError::Damaged { reason, .. } => reason,
+        FileError::Io { source, .. } => source.to_string(),
+    };
+    BackupError::Copy {
+        path: path.to_owned(),
+        reason,
+    }
+}
+
+impl BackupError {
+    /// The same, of the file that was asked for.
+    fn at(self, path: &Path) -> Self {
+        match self {
+            Self::Copy { reason, .. } => Self::Copy {
+                path: path.to_owned(),
+                reason,
+            },
+            Self::Exists { .. } | Self::Store => self,
+        }
     }
 }
 
@@ -181,9 +212,25 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_another_process_has_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::unwatched(&folder.path().join("store")).unwrap();
+        store.engine.let_go();
+        let error = store.back_up(&folder.path().join("copy")).unwrap_err();
+        assert!(matches!(error, BackupError::Store), "{error}");
+        assert!(error.to_string().contains("for another process"), "{error}");
+    }
+
+    #[test]
     fn a_copy_that_cannot_be_made_says_why() {
         let store = Store::unwatched(Path::new("memory")).unwrap();
         let error = store.back_up(Path::new("/dev/null/copy")).unwrap_err();
-        assert!(error.to_string().contains("/dev/null/copy"), "{error}");
+        assert!(matches!(error, BackupError::Copy { .. }), "{error}");
+        let (text, begin) = (
+            error.to_string(),
+            "the copy /dev/null/copy cannot be written: ",
+        );
+        assert!(text.starts_with(begin), "{text}");
+        assert!(!text.contains("store"), "{text}");
     }
 }

@@ -72,6 +72,35 @@ pub(super) type Changes = BTreeMap<(Table, String), Option<Vec<u8>>>;
 /// Pairs of key and value in the order of their keys.
 pub(super) type Pairs = Vec<(String, Vec<u8>)>;
 
+/// How much is read at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Page {
+    /// Pairs, at most.
+    pub(super) pairs: usize,
+    /// Bytes of keys and values: the pair that reaches them is the last, however large it is.
+    pub(super) bytes: usize,
+}
+
+impl Page {
+    /// Takes of `pairs` what there is room for.
+    pub(super) fn fill<E>(
+        self,
+        pairs: impl Iterator<Item = Result<(String, Vec<u8>), E>>,
+    ) -> Result<Pairs, E> {
+        let mut taken = Pairs::new();
+        let mut bytes = 0;
+        for pair in pairs.take(self.pairs) {
+            let (key, value) = pair?;
+            bytes += key.len() + value.len();
+            taken.push((key, value));
+            if bytes >= self.bytes {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+}
+
 /// Why an engine could not do what was asked. Nothing changed.
 pub(super) type Fault = Box<dyn std::error::Error + Send + Sync>;
 
@@ -107,8 +136,8 @@ pub(super) trait Snapshot {
     /// The first `limit` pairs whose key starts with `prefix`.
     fn scan(&self, table: Table, prefix: &str, limit: usize) -> Result<Pairs, Fault>;
 
-    /// The first `limit` pairs whose key comes after `key`, which need not be there.
-    fn after(&self, table: Table, key: &str, limit: usize) -> Result<Pairs, Fault>;
+    /// The first pairs whose key comes after `key`, which need not be there: as many as `page` has room for.
+    fn after(&self, table: Table, key: &str, page: Page) -> Result<Pairs, Fault>;
 }
 
 #[cfg(test)]
@@ -150,15 +179,21 @@ pub(super) mod contract {
         assert_eq!(keys("", 10), ["a", "b", "ba", "c"], "in the order of keys");
         assert_eq!(keys("b", 10), ["b", "ba"], "only what has the prefix");
         assert_eq!(keys("", 2), ["a", "b"], "no more than the limit");
-        let after = |key, limit| -> Vec<String> {
+        let after = |key, pairs, bytes| -> Vec<String> {
             let snapshot = engine.snapshot().unwrap();
-            let pairs = snapshot.after(Table::Apps, key, limit).unwrap();
-            pairs.into_iter().map(|(key, _)| key).collect()
+            let pairs = snapshot.after(Table::Apps, key, Page { pairs, bytes });
+            pairs.unwrap().into_iter().map(|(key, _)| key).collect()
         };
-        assert_eq!(after("", 9), ["a", "b", "ba", "c"], "all, and of one table");
-        assert_eq!(after("b", 1), ["ba"], "what comes next");
-        assert_eq!(after("bb", 9), ["c"], "also of a key that is not there");
-        assert!(after("c", 9).is_empty());
+        assert_eq!(
+            after("", 9, 99),
+            ["a", "b", "ba", "c"],
+            "all, and of one table"
+        );
+        assert_eq!(after("b", 1, 99), ["ba"], "what comes next");
+        assert_eq!(after("bb", 9, 99), ["c"], "also of a key that is not there");
+        assert!(after("c", 9, 99).is_empty());
+        assert_eq!(after("", 9, 3), ["a", "b"], "no more than the bytes want");
+        assert_eq!(after("", 9, 1), ["a"], "one at least");
 
         let before = engine.snapshot().unwrap();
         commit(&[

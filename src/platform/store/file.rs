@@ -7,6 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, TableDefinition};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::engine::Table;
 use super::trial::{self, Verdict};
@@ -114,6 +116,10 @@ fn make_file(path: &Path) -> Result<(), FileError> {
         .and_then(|()| match move_into_place(&draft, path) {
             // Another process has made one meanwhile.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            // There was none a moment ago: who can do no better risks that.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                std::fs::rename(&draft, path).map_err(io_error)
+            }
             moved => moved.map_err(io_error),
         });
     // Gone already where it was moved.
@@ -131,15 +137,26 @@ pub(super) fn draft_of(path: &Path) -> PathBuf {
 /// Makes the file `draft` appear at `path`, whole.
 ///
 /// # Errors
-/// When something is there already, or the file system refuses.
+/// When something is there already, or the file system refuses: [`io::ErrorKind::Unsupported`] where it can
+/// do neither of the two that never replace what another process made meanwhile.
 pub(super) fn move_into_place(draft: &Path, path: &Path) -> io::Result<()> {
-    // A link, because it never replaces what another process made meanwhile; a move where the file
-    // system has no links.
     match std::fs::hard_link(draft, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-        Err(_) => std::fs::rename(draft, path),
+        // Not every file system has links.
+        Err(_) => move_to_nothing(draft, path),
         Ok(()) => Ok(()),
     }
+}
+
+fn move_to_nothing(draft: &Path, path: &Path) -> io::Result<()> {
+    let moved = renameat_with(CWD, draft, CWD, path, RenameFlags::NOREPLACE);
+    moved.map_err(|errno| match errno {
+        Errno::INVAL | Errno::NOSYS | Errno::NOTSUP => io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this file system puts no file in place without replacing what is there",
+        ),
+        errno => errno.into(),
+    })
 }
 
 /// Reads the whole file without changing it: a start is the moment to hear of damage.
@@ -263,6 +280,22 @@ mod tests {
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().unwrap()), 0o700);
+    }
+
+    #[test]
+    fn a_file_is_moved_only_to_where_nothing_is() {
+        for moving in [move_into_place, move_to_nothing] {
+            let folder = tempfile::tempdir().unwrap();
+            let [draft, path] = ["draft", "path"].map(|name| folder.path().join(name));
+            std::fs::write(&draft, "new").unwrap();
+            moving(&draft, &path).unwrap();
+            // Gone already, or one file with the other.
+            let _ = std::fs::remove_file(&draft);
+            std::fs::write(&draft, "newer").unwrap();
+            let error = moving(&draft, &path).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::engine::{Changes, Engine, Fault, Pairs, Snapshot, Table};
+use super::engine::{Changes, Engine, Fault, Page, Pairs, Snapshot, Table};
 
 type Entries = BTreeMap<(Table, String), Vec<u8>>;
 
@@ -68,15 +68,14 @@ impl Snapshot for MemorySnapshot {
         Ok(pairs.collect())
     }
 
-    fn after(&self, table: Table, key: &str, limit: usize) -> Result<Pairs, Fault> {
+    fn after(&self, table: Table, key: &str, page: Page) -> Result<Pairs, Fault> {
         let start = Bound::Excluded((table, key.to_owned()));
         let pairs = self
             .0
             .range((start, Bound::Unbounded))
             .take_while(|((of, _), _)| *of == table)
-            .take(limit)
-            .map(|((_, key), value)| (key.clone(), value.clone()));
-        Ok(pairs.collect())
+            .map(|((_, key), value)| Ok((key.clone(), value.clone())));
+        page.fill(pairs)
     }
 }
 

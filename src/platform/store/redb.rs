@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{Database, ReadTransaction, ReadableDatabase};
 
-use super::engine::{Changes, Engine, Fault, Pairs, Snapshot, Table};
+use super::engine::{Changes, Engine, Fault, Page, Pairs, Snapshot, Table};
 use super::file::{self, FileError, definition};
 
 /// Keeps everything in one file, locked while it is open.
@@ -193,15 +193,13 @@ impl RedbSnapshot {
         Ok(pairs)
     }
 
-    fn pairs_after(&self, table: Table, key: &str, limit: usize) -> Result<Pairs, redb::Error> {
+    fn pairs_after(&self, table: Table, key: &str, page: Page) -> Result<Pairs, redb::Error> {
         let table = self.transaction.open_table(definition(table))?;
         let range = table.range::<&str>((Bound::Excluded(key), Bound::Unbounded))?;
-        let mut pairs = Pairs::new();
-        for pair in range.take(limit) {
+        page.fill(range.map(|pair| {
             let (key, value) = pair?;
-            pairs.push((key.value().to_owned(), value.value().to_vec()));
-        }
-        Ok(pairs)
+            Ok((key.value().to_owned(), value.value().to_vec()))
+        }))
     }
 }
 
@@ -214,8 +212,8 @@ impl Snapshot for RedbSnapshot {
         self.read(|| self.pairs(table, prefix, limit))
     }
 
-    fn after(&self, table: Table, key: &str, limit: usize) -> Result<Pairs, Fault> {
-        self.read(|| self.pairs_after(table, key, limit))
+    fn after(&self, table: Table, key: &str, page: Page) -> Result<Pairs, Fault> {
+        self.read(|| self.pairs_after(table, key, page))
     }
 }
 

@@ -2,14 +2,17 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::Instant;
 
 use super::Outliers;
 use super::group::{Address, Group};
+use crate::pool::eyeballs::ATTEMPT_DELAY;
 
 /// An address that is watched. Held by each connection to it.
 #[derive(Debug, Clone)]
@@ -59,23 +62,56 @@ impl Member {
     }
 }
 
-/// An attempt to connect to an address. Given up after its time, it has failed; earlier, nobody knows: another
-/// address may have been quicker, or whoever wanted the connection has left.
+/// Who asks for a connection, for all the attempts that are made at once.
+#[derive(Debug, Clone)]
+pub(in crate::pool) struct Dial {
+    /// Until then it may take.
+    late: Instant,
+    /// What an attempt is given before its silence says anything: as long as it is alone, but not all
+    /// of the time that there is.
+    patience: Duration,
+    /// Whether one of its attempts has connected.
+    won: Rc<Cell<bool>>,
+}
+
+impl Dial {
+    /// One that begins now, and may take so long.
+    pub(in crate::pool) fn within(timeout: Duration) -> Self {
+        Self {
+            late: Instant::now() + timeout,
+            patience: ATTEMPT_DELAY.min(timeout / 2),
+            won: Rc::default(),
+        }
+    }
+
+    /// An attempt that begins now.
+    pub(in crate::pool) fn attempt(&self, member: Option<Member>) -> Attempt {
+        Attempt {
+            member,
+            began: Instant::now(),
+            dial: self.clone(),
+            has_connected: false,
+        }
+    }
+}
+
+/// An attempt to connect to an address.
+///
+/// Dropped, it was given up. It has failed if it had its time, and another one of its dial connected or the
+/// time of that is over. Else nobody knows: whoever wanted the connection may have left.
 #[derive(Debug)]
 pub(in crate::pool) struct Attempt {
     member: Option<Member>,
-    late: Instant,
+    began: Instant,
+    dial: Dial,
+    has_connected: bool,
 }
 
 impl Attempt {
-    /// One that is late at a certain time.
-    pub(in crate::pool) fn new(member: Option<Member>, late: Instant) -> Self {
-        Self { member, late }
-    }
-
-    /// The same, late at another time.
-    pub(in crate::pool) fn until(mut self, late: Instant) -> Self {
-        self.late = late;
+    /// It is the first that has connected, and TLS and the server's first words are to come.
+    pub(in crate::pool) fn connected(mut self) -> Self {
+        self.dial.won.set(true);
+        self.has_connected = true;
         self
     }
 
@@ -90,13 +126,22 @@ impl Attempt {
             member.failed();
         }
     }
+
+    /// There is none, through no fault of the address.
+    pub(in crate::pool) fn unknown(mut self) {
+        self.member = None;
+    }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if let Some(member) = self.member.take()
-            && Instant::now() >= self.late
-        {
+        let Some(member) = self.member.take() else {
+            return;
+        };
+        let now = Instant::now();
+        let is_beaten = self.dial.won.get() && !self.has_connected;
+        let had_its_time = now - self.began >= self.dial.patience;
+        if had_its_time && (is_beaten || now >= self.dial.late) {
             member.failed();
         }
     }

@@ -28,21 +28,23 @@ impl Known {
         }
     }
 
-    fn choose(&self) -> Chosen {
+    fn choose(&self) -> Vec<Target> {
         let name = origin("http://backend.example");
         self.outliers.choose(&name, self.addresses.clone())
     }
 
     /// The addresses that are tried first, and those that are left out.
     fn order(&self) -> [Vec<String>; 2] {
-        let Chosen { first, last } = self.choose();
+        let all = self.choose();
+        let at = all.iter().take_while(|target| !target.is_out()).count();
+        let (first, last) = all.split_at(at);
+        assert!(last.iter().all(Target::is_out), "they come last");
         let ip = |target: &Target| target.address.ip().to_string();
         [first, last].map(|targets| targets.iter().map(ip).collect())
     }
 
     fn member(&self, address: &str) -> Member {
-        let Chosen { first, last } = self.choose();
-        let mut all = first.into_iter().chain(last);
+        let mut all = self.choose().into_iter();
         let found = all.find(|target| target.address.ip().to_string() == address);
         found.unwrap().member.unwrap()
     }
@@ -153,8 +155,8 @@ async fn no_more_than_their_share_is_left_out_and_never_all() {
 #[tokio::test(start_paused = true)]
 async fn one_address_is_never_left_out_and_several_are_not_where_that_is_off() {
     let alone = Known::of(&["192.0.2.1"], |_| {});
-    let Chosen { first, last } = alone.choose();
-    assert!(first.len() == 1 && first[0].member.is_none() && last.is_empty());
+    let chosen = alone.choose();
+    assert!(chosen.len() == 1 && chosen[0].member.is_none());
     let off = Known::of(&["192.0.2.1", "192.0.2.2"], |config| config.enabled = false);
     off.fail("192.0.2.1", 50);
     assert!(off.out().is_empty());
@@ -186,18 +188,103 @@ async fn an_address_that_its_name_does_not_have_any_more_is_forgotten() {
     assert!(known.shows("m3o_ingress_backend_ejected 0"));
 }
 
+/// Two addresses, of which one is left out once it has failed.
+struct Blaming {
+    known: Known,
+    timeout: Duration,
+}
+
+impl Blaming {
+    fn within(milliseconds: u64) -> Self {
+        Self {
+            known: Known::of(&["192.0.2.1", "192.0.2.2"], |config| config.failures = 1),
+            timeout: Duration::from_millis(milliseconds),
+        }
+    }
+
+    /// A dial, and its attempt at the first address.
+    fn dial(&self) -> (Dial, Attempt) {
+        let dial = Dial::within(self.timeout);
+        let attempt = dial.attempt(Some(self.known.member("192.0.2.1")));
+        (dial, attempt)
+    }
+
+    fn blames_nobody(&self) -> bool {
+        self.known.out().is_empty()
+    }
+}
+
+async fn pass(milliseconds: u64) {
+    tokio::time::advance(Duration::from_millis(milliseconds)).await;
+}
+
 #[tokio::test(start_paused = true)]
-async fn an_attempt_has_failed_that_was_given_up_after_its_time() {
-    let known = Known::of(&["192.0.2.1", "192.0.2.2"], |config| config.failures = 1);
-    let late = Instant::now() + Duration::from_millis(250);
-    let attempt = || Attempt::new(Some(known.member("192.0.2.1")), late);
-    drop(attempt());
-    assert!(attempt().succeeded().is_some());
-    tokio::time::advance(Duration::from_millis(250)).await;
-    assert!(attempt().succeeded().is_some());
-    assert!(known.out().is_empty());
-    drop(attempt());
-    assert_eq!(known.out(), ["192.0.2.1"]);
+async fn whoever_leaves_while_we_connect_blames_nobody() {
+    let blaming = Blaming::within(5000);
+    let (_dial, attempt) = blaming.dial();
+    pass(4999).await;
+    drop(attempt);
+    // Neither while TLS is agreed on.
+    let (_dial, attempt) = blaming.dial();
+    let attempt = attempt.connected();
+    pass(4999).await;
+    drop(attempt);
+    assert!(blaming.blames_nobody());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_has_failed_that_is_given_up_when_the_time_is_over() {
+    for timeout in [5000, 100] {
+        let blaming = Blaming::within(timeout);
+        let (_dial, attempt) = blaming.dial();
+        pass(timeout).await;
+        drop(attempt);
+        assert_eq!(blaming.known.out(), ["192.0.2.1"], "{timeout}");
+        let blaming = Blaming::within(timeout);
+        let (_dial, attempt) = blaming.dial();
+        let attempt = attempt.connected();
+        pass(timeout).await;
+        drop(attempt);
+        assert_eq!(blaming.known.out(), ["192.0.2.1"], "{timeout}, in TLS");
+    }
+    // One that began shortly before had no chance.
+    let blaming = Blaming::within(5000);
+    let (dial, first) = blaming.dial();
+    drop(first);
+    pass(4900).await;
+    let second = dial.attempt(Some(blaming.known.member("192.0.2.2")));
+    pass(100).await;
+    drop(second);
+    assert!(blaming.blames_nobody());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_has_failed_that_another_one_overtakes() {
+    let blaming = Blaming::within(5000);
+    let overtaken = async |after| {
+        let (dial, first) = blaming.dial();
+        pass(after).await;
+        let second = dial.attempt(Some(blaming.known.member("192.0.2.2")));
+        let second = second.connected();
+        drop(first);
+        assert!(second.succeeded().is_some());
+    };
+    overtaken(249).await;
+    assert!(blaming.blames_nobody(), "it was hardly waited for");
+    overtaken(250).await;
+    assert_eq!(blaming.known.out(), ["192.0.2.1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_on_our_side_says_nothing_of_the_address() {
+    let blaming = Blaming::within(5000);
+    let (_dial, attempt) = blaming.dial();
+    pass(5000).await;
+    attempt.unknown();
+    assert!(blaming.blames_nobody());
+    let (_dial, attempt) = blaming.dial();
+    attempt.failed();
+    assert_eq!(blaming.known.out(), ["192.0.2.1"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,10 +293,17 @@ async fn names_are_watched_in_a_number_and_forgotten_when_nobody_asks() {
     let names = |count: usize| (0..count).map(|name| origin(&format!("http://{name}.example")));
     let watched = |name: &Origin| {
         let chosen = known.outliers.choose(name, known.addresses.clone());
-        chosen.first[0].member.is_some()
+        chosen[0].member.is_some()
     };
     let all: Vec<Origin> = names(MOST_GROUPS + 2).collect();
     assert_eq!(all.iter().filter(|name| watched(name)).count(), MOST_GROUPS);
+    assert!(known.outliers.said_full.load(Ordering::Relaxed));
+    // What is not watched is dialled in turn too.
+    let first = || {
+        let beyond = &all[MOST_GROUPS + 1];
+        known.outliers.choose(beyond, known.addresses.clone())[0].address
+    };
+    assert_ne!(first(), first());
     let held = known.outliers.choose(&all[0], known.addresses.clone());
     tokio::time::advance(Duration::from_secs(300)).await;
     known.outliers.sweep();
@@ -221,6 +315,7 @@ async fn names_are_watched_in_a_number_and_forgotten_when_nobody_asks() {
     drop(held);
     known.outliers.sweep();
     assert!(locked(&known.outliers.groups).is_empty());
+    assert!(!known.outliers.said_full.load(Ordering::Relaxed));
     assert!(watched(&all[MOST_GROUPS + 1]));
 }
 

@@ -2,8 +2,8 @@
 //! configuration alone, or with what a running ingress knows.
 //!
 //! Nothing is changed by asking: no backend and no remote API is called, no hit counted, no place taken.
-//! `question` makes the request that a client would send, `walk` follows it up to its route, `workload`,
-//! `others` and `api` from there; `report` is what is told of it.
+//! `question` makes the request that a client would send, `walk` follows it up to its route by way of `handshake`,
+//! `rates` and `found`, and `workload`, `others` and `api` from there; `report` is what is told of it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ use crate::wire::peer::ListenerId;
 use walk::Walk;
 
 mod api;
+mod found;
+mod handshake;
 mod others;
 mod question;
 mod rates;
@@ -42,6 +44,8 @@ pub struct Sources {
     pub keyring: Option<Arc<Keyring>>,
     /// Whether an authority is asked for a certificate at a handshake.
     pub on_demand: bool,
+    /// Whether there may be certificates of an authority beside those of `keyring`.
+    pub unread: bool,
     /// What the API is called: its address, or its store.
     pub api: String,
     /// The API, which is asked only where it is the embedded platform.
@@ -66,6 +70,11 @@ pub struct Entrance {
 }
 
 impl Sources {
+    /// Whether it is what a running ingress knows.
+    fn is_running(&self) -> bool {
+        self.cache.is_some()
+    }
+
     /// The embedded platform, where it can be asked.
     fn platform(&self) -> Option<&Upstream> {
         self.upstream

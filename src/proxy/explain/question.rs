@@ -58,8 +58,8 @@ pub enum BadQuestion {
 pub(super) struct Asked {
     pub(super) scheme: Scheme,
     pub(super) from: IpAddr,
-    /// The host of the URL, without its port: what a client names in a handshake.
-    pub(super) sni: String,
+    /// The host of the URL, without its port.
+    pub(super) host: String,
     pub(super) port: u16,
     /// What is said of it where it is no request.
     pub(super) method: String,
@@ -105,7 +105,7 @@ impl Asked {
         Ok(Self {
             scheme,
             from: question.from.unwrap_or(SOMEBODY),
-            sni: name.trim_end_matches('.').to_ascii_lowercase(),
+            host: name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase(),
             port: port.unwrap_or_else(|| scheme.default_port()),
             method: question.method.clone().unwrap_or_else(|| "GET".to_owned()),
             authority: match &question.host {
@@ -117,6 +117,16 @@ impl Asked {
             target: format!("{slash}{target}"),
             headers: question.headers.clone(),
         })
+    }
+
+    /// Where the URL leads, if that is an address and no name.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        let bare = self
+            .host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let address: IpAddr = bare.unwrap_or(&self.host).parse().ok()?;
+        Some(address.to_canonical())
     }
 
     /// As it is sent, and read by the reader of all requests.

@@ -6,6 +6,8 @@ use crate::control::of_configuration;
 use crate::domains::Standing;
 use crate::id::WorkloadId;
 
+mod decisions;
+
 const CONFIG: &str = "
 [listen]
 http = '127.0.0.1:80'
@@ -127,9 +129,9 @@ GET http://m3o.one/api/helloworld/call?api_key=[hidden]&name=[hidden]
   listener   127.0.0.1:80, http                                    listen.http
   client     203.0.113.1, a stranger                               backends.trusted_proxies = [10.0.0.0/8]
   authority  m3o.one
-  route      the API, helloworld/call                              hosts.url = \"m3o.one\"
+  route      the API, helloworld/call
   https      nobody is sent there                                  https.redirect = false
-  request    GET, a target of 30 bytes                             limits.uri = 16KiB, limits.body = 1GiB
+  request    GET, a target of 45 bytes                             limits.uri = 16KiB, limits.body = 1GiB
   key        that of the URL, taken out of it
   added      x-forwarded-for: 203.0.113.1
   added      x-forwarded-host: m3o.one
@@ -279,46 +281,37 @@ fn plain_http_is_sent_to_https() {
 }
 
 #[test]
-fn the_rates_that_a_request_counts_for() {
-    let rates = "
-[rates]
-peer = '100/s'
-key = '10/m burst 5'
-app = '50/s'
-exempt = ['192.0.2.0/24']
-apps = { blog = '7/s' }
-";
-    let told = |url: &str, from: Option<&str>| {
-        let mut question = question(url);
-        question.from = from.map(|from| from.parse().unwrap());
-        let text = explained(&question, &sources(rates)).unwrap().to_text();
-        let line = text.lines().find(|line| line.starts_with("  rates"));
-        line.unwrap()
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
-    let check = |url, expected: &str| assert_eq!(told(url, None), expected);
-    check(
-        "http://blog.m3o.app/",
-        "rates 429 beyond them rates.peer = 100/s, rates.apps.blog = 7/s",
+fn a_websocket_may_have_its_key_as_a_subprotocol() {
+    let mut asked = question("http://m3o.com/v1/helloworld/Stream");
+    asked.headers = [
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    answer(&asked, "", "401 no key (http_request_denied)");
+    asked
+        .headers
+        .push("Sec-WebSocket-Protocol: canary".to_owned());
+    answer(&asked, "", "101, if the API agrees; else what it answers");
+    let text = explained(&asked, &sources("")).unwrap().to_text();
+    assert!(
+        text.contains("the first subprotocol, which the answer names"),
+        "{text}"
     );
-    check(
-        "http://other.m3o.app/",
-        "rates 429 beyond them rates.peer = 100/s, rates.app = 50/s",
+    assert!(
+        !text.contains("canary") && !text.contains("limits.form"),
+        "{text}"
     );
-    check(
-        "http://m3o.com/v1/helloworld/call",
-        "rates 429 beyond them rates.peer = 100/s, rates.key = 10/m burst 5",
-    );
-    check(
-        "http://m3o.one/abc",
-        "rates 429 beyond them rates.peer = 100/s",
-    );
-    assert_eq!(
-        told("http://blog.m3o.app/", Some("192.0.2.9")),
-        "rates none for this client rates.exempt = [192.0.2.0/24]"
-    );
+}
+
+#[test]
+fn what_is_too_long_with_its_key_is_too_long() {
+    let url = format!("http://m3o.com/v1/a/b?api_key={}", "x".repeat(100));
+    let refused = "414 the URI is longer than the limit (http_request_error)";
+    answer(&question(&url), "limits.uri = 64", refused);
 }
 
 #[test]
@@ -349,22 +342,6 @@ fn what_is_too_large_or_has_been_here_too_often() {
         "",
         "501 the method is not supported (http_request_error)",
     );
-}
-
-#[test]
-fn https_needs_a_certificate() {
-    let config = "listen.https = '127.0.0.1:443'";
-    let text = format!("{config}\n{CONFIG}").replace("[listen]\nhttp = '127.0.0.1:80'", "");
-    let text = format!("listen.http = '127.0.0.1:80'\n{text}");
-    let config = Config::parse("f", &text, &Environment::default()).unwrap();
-    let explained = explained(
-        &question("https://blog.m3o.app"),
-        &of_configuration(&config),
-    );
-    let explained = explained.unwrap();
-    assert_eq!(explained.answer.status, None);
-    assert!(explained.answer.text.contains("unrecognized_name"));
-    assert_eq!(explained.steps[2].what, "none");
 }
 
 #[test]

@@ -2,21 +2,19 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderValue, header};
+use http::HeaderValue;
 
 use super::question::Asked;
 use super::report::{Answer, Explanation, Step, plain};
 use super::{Entrance, Sources};
-use crate::host::{Host, Under};
-use crate::hosts::HostName;
 use crate::id::RequestId;
 use crate::proxy::authority;
 use crate::proxy::error::Error;
 use crate::proxy::form::Form;
 use crate::proxy::headers::Trust;
-use crate::proxy::https::Demand;
 use crate::proxy::route::{self, Route};
-use crate::proxy::{Client, challenge, check, demand, headers, proof};
+use crate::proxy::{Client, challenge, check, headers, named, proof};
+use crate::rates::Rates;
 use crate::server;
 use crate::settings::{Limits, Timeouts};
 use crate::telemetry::metrics::RouteKind;
@@ -24,13 +22,15 @@ use crate::telemetry::redact;
 use crate::units::{duration, size};
 use crate::wire::peer::ListenerId;
 use crate::wire::timer::Timer;
-use crate::wire::{Body, Peer, Request, Response, Scheme, Secured};
+use crate::wire::{Body, Peer, Request, Response, Scheme};
 
 /// One request on its way.
 pub(super) struct Walk<'a> {
     pub(super) sources: &'a Sources,
-    asked: &'a Asked,
+    pub(super) asked: &'a Asked,
     steps: Vec<Step>,
+    /// The rates that count for it; none where there are none, or its client is exempt.
+    pub(super) rates: Option<&'a Rates>,
 }
 
 /// What a request ends with, where it is no error.
@@ -49,6 +49,7 @@ impl<'a> Walk<'a> {
             sources,
             asked,
             steps: Vec::new(),
+            rates: None,
         }
     }
 
@@ -103,7 +104,7 @@ impl<'a> Walk<'a> {
     fn shown(&self, target: Option<&http::Uri>, kind: RouteKind) -> String {
         let asked = self.asked;
         let method = redact::method(&asked.method);
-        let (scheme, host) = (asked.scheme.as_str(), redact::host(&asked.sni));
+        let (scheme, host) = (asked.scheme.as_str(), redact::host(&asked.host));
         let port = match asked.port == asked.scheme.default_port() {
             true => String::new(),
             false => format!(":{}", asked.port),
@@ -124,12 +125,6 @@ impl<'a> Walk<'a> {
         };
         let sources = self.sources;
         let settings = &sources.settings;
-        let authority = authority::authority(request)?;
-        let host = authority::host(&authority)?;
-        self.step("authority", host.name(), &[]);
-        if !peer.may_ask_for(host.name()) {
-            return Err(Error::Misdirected);
-        }
         let challenges = sources.challenges.as_ref();
         let proof = challenges.and_then(|open| challenge::answer(open, request, peer.scheme));
         if let Some(proof) = proof {
@@ -140,22 +135,35 @@ impl<'a> Walk<'a> {
             );
             return Ok(End::Ours(proof));
         }
+        let within = match &settings.rates {
+            None => Ok(()),
+            Some(rates) => {
+                let trusted = &settings.trusted;
+                let client = headers::client_address(request.headers(), &peer, trust, trusted);
+                self.count_peer(rates, client)
+            }
+        };
+        let authority = match authority::authority(request) {
+            Ok(authority) => authority,
+            Err(bad) => return within.and(Err(bad.into())),
+        };
+        if let Ok(host) = authority::host(&authority) {
+            self.step("authority", host.name(), &[]);
+        }
+        let host = match named(&authority, &peer) {
+            Ok(host) => host,
+            Err(error) => return within.and(Err(error)),
+        };
         let uri = request.uri().clone();
         let route = route::route(&host, uri.path(), &settings.hosts, &settings.domains);
         *kind = route.kind();
         self.step("route", &name_of(&route), &self.decided(&route, &host));
         let stays = matches!(route, Route::Proof(_));
-        if let Some(rates) = &settings.rates {
-            let client =
-                headers::client_address(request.headers(), &peer, trust, &settings.trusted);
-            self.rates(rates, client, &route);
-        }
+        within?;
         if let Some(end) = self.https(request, &peer, trust, &host, stays)? {
             return Ok(end);
         }
-        if *kind != RouteKind::Api {
-            self.check(request)?;
-        }
+        self.check(request)?;
         let client = Client {
             peer: &peer,
             trust,
@@ -226,92 +234,13 @@ impl<'a> Walk<'a> {
         )];
         self.step("client", &format!("{}, {who}", peer.address.ip()), &keys);
         if scheme == Scheme::Https {
-            peer.secured = Some(self.certificate()?);
+            peer.secured = Some(self.handshake()?);
         }
         Ok((peer, trust))
     }
 
-    fn certificate(&mut self) -> Result<Secured, &'static str> {
-        let name = self.asked.sni.clone();
-        let keyring = self.sources.keyring.as_ref();
-        let (found, keyed) = match keyring.and_then(|keyring| keyring.find(&name)) {
-            Some(found) => (Some(found), "tls"),
-            None => (
-                keyring.and_then(|keyring| keyring.fallback()),
-                "tls.default",
-            ),
-        };
-        let Some(certificate) = found else {
-            if self.sources.on_demand {
-                let keys = [key("tls.acme.on_demand", true)];
-                self.step("certificate", "none yet", &keys);
-                return Err(
-                    "none before a certificate is there, which may be ordered for the handshake",
-                );
-            }
-            let keys = ["tls.certs".to_owned(), "tls.default".to_owned()];
-            self.step("certificate", "none", &keys);
-            return Err("none: the handshake is refused with unrecognized_name (RFC 6066, 3)");
-        };
-        let names: Vec<&str> = certificate.names().take(3).collect();
-        let what = format!(
-            "{}: {}, ends {}",
-            certificate.label(),
-            names.join(" "),
-            certificate.not_after()
-        );
-        self.step("certificate", &what, &[keyed.to_owned()]);
-        Ok(Secured {
-            sni: Some(name.into()),
-            certificate,
-            version: None,
-        })
-    }
-
-    /// Whether it is sent to HTTPS, and what browsers are told.
-    fn https(
-        &mut self,
-        request: &Request,
-        peer: &Peer,
-        trust: Trust,
-        host: &Host<'_>,
-        stays: bool,
-    ) -> Result<Option<End>, Error> {
-        let sources = self.sources;
-        let Some(https) = &sources.settings.https else {
-            self.step(
-                "https",
-                "nobody is sent there",
-                &[key("https.redirect", false)],
-            );
-            return Ok(None);
-        };
-        let demand = demand(https, request, peer, trust);
-        match demand {
-            Demand::Redirect if !stays => {
-                let response = https.redirect(host, request.uri()).ok_or(Error::Target)?;
-                let to = response.headers().get(header::LOCATION);
-                let to = to.and_then(|to| to.to_str().ok()).unwrap_or_default();
-                let (origin, _) = to.split_at(to.len() - to_target(to).len());
-                let what = format!("sent to {origin}{}", shown_target(request.uri()));
-                self.step("https", &what, &[key("https.redirect", true)]);
-                Ok(Some(End::Ours(response)))
-            }
-            Demand::Redirect | Demand::Nothing => {
-                self.step("https", "stays as it is", &["https.redirect".to_owned()]);
-                Ok(None)
-            }
-            Demand::Promise(value) => {
-                let value = value.to_str().unwrap_or_default();
-                let what = format!("adds Strict-Transport-Security: {value}");
-                self.step("https", &what, &["https.hsts".to_owned()]);
-                Ok(None)
-            }
-        }
-    }
-
     /// What no route takes.
-    pub(super) fn check(&mut self, request: &Request) -> Result<(), Error> {
+    fn check(&mut self, request: &Request) -> Result<(), Error> {
         let limits = self.limits().clone();
         let target = request.uri().path_and_query();
         let target = target.map_or(0, |target| target.as_str().len());
@@ -323,30 +252,6 @@ impl<'a> Walk<'a> {
         ];
         self.step("request", &what, &keys);
         check(request, &limits)
-    }
-
-    /// The keys by which a route was found.
-    fn decided(&self, route: &Route<'_>, host: &Host<'_>) -> Vec<String> {
-        let hosts = &self.sources.settings.hosts;
-        let under = |name: &str, known: &[HostName]| {
-            let named = known
-                .iter()
-                .find(|suffix| !matches!(host.under(suffix.as_str()), Under::Elsewhere))?;
-            Some(key(name, format!("\"{named}\"")))
-        };
-        let kinds = [
-            under("hosts.app", &hosts.app),
-            under("hosts.function", &hosts.function),
-            under("hosts.url", &hosts.url),
-            under("hosts.user", &hosts.user),
-        ];
-        let found: Vec<String> = kinds.into_iter().flatten().take(1).collect();
-        match route {
-            Route::Workload(_) | Route::Proof(_) if found.is_empty() => {
-                vec!["a custom domain".to_owned()]
-            }
-            _ => found,
-        }
     }
 
     pub(super) fn limits(&self) -> &'a Limits {
@@ -415,13 +320,6 @@ fn with_query(path: &str, query: Option<&str>) -> String {
         Some(query) => format!("{path}?{}", redact::query(query)),
         None => path.to_owned(),
     }
-}
-
-/// What follows the authority of an absolute URL.
-fn to_target(url: &str) -> &str {
-    let after = url.find("://").map_or(0, |at| at + 3);
-    let end = url[after..].find(['/', '?']);
-    end.map_or("", |end| &url[after + end..])
 }
 
 fn name_of(route: &Route<'_>) -> String {

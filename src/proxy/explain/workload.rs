@@ -27,6 +27,7 @@ impl Walk<'_> {
         let found = self.find(workload).await;
         let found = found.map_err(|error| Error::Resolve(workload.kind, Arc::new(error)))?;
         let Some(backend) = found else {
+            self.count_app(&workload)?;
             return Ok(self.unasked(request, client));
         };
         match backend.closed() {
@@ -41,6 +42,7 @@ impl Walk<'_> {
             }
             None => self.step("closed", "no", &[]),
         }
+        self.count_app(&workload)?;
         self.room(workload)?;
         if headers::loops(request.headers()) {
             return Err(Error::Loop);
@@ -49,6 +51,13 @@ impl Walk<'_> {
         let target = backend.target(request.uri());
         target.map_err(|_| Error::UriTooLong)?;
         self.step("backend", &shown(&backend), &[]);
+        if let Some(upgrade) = &upgrade
+            && !upgrade.is_websocket()
+            && !backend.origin().switches_protocols()
+        {
+            let origin = backend.origin().clone();
+            return Err(of_backend(pool::Error::Upgrade { origin }));
+        }
         self.addresses(backend.origin()).await?;
         self.fields(request, client);
         if upgrade.is_some() {
@@ -138,6 +147,17 @@ impl Walk<'_> {
                 let age = seconds(age);
                 let what =
                     format!("expired, {age} old: would ask {question}, and serve it if that fails");
+                (
+                    what,
+                    vec![stale, time("cache.error", limits.error)],
+                    backend,
+                )
+            }
+            Entry::Rescued { backend, age } => {
+                let age = seconds(age);
+                let what = format!(
+                    "expired, {age} old: served, as asking failed before; asked for anew beside it"
+                );
                 (
                     what,
                     vec![stale, time("cache.error", limits.error)],

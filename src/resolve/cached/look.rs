@@ -27,6 +27,13 @@ pub enum Entry {
         /// Since it was asked for.
         age: Duration,
     },
+    /// A backend that is as old, and stands in at once, because asking failed before.
+    Rescued {
+        /// Where it ran.
+        backend: Arc<Backend>,
+        /// Since it was asked for.
+        age: Duration,
+    },
     /// That there is no such workload.
     Missing {
         /// For how long that is believed.
@@ -60,6 +67,7 @@ impl Cache {
                     age,
                     fresh_for: None,
                 },
+                Freshness::Expired if known.failed.is_some() => Entry::Rescued { backend, age },
                 Freshness::Expired => Entry::Expired { backend, age },
                 Freshness::Gone => return None,
             };

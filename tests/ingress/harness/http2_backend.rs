@@ -33,8 +33,8 @@ pub(crate) struct Http2Backend {
 /// What differs between such servers.
 #[derive(Default)]
 pub(crate) struct Offers<'a> {
-    /// Where it listens; none: anywhere on loopback.
-    pub(crate) at: Option<SocketAddr>,
+    /// Where it accepts connections; none: anywhere on loopback.
+    pub(crate) over: Option<std::net::TcpListener>,
     /// Where the authority of its certificate is written; none: no TLS.
     pub(crate) ca: Option<&'a Path>,
     /// What it speaks over TLS.
@@ -89,8 +89,11 @@ impl Http2Backend {
             config.alpn_protocols = protocols.map(|name| name.as_bytes().to_vec()).collect();
             tokio_rustls::TlsAcceptor::from(Arc::new(config))
         });
-        let at = offers.at.unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
-        let listener = std::net::TcpListener::bind(at).unwrap();
+        let listener = match &offers.over {
+            Some(listener) => listener.try_clone(),
+            None => std::net::TcpListener::bind(("127.0.0.1", 0)),
+        };
+        let listener = listener.unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let scheme = if tls.is_some() { "https" } else { "h2c" };
