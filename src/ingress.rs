@@ -165,7 +165,8 @@ impl Ingress {
         let sampler = secrets.traces.as_ref().map(|export| export.sampler);
         let tracer = sampler.map(|sampler| Tracer::new(&config.tracing, sampler, log.metrics()));
         let (acme, domains) = (&secrets.acme, Domains::default());
-        let certificates = Certificates::open(&config, acme, domains.clone(), log.metrics())?;
+        let (metrics, heir) = (log.metrics(), before.as_ref());
+        let certificates = Certificates::open(&config, acme, domains.clone(), metrics, heir)?;
         let control = config.listen.control.as_deref();
         let mut control = control.map(LocalSocket::bind_aside).transpose()?;
         let api = Api::open(

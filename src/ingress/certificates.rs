@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::heir::Heir;
 use crate::acme::{self, Acme};
 use crate::config::{Config, Tls};
 use crate::domains::Domains;
@@ -140,7 +141,8 @@ const ACME_POOL: PoolLimits = PoolLimits {
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Certificates {
-    /// Takes in the names of all certificates, if HTTPS is served; keys wait until they are needed.
+    /// Takes in the names of all certificates, if HTTPS is served; keys wait until they are needed. A process
+    /// `before` this one orders until it hands over.
     ///
     /// # Errors
     /// When there would be nothing to serve.
@@ -149,6 +151,7 @@ impl Certificates {
         secrets: &acme::Secrets,
         domains: Domains,
         metrics: Arc<Metrics>,
+        before: Option<&Heir>,
     ) -> Result<Self, BadCertificates> {
         let tls = &config.tls;
         let mut certificates = Self {
@@ -177,6 +180,9 @@ impl Certificates {
         keyring.put_files(files.certificates(), files.fallback());
         certificates.files = Some(Files { local, ..files });
         certificates.open_acme(config, secrets, domains, metrics)?;
+        if let (None, Some(acme)) = (before, &certificates.acme) {
+            acme.hold()?;
+        }
         Ok(certificates)
     }
 
