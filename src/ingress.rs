@@ -34,7 +34,10 @@ use reload::Asks;
 pub use reload::{Refused, Reloader, Report, Source};
 use start::Started;
 use steering::steer;
-pub use succession::{Program, Upgrader, Upgrades, VARIABLE as UPGRADE_VARIABLE, upgrades};
+pub use succession::{
+    Program, STORE_VARIABLE as UPGRADE_STORE_VARIABLE, Upgrader, Upgrades,
+    VARIABLE as UPGRADE_VARIABLE, upgrades,
+};
 use workers::Thread;
 
 mod api;

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use m3o_ingress::config::Environment;
-use m3o_ingress::ingress::{Heir, Inheritance, Program, UPGRADE_VARIABLE};
+use m3o_ingress::ingress::{Heir, Inheritance, Program, UPGRADE_STORE_VARIABLE, UPGRADE_VARIABLE};
 use m3o_ingress::server::activation::{Announced, BadActivation};
 use m3o_ingress::server::notify::{BadVariable, Notifier};
 use m3o_ingress::server::passing::Channel;

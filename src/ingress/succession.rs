@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +21,9 @@ use crate::units::duration;
 
 /// Tells the new process that its standard input is a [`Channel`] of the process with this number.
 pub const VARIABLE: &str = "M3O_UPGRADE_FROM";
+
+/// Names the file that the process before has open as its store, where it has one.
+pub const STORE_VARIABLE: &str = "M3O_UPGRADE_STORE";
 
 /// What systemd says to the process that it started, and to no other.
 const OF_THIS_PROCESS: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"];
@@ -144,7 +147,7 @@ impl Succession<'_> {
     async fn attempt(&mut self, program: &Program, stop: &mut Stop) -> Result<Successor, Failed> {
         let (ours, theirs) = Channel::pair()?;
         let channel = AsyncChannel::new(ours)?;
-        let mut child = start(program, Stdio::from(theirs))?;
+        let mut child = start(program, Stdio::from(theirs), self.store())?;
         let pid = child.id().unwrap_or_default();
         let path = program.path.display();
         tracing::info!(pid, program = %path, "upgrading: the new process {pid} was started");
@@ -171,6 +174,15 @@ impl Succession<'_> {
                 Err(failed)
             }
         }
+    }
+
+    /// What the embedded platform has open.
+    fn store(&self) -> Option<&Path> {
+        let Api::Local(_) = &self.running.parts.api else {
+            return None;
+        };
+        let platform = self.running.config().platform.as_ref();
+        platform.map(|platform| &*platform.store)
     }
 
     /// Hands over step by step; the addresses that are taken.
@@ -279,12 +291,16 @@ pub(super) async fn asked(upgrades: &mut Option<Upgrades>) {
     }
 }
 
-fn start(program: &Program, input: Stdio) -> Result<Child, Failed> {
+fn start(program: &Program, input: Stdio, store: Option<&Path>) -> Result<Child, Failed> {
     let mut command = Command::new(&program.path);
     command
         .args(&program.arguments)
         .env(VARIABLE, std::process::id().to_string())
         .stdin(input);
+    match store {
+        Some(store) => command.env(STORE_VARIABLE, store),
+        None => command.env_remove(STORE_VARIABLE),
+    };
     for variable in OF_THIS_PROCESS {
         command.env_remove(variable);
     }

@@ -122,7 +122,7 @@ pub struct Extras {
     pub series: Series,
     /// Where its custom domains are to be seen.
     pub domains: Domains,
-    /// Whether another process had the store open until now: it is not looked at whole again.
+    /// Whether another process had this very store open until now: it is not looked at whole again.
     pub is_handed_over: bool,
 }
 
