@@ -43,7 +43,8 @@ impl Failure {
     /// 1: could not start, or failed while running; 2: bad configuration or usage.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Configuration(_) | Self::Start(_) | Self::NoDataFolder | Self::Question(_) => 2,
+            Self::Configuration(_) | Self::NoDataFolder | Self::Question(_) => 2,
+            Self::Start(error) if error.is_configuration() => 2,
             Self::Ingress(ingress::Error::Unmatched(_)) => 2,
             Self::Ingress(ingress::Error::Platform(error)) if error.is_configuration() => 2,
             Self::Ingress(ingress::Error::Certificates(error)) if error.is_configuration() => 2,
@@ -52,6 +53,7 @@ impl Failure {
             | Self::Authority(_)
             | Self::Log(_)
             | Self::System(_)
+            | Self::Start(_)
             | Self::Ingress(_)
             | Self::NotReady => 1,
         }

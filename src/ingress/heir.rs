@@ -39,15 +39,18 @@ impl Heir {
     /// any.
     ///
     /// # Errors
-    /// When they do not come.
+    /// When they do not come. The process before hears why.
     pub fn new(channel: Channel, store: Option<&Path>) -> io::Result<(Self, Inherited)> {
         channel.set_patience(PATIENCE)?;
-        let sockets = channel.hear_sockets()?;
+        let heard = channel.hear_sockets();
         let heir = Self {
             channel: Arc::new(channel),
             store: store.map(Arc::from),
         };
-        Ok((heir, sockets))
+        if let Err(error) = &heard {
+            heir.failed(&error.to_string());
+        }
+        Ok((heir, heard?))
     }
 
     /// Whether the file at `store` is the one that the process before has open, or had.

@@ -4,13 +4,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use m3o_ingress::server::passing::{Channel, Word};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::caller::{api, connect, get, read};
-use crate::process::{dev_command, eventually, run_command};
+use crate::process::{dev_command, ended, eventually, run_command};
 use crate::server::{Server, ok};
 use load::{Load, by_curl, kept, one_by_one};
 use service::{Binary, Service, is_alive, pid};
@@ -268,6 +269,26 @@ fn a_new_process_that_fails_leaves_the_old_one_as_it_was() {
     load.nobody_failed();
     service.the_old_ones_end();
     service.stop();
+}
+
+#[test]
+fn a_hand_over_that_breaks_is_no_mistake_of_the_environment_and_both_sides_hear_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, theirs) = Channel::pair().unwrap();
+    let mut command = run_command(folder.path(), "platform.store = 'store'");
+    command
+        .env("M3O_PLATFORM_KEY", "dev")
+        .env("M3O_UPGRADE_FROM", std::process::id().to_string())
+        .stdin(Stdio::from(theirs));
+    // Sockets come first.
+    ours.say(&Word::Yours).unwrap();
+    let ended = ended(&mut command);
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.text);
+    let why = "the process before this one does not hand over: it says";
+    assert!(ended.text.contains(why), "{}", ended.text);
+    assert!(!ended.text.contains("unset it"), "{}", ended.text);
+    let said = ours.hear().unwrap();
+    assert!(matches!(said, Some(Word::Failed { .. })), "{said:?}");
 }
 
 #[test]
