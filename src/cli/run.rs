@@ -49,8 +49,8 @@ pub(super) fn serve(
     let style = config.log.style();
     let writer = Log::start(style, Metrics::new(), io::stdout()).map_err(Failure::System)?;
     writer.log().take_events(config.log.level);
-    writer.log().apply(&config.log).map_err(Failure::Log)?;
     let log = writer.log();
+    log.apply(log.open(&config.log).map_err(Failure::Log)?);
     let Started {
         inheritance,
         program,

@@ -30,7 +30,7 @@ use crate::server::local::LocalSocket;
 use crate::server::notify::Notifier;
 use crate::server::permits::Permits;
 use crate::settings::Limits;
-use crate::telemetry::log::Log;
+use crate::telemetry::log::{Log, Opened};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::serving::Serving;
 use crate::tls::terms::Terms;
@@ -73,6 +73,7 @@ struct Prepared {
     api: Api,
     files: Option<Files>,
     terms: Option<Arc<Terms>>,
+    log: Opened,
     public: Plan,
     operator: Plan,
 }
@@ -218,6 +219,8 @@ impl Running {
         let files = good(files.map_err(|error| error.to_string()), &mut problems);
         let terms = self.certificates.terms(config);
         let terms = good(terms.map_err(|error| error.to_string()), &mut problems);
+        let log = self.log.open(&config.log);
+        let log = good(log.map_err(|error| error.to_string()), &mut problems);
         // Last: what is new listens from here on, and is closed where something else is wrong.
         let public = self.public.plan(&listening::wanted(&config.listen));
         let public = all_good(public, &mut problems);
@@ -225,24 +228,23 @@ impl Running {
             .operator
             .plan(&listening::wanted_by_operator(&config.listen));
         let operator = all_good(operator, &mut problems);
-        let prepared = match (api, dials, files, terms, public, operator) {
-            (Some(api), Some(dials), Some(files), Some(terms), Some(public), Some(operator)) => {
-                Prepared {
+        let sockets = public.zip(operator);
+        match (api, dials, files, terms, log, sockets) {
+            (Some(api), Some(dials), Some(files), Some(terms), Some(log), Some(sockets)) => {
+                let (public, operator) = sockets;
+                Ok(Prepared {
                     limits,
                     dials,
                     api,
                     files,
                     terms,
+                    log,
                     public,
                     operator,
-                }
+                })
             }
-            _ => return Err(problems),
-        };
-        if secrets.platform_key != self.secrets.platform_key {
-            self.give_key(secrets).await?;
+            _ => Err(problems),
         }
-        Ok(prepared)
     }
 
     /// The folder of certificates, where another one is to be served from, or one for the first time.
@@ -288,12 +290,14 @@ impl Running {
             api,
             files,
             terms,
+            log,
             public,
             operator,
         } = prepared;
-        self.log
-            .apply(&config.log)
-            .map_err(|error| vec![format!("log.access_file: {error}")])?;
+        if secrets.platform_key != self.secrets.platform_key {
+            // Last of what can fail: the key before it is revoked for good.
+            self.give_key(&secrets).await?;
+        }
         // Nothing fails from here on. First what nobody minds who serves by the configuration before.
         let all = [
             &self.public,
@@ -307,6 +311,7 @@ impl Running {
                 .keyring
                 .put_files(files.certificates(), files.fallback());
         }
+        self.log.apply(log);
         self.log.set_level(config.log.level);
         self.metrics.follow(&config.metrics);
         self.drain_delay.set(config.timeouts.drain_delay);
