@@ -39,9 +39,10 @@ impl From<BackupError> for Refused {
     fn from(error: BackupError) -> Self {
         match error {
             BackupError::Exists { .. } => Self::Wrong(error.to_string()),
-            BackupError::Store | BackupError::File(_) | BackupError::Copy { .. } => {
-                Self::Unavailable(error.to_string())
-            }
+            BackupError::Store
+            | BackupError::Stopped
+            | BackupError::File(_)
+            | BackupError::Copy { .. } => Self::Unavailable(error.to_string()),
         }
     }
 }

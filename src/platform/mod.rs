@@ -322,6 +322,11 @@ impl Platform {
         copying.await.unwrap_or(Err(BackupError::Store))
     }
 
+    /// Has backups that are under way fail, and all later ones: the process ends.
+    pub fn stop_backups(&self) {
+        self.store.stop_copies();
+    }
+
     /// The custom domains of its apps, as they are at any time.
     #[must_use]
     pub fn domains(&self) -> Domains {

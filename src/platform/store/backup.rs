@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use super::engine::{Changes, Engine, Fault, Table};
 use super::file::{self, FileError};
@@ -23,6 +24,9 @@ pub enum BackupError {
         "the store cannot be read: it is being opened again after an error, which the log names"
     )]
     Store,
+    /// The process ends.
+    #[error("the ingress ends: the copy was stopped and removed")]
+    Stopped,
     /// The copy cannot be opened or made.
     #[error(transparent)]
     File(#[from] FileError),
@@ -65,6 +69,11 @@ impl Store {
         copied
     }
 
+    /// Has copies that are under way fail, and all later ones.
+    pub(crate) fn stop_copies(&self) {
+        self.copies_stopped.store(true, Ordering::Relaxed);
+    }
+
     fn copy(&self, draft: &Path) -> Result<u64, BackupError> {
         let snapshot = self
             .engine
@@ -77,6 +86,9 @@ impl Store {
         for table in Table::ALL {
             let mut last = String::new();
             loop {
+                if self.copies_stopped.load(Ordering::Relaxed) {
+                    return Err(BackupError::Stopped);
+                }
                 let pairs = snapshot
                     .after(table, &last, PAGE)
                     .map_err(|fault| no_store(unavailable(fault)))?;
@@ -178,6 +190,16 @@ mod tests {
         let error = store.back_up(&path).unwrap_err();
         assert!(matches!(error, BackupError::Exists { .. }), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"something");
+    }
+
+    #[test]
+    fn a_copy_is_stopped_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::unwatched(Path::new("memory")).unwrap();
+        store.stop_copies();
+        let error = store.back_up(&folder.path().join("copy")).unwrap_err();
+        assert!(matches!(error, BackupError::Stopped), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
