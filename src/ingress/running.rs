@@ -399,11 +399,13 @@ impl Running {
         self.notifier.ready(&self.status());
     }
 
-    /// Ends what goes on beside the workers: the last hits are written and the mail under way is sent; a full
-    /// disk must not hold us.
-    pub(super) async fn end(mut self) {
+    /// Ends what goes on beside the workers, within `patience`: the last hits are written and the mail under
+    /// way is sent; a full disk must not hold us.
+    pub(super) async fn end(mut self, patience: Duration) {
         self.watch_files(None);
-        let patience = self.config.timeouts.drain.max(Duration::from_secs(1));
+        if let Api::Local(platform) = &self.parts.api {
+            platform.stop_backups();
+        }
         self.beside.end(patience).await;
     }
 
