@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::api::Api;
 use super::running::Running;
@@ -37,6 +38,12 @@ const SETTLE: Duration = Duration::from_millis(100);
 
 /// So long calls of the embedded platform may take to end.
 const CALLS: Duration = Duration::from_secs(2);
+
+/// So long a process that was told to end at once may take.
+const KILL: Duration = Duration::from_secs(5);
+
+/// How the service is when no process has followed.
+const GOES_ON: &str = "serving; the last upgrade has failed";
 
 /// What is started in place of this process.
 #[derive(Debug, Clone)]
@@ -155,9 +162,11 @@ impl Succession<'_> {
         let mut lets_go = false;
         let limit = self.running.config().timeouts.upgrade;
         let talked = tokio::select! {
+            // Who is ready at the last moment is ready.
+            biased;
             talked = self.talk(&channel, &mut child, &mut lets_go) => talked,
-            () = tokio::time::sleep(limit) => Err(Failed::Late(limit)),
             () = stop.reached(Stage::Draining) => Err(Failed::Stopped),
+            () = tokio::time::sleep(limit) => Err(Failed::Late(limit)),
         };
         match talked {
             Ok(taken) => Ok(Successor {
@@ -166,9 +175,15 @@ impl Succession<'_> {
                 channel,
             }),
             Err(failed) => {
+                // It may have said that it speaks for the service, which must not end with it.
+                self.running.notifier.ready(GOES_ON);
                 // The store is free, and the child is no zombie, when it has ended.
-                if let Err(error) = child.kill().await {
-                    tracing::warn!(pid, %error, "the new process cannot be ended: {error}");
+                match timeout(KILL, child.kill()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::warn!(pid, %error, "the new process cannot be ended: {error}");
+                    }
+                    Err(_) => tracing::warn!(pid, "the new process {pid} does not end"),
                 }
                 self.go_on(lets_go).await;
                 Err(failed)
@@ -241,13 +256,21 @@ impl Succession<'_> {
             ..
         } = &mut *self.running;
         if lets_go && let Api::Local(platform) = &parts.api {
-            platform.take_back().await;
+            let (platform, (done, taken)) = (Arc::clone(platform), oneshot::channel());
+            beside.side.spawn_local(async move {
+                platform.take_back().await;
+                let _nobody_waits = done.send(());
+            });
+            // Opening a file that was not closed may take long. All else is served meanwhile.
+            if timeout(CALLS, taken).await.is_err() {
+                tracing::warn!("the store is not open again yet: calls of the platform fail");
+            }
             self.workers.resume();
             if let Some(background) = &mut beside.background {
                 background.start();
             }
         }
-        notifier.status("serving; the last upgrade has failed");
+        notifier.ready(GOES_ON);
     }
 
     /// Leaves the sockets to the one that has taken over, and the service.
