@@ -32,16 +32,6 @@ pub struct Listeners {
     pub sockets: Vec<TcpListener>,
 }
 
-impl Listeners {
-    /// All sockets that are left.
-    pub fn into_sockets(mut self) -> impl Iterator<Item = (Entrance, TcpListener)> {
-        let sockets = std::mem::take(&mut self.sockets);
-        sockets
-            .into_iter()
-            .map(move |socket| (self.entrance.clone(), socket))
-    }
-}
-
 /// The next worker's part of `sockets`, of `left` workers that have none yet. Moved, not shared: a worker that
 /// stops accepting closes its own.
 pub fn take_part(sockets: &mut Vec<TcpListener>, left: usize) -> Vec<TcpListener> {
