@@ -156,6 +156,16 @@ impl Outliers {
     }
 }
 
+impl Drop for Outliers {
+    /// Nobody is left out by it any more, and those who count that live longer.
+    fn drop(&mut self) {
+        let groups = std::mem::take(&mut *locked(&self.groups));
+        for group in groups.values() {
+            let _none = group.refresh(self, Vec::new());
+        }
+    }
+}
+
 impl Chosen {
     pub(super) fn unwatched(addresses: Vec<SocketAddr>) -> Self {
         let target = |address| Target {
