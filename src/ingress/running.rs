@@ -55,6 +55,8 @@ pub(super) struct Running {
     pub(super) admin_workers: Workers<Admin>,
     /// The connections of this thread itself.
     pub(super) pool: Rc<Pool>,
+    /// Those over which spans are told, where they are.
+    pub(super) telling: Option<Rc<Pool>>,
     pub(super) beside: Beside,
     /// Handles of all listeners, for a process that follows.
     pub(super) estate: Estate,
@@ -340,7 +342,12 @@ impl Running {
         let admin_told = admin.tell(orders);
         let (all, admin) = tokio::join!(told, admin_told);
         dials.set_own(listening::bound([&public, &operator]));
-        self.pool.redial(&dials.dialer);
+        for pool in [Some(&self.pool), self.telling.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            pool.redial(&dials.dialer);
+        }
         if files.is_some() || config.listen.https.is_empty() {
             self.watch_files(files);
         }
