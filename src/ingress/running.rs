@@ -12,7 +12,7 @@ use super::api::Api;
 use super::beside::Beside;
 use super::certificates::{BadCertificates, Certificates, Files};
 use super::control;
-use super::dials::{self, Dials};
+use super::dials::{Dials, ReadAuthorities};
 use super::listening::{self, Kind, Listening, Plan};
 use super::parts::{self, Parts};
 use super::reload::Report;
@@ -99,7 +99,7 @@ impl Running {
         }
     }
 
-    /// Serves by `config` from now on.
+    /// Serves by `config` from now on, of whose backends `authorities` were read.
     ///
     /// # Errors
     /// For every reason why that cannot be. Then all is as it was.
@@ -107,12 +107,12 @@ impl Running {
         &mut self,
         mut config: Config,
         secrets: Secrets,
+        authorities: ReadAuthorities,
     ) -> Result<Report, Vec<String>> {
         let restart = config.keep_what_stays(&self.config);
-        let authorities = dials::authorities(&config);
         let mut report = Report {
             changed: self.config.changes(&config),
-            renewed: self.renewed(&secrets, authorities.as_ref()),
+            renewed: self.renewed(&secrets, &authorities),
             restart,
             notes: self.notes(&config, &secrets),
             ..Report::default()
@@ -134,7 +134,7 @@ impl Running {
     }
 
     /// What leads to something else, although it is named as before.
-    fn renewed(&self, secrets: &Secrets, authorities: Option<&Vec<u8>>) -> Vec<&'static str> {
+    fn renewed(&self, secrets: &Secrets, authorities: &ReadAuthorities) -> Vec<&'static str> {
         let mut renewed = Vec::new();
         if secrets.api_token != self.secrets.api_token {
             renewed.push("api.token_env");
@@ -189,7 +189,7 @@ impl Running {
         &mut self,
         config: &Config,
         secrets: &Secrets,
-        authorities: Option<Vec<u8>>,
+        authorities: ReadAuthorities,
     ) -> Result<Prepared, Vec<String>> {
         let mut problems = Vec::new();
         if self.workers.ready().is_none() || self.admin_workers.ready().is_none() {

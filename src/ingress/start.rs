@@ -57,7 +57,7 @@ impl Ingress {
         let (operator, admin_sockets) = Listening::begin(wanted, bound, 1);
         let own = listening::bound([&public, &operator]);
         let outliers = Outliers::new(config.outliers.clone(), Arc::clone(&self.metrics));
-        let dials = Dials::new(&config, dials::authorities(&config), own, outliers)?;
+        let dials = Dials::new(&config, dials::authorities(&config)?, own, outliers)?;
         let terms = self.certificates.terms(&config)?;
         let metrics = Arc::clone(&self.metrics);
         metrics.follow(&config.metrics);
