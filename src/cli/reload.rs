@@ -78,7 +78,7 @@ mod tests {
         let expected = "\
 reloaded
 changed:
-  limits.body: 1GiB -> 2GiB
+  limits.body: \"1GiB\" -> \"2GiB\"
 connections: 3
 notes:
   a note
