@@ -259,7 +259,8 @@ impl Running {
             return Ok(None);
         }
         let (tls, others) = (then.clone(), self.certificates.orders());
-        let opening = tokio::task::spawn_blocking(move || Files::open(&tls, others));
+        let known = self.certificates.keyring.certificates();
+        let opening = tokio::task::spawn_blocking(move || Files::open_next(&tls, others, &known));
         // A panic goes on here, and is counted there.
         opening.await.expect("looking at the folder ends").map(Some)
     }
