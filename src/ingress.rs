@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::LocalOptions;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::acme;
 use crate::admin::Readiness;
@@ -34,7 +36,10 @@ use reload::Asks;
 pub use reload::{Refused, Reloader, Report, Source};
 use start::Started;
 use steering::steer;
-pub use succession::{Program, Upgrader, Upgrades, VARIABLE as UPGRADE_VARIABLE, upgrades};
+pub use succession::{
+    Program, STORE_VARIABLE as UPGRADE_STORE_VARIABLE, Upgrader, Upgrades,
+    VARIABLE as UPGRADE_VARIABLE, upgrades,
+};
 use workers::Thread;
 
 mod api;
@@ -165,7 +170,8 @@ impl Ingress {
         let sampler = secrets.traces.as_ref().map(|export| export.sampler);
         let tracer = sampler.map(|sampler| Tracer::new(&config.tracing, sampler, log.metrics()));
         let (acme, domains) = (&secrets.acme, Domains::default());
-        let certificates = Certificates::open(&config, acme, domains.clone(), log.metrics())?;
+        let (metrics, heir) = (log.metrics(), before.as_ref());
+        let certificates = Certificates::open(&config, acme, domains.clone(), metrics, heir)?;
         let control = config.listen.control.as_deref();
         let mut control = control.map(LocalSocket::bind_aside).transpose()?;
         let api = Api::open(
@@ -254,7 +260,10 @@ impl Ingress {
             .enable_all()
             .build_local(LocalOptions::default())?;
         self.metrics.count_tasks_of(runtime.handle().metrics());
-        runtime.block_on(self.serve(stop))
+        let served = runtime.block_on(self.serve(stop));
+        // A thread that waits for a disk which does not answer holds nobody up.
+        runtime.shutdown_timeout(LEAST_PATIENCE);
+        served
     }
 
     async fn serve(mut self, stop: Stop) -> Result<(), Error> {
@@ -288,17 +297,22 @@ impl Ingress {
             delay: Rc::clone(&running.drain_delay),
         };
         let mut successor = None;
-        let mut outcome = tokio::select! {
-            // Nobody told it to: the others are not left to carry on with half the sockets closed.
-            Some(ended) = joining.join_next() => {
-                stopper.advance(Stage::Draining);
-                flatten(ended)
-            }
+        let early = tokio::select! {
+            Some(ended) = joining.join_next() => Some(flatten(ended)),
             ended = steer(&mut running, &mut reloads, upgrades, &stopper, &mut ending) => {
                 successor = ended;
-                Ok(())
+                None
             }
         };
+        if early.is_some() {
+            // Nobody told it to: the others are not left to carry on with half the sockets closed.
+            readiness.set(false);
+            running.notifier.stopping();
+            running.estate.leave(&[]);
+            stopper.advance(Stage::Draining);
+        }
+        let mut outcome = early.unwrap_or(Ok(()));
+        let (began, drain) = (Instant::now(), running.config().timeouts.drain);
         // Whoever waits for a reload hears that there will be none.
         drop(reloads);
         running.estate.leave(&[]);
@@ -322,11 +336,23 @@ impl Ingress {
                 }
             }
         }
-        running.end().await;
+        let left = drain.saturating_sub(began.elapsed()).max(LEAST_PATIENCE);
+        let hurry = async {
+            stop.reached(Stage::Stopping).await;
+            tokio::time::sleep(LEAST_PATIENCE).await;
+        };
+        tokio::select! {
+            () = running.end(left) => {}
+            () = hurry => tracing::warn!("what goes on beside the requests was cut off"),
+        }
         tracing::info!("stopped");
         outcome
     }
 }
+
+/// What goes on beside the workers may take so long to end, whatever is left of the drain, and however often
+/// the process is told to stop.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// As many as configured, else one a core that this process may run on.
 fn worker_count(configured: usize) -> usize {

@@ -7,17 +7,19 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 
 use super::names::Name;
 
-/// The folder of one directory, held against other processes until it is dropped.
+/// The folder of one directory. Once it is held, it is until it is dropped.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    _lock: File,
+    /// What keeps other processes out.
+    lock: OnceLock<File>,
 }
 
 /// Why a certificate is there.
@@ -62,10 +64,10 @@ pub enum BadFolder {
 const LARGEST_FILE: u64 = 1 << 20;
 
 impl Folder {
-    /// Makes the folder where there is none, and takes hold of it.
+    /// Makes the folder where there is none. Another process may hold it.
     ///
     /// # Errors
-    /// When it cannot be used, or another process holds it.
+    /// When it cannot be used.
     pub(super) fn open(root: &Path, directory: &str) -> Result<Self, BadFolder> {
         let path = root.join(directory);
         let unusable = |source| BadFolder::Unusable {
@@ -79,14 +81,42 @@ impl Folder {
                 .and_then(|()| close(folder))
                 .map_err(unusable)?;
         }
+        Ok(Self {
+            path,
+            lock: OnceLock::new(),
+        })
+    }
+
+    /// Takes hold of it against other processes, if that is not so yet.
+    ///
+    /// # Errors
+    /// When it cannot be used, or another process holds it.
+    pub(super) fn hold(&self) -> Result<(), BadFolder> {
+        if self.is_held() {
+            return Ok(());
+        }
+        let unusable = |source| BadFolder::Unusable {
+            path: self.path.clone(),
+            source,
+        };
         let mut lock = private();
         lock.write(true).create(true).truncate(false);
-        let lock = lock.open(path.join("lock")).map_err(unusable)?;
+        let lock = lock.open(self.path.join("lock")).map_err(unusable)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path, _lock: lock }),
-            Err(error) if error == rustix::io::Errno::WOULDBLOCK => Err(BadFolder::Taken(path)),
+            Ok(()) => {
+                self.lock.get_or_init(|| lock);
+                Ok(())
+            }
+            Err(error) if error == rustix::io::Errno::WOULDBLOCK => {
+                Err(BadFolder::Taken(self.path.clone()))
+            }
             Err(error) => Err(unusable(error.into())),
         }
+    }
+
+    /// Whether it is held by this process.
+    pub(super) fn is_held(&self) -> bool {
+        self.lock.get().is_some()
     }
 
     /// The file of that name, if there is one.
@@ -234,14 +264,17 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_belongs_to_one_process() {
+    fn the_folder_belongs_to_one_process_once_it_is_held() {
         let temp = tempfile::tempdir().unwrap();
-        let first = Folder::open(temp.path(), "a").unwrap();
-        let second = Folder::open(temp.path(), "a");
-        assert!(matches!(second, Err(BadFolder::Taken(_))), "{second:?}");
-        assert!(Folder::open(temp.path(), "b").is_ok());
+        let open = |directory| Folder::open(temp.path(), directory).unwrap();
+        let (first, second) = (open("a"), open("a"));
+        first.hold().unwrap();
+        first.hold().unwrap();
+        let taken = second.hold();
+        assert!(matches!(taken, Err(BadFolder::Taken(_))), "{taken:?}");
+        open("b").hold().unwrap();
         drop(first);
-        assert!(Folder::open(temp.path(), "a").is_ok());
+        second.hold().unwrap();
     }
 
     #[test]

@@ -99,7 +99,8 @@ pub struct Acme {
 
 impl Acme {
     /// Loads what is in `folder` into the keyring. `always` are the certificates to have; names that
-    /// are `known` get one at their first handshake where `[tls.acme]` says so.
+    /// are `known` get one at their first handshake where `[tls.acme]` says so. Another process may
+    /// still order for the same folder.
     ///
     /// # Errors
     /// When the folder or a secret cannot be used.
@@ -125,10 +126,7 @@ impl Acme {
             .on_demand
             .then(|| Gate::new(&config, known, Arc::clone(&shared.metrics)));
         let (gate, questions) = gate.unzip();
-        let kept = load(&folder, always, gate.is_some()).map_err(|source| {
-            let path = folder.path().to_owned();
-            BadFolder::Unusable { path, source }
-        })?;
+        let kept = load(&folder, always, gate.is_some())?;
         let keeper = Keeper {
             kept,
             folder,
@@ -153,6 +151,14 @@ impl Acme {
         })
     }
 
+    /// Takes hold of the folder, so that no other process orders for it.
+    ///
+    /// # Errors
+    /// When another one does.
+    pub fn hold(&self) -> Result<(), OpenError> {
+        Ok(self.keeper.folder.hold()?)
+    }
+
     /// Whom handshakes ask for names without a certificate; nobody, where nothing is ordered on demand.
     #[must_use]
     pub fn on_demand(&self) -> Option<Arc<dyn OnDemand>> {
@@ -161,8 +167,14 @@ impl Acme {
     }
 
     /// Orders and renews until `stop`, over `pool`, on a local runtime. Orders that are under way then
-    /// are given up, and what they showed is taken away.
+    /// are given up, and what they showed is taken away. Where another process still holds the folder,
+    /// nothing is ordered before it lets go of it, and what it has obtained is served then.
     pub async fn run(mut self, pool: Rc<Pool>, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        tokio::select! {
+            () = self.take_over() => {}
+            () = &mut stop => return,
+        }
         let (client, carrier) = client::client(pool, self.config.timeout);
         let registration = Registration::new(
             Arc::clone(&self.keeper.folder),
@@ -181,7 +193,6 @@ impl Acme {
             stop: CancellationToken::new(),
         });
         let keep = async {
-            let mut stop = std::pin::pin!(stop);
             let run = self.keeper.run(&tools, &mut self.questions, stop.as_mut());
             let mut ended = AssertUnwindSafe(run).catch_unwind().await;
             while ended.is_err() {
@@ -204,10 +215,28 @@ impl Acme {
         };
         tokio::join!(carrier.run(), keep);
     }
+
+    /// Holds the folder from now on. Another process that did until now has left there what this one has not
+    /// seen.
+    async fn take_over(&mut self) {
+        if self.keeper.folder.is_held() {
+            return;
+        }
+        let mut told = false;
+        while let Err(error) = self.keeper.take_over().await {
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(%error, "no certificate is ordered yet: {error}");
+            }
+            tokio::time::sleep(HOLD_PAUSE).await;
+        }
+    }
 }
 
 /// After a panic.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
+
+/// Before another process is asked again whether it holds the folder.
+const HOLD_PAUSE: Duration = Duration::from_secs(1);
 
 impl fmt::Debug for Acme {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -217,24 +246,46 @@ impl fmt::Debug for Acme {
     }
 }
 
+impl Keeper {
+    /// Takes hold of the folder, and takes in anew what is there.
+    async fn take_over(&mut self) -> Result<(), BadFolder> {
+        self.folder.hold()?;
+        let always = self.kept.iter().filter(|kept| kept.shelf == Shelf::Always);
+        let always = always.map(|kept| kept.names.clone()).collect();
+        let (folder, on_demand) = (Arc::clone(&self.folder), self.gate.is_some());
+        let loading = tokio::task::spawn_blocking(move || load(&folder, always, on_demand));
+        // After a panic there, what was loaded at the start stays.
+        if let Ok(kept) = loading.await {
+            self.kept = kept?;
+            self.serve();
+        }
+        Ok(())
+    }
+}
+
 /// What is to be kept, with the certificates that are there already.
-fn load(folder: &Folder, always: Vec<NameSet>, on_demand: bool) -> std::io::Result<Vec<Kept>> {
-    let mut stored = folder.stored(Shelf::Always)?;
+fn load(folder: &Folder, always: Vec<NameSet>, on_demand: bool) -> Result<Vec<Kept>, BadFolder> {
+    let unusable = |source| BadFolder::Unusable {
+        path: folder.path().to_owned(),
+        source,
+    };
+    let stored = |shelf| folder.stored(shelf).map_err(unusable);
+    let mut stored_always = stored(Shelf::Always)?;
     let mut kept: Vec<Kept> = always
         .into_iter()
         .map(|names| {
             let mut kept = Kept::missing(Shelf::Always, names);
-            let found = stored
+            let found = stored_always
                 .iter()
                 .position(|file| file.name == *kept.names.first());
-            if let Some(file) = found.map(|index| stored.swap_remove(index)) {
+            if let Some(file) = found.map(|index| stored_always.swap_remove(index)) {
                 take(&mut kept, &file);
             }
             kept
         })
         .collect();
     if on_demand {
-        for file in folder.stored(Shelf::OnDemand)? {
+        for file in stored(Shelf::OnDemand)? {
             let names = NameSet::one(file.name.clone());
             let mut one = Kept::missing(Shelf::OnDemand, names);
             take(&mut one, &file);

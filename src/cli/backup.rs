@@ -1,5 +1,6 @@
 //! `m3o-ingress backup`: a copy of the embedded platform's store, made by the ingress that uses it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,6 +27,11 @@ pub(super) fn back_up(flags: &BackupFlags, config: &Path) -> Result<(), Failure>
     let file = std::path::absolute(&flags.file).map_err(Failure::System)?;
     let control = Control::find(&flags.control, config)?.patient(PATIENCE);
     let done = control.post("/backup", &json!({ "to": file }))?;
+    // Where it may not be looked at, nobody can say.
+    let seen = file.symlink_metadata();
+    if seen.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Err(Failure::Elsewhere(file));
+    }
     print(&format!(
         "{}: {} records\n",
         file.display(),

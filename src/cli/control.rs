@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use m3o_ingress::config::{Environment, Reached};
+use m3o_ingress::units::duration;
 use serde_json::Value;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::Failure;
 
@@ -51,7 +54,7 @@ pub(crate) enum NoAnswer {
     /// Nobody listens there.
     Silent { path: PathBuf, source: io::Error },
     /// The connection broke, or what came back is no answer.
-    Broken { path: PathBuf, reason: String },
+    Broken { place: String, reason: String },
     /// The ingress says no.
     Refused { status: u16, detail: String },
 }
@@ -68,6 +71,8 @@ impl NoAnswer {
 
 /// How long most answers may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it may take to see whether anybody listens.
+const KNOCK: Duration = Duration::from_secs(5);
 /// The largest answer that is read.
 const LARGEST: u64 = 64 << 20;
 
@@ -102,13 +107,13 @@ impl Control {
 
     /// Whether anybody listens there.
     pub(super) fn listens(&self) -> bool {
-        UnixStream::connect(&self.path).is_ok()
+        connect(&self.path, KNOCK).is_ok()
     }
 
     /// What came back is no answer.
     pub(super) fn broken(&self, reason: &dyn fmt::Display) -> Failure {
         Failure::Control(NoAnswer::Broken {
-            path: self.path.clone(),
+            place: shown(&self.path).display().to_string(),
             reason: reason.to_string(),
         })
     }
@@ -129,15 +134,18 @@ impl Control {
     }
 
     fn ask(&self, method: &str, target: &str, body: &str) -> Result<Value, Failure> {
-        let mut stream = UnixStream::connect(&self.path).map_err(|source| {
-            let path = self.path.clone();
-            Failure::Control(NoAnswer::Silent { path, source })
+        let late = |error: &io::Error| self.broken(&reason(error, self.patience));
+        let stream = connect(&self.path, self.patience);
+        let mut stream = stream.map_err(|source| match source.kind() {
+            // The queue is full: somebody listens, and is stuck.
+            io::ErrorKind::WouldBlock => late(&source),
+            _ => {
+                let path = self.path.clone();
+                Failure::Control(NoAnswer::Silent { path, source })
+            }
         })?;
-        let answer = stream
-            .set_read_timeout(Some(self.patience))
-            .and_then(|()| stream.set_write_timeout(Some(self.patience)))
-            .and_then(|()| exchange(&mut stream, method, target, body));
-        let answer = answer.map_err(|error| self.broken(&error))?;
+        let answer = exchange(&mut stream, method, target, body);
+        let answer = answer.map_err(|error| late(&error))?;
         let (status, body) = read(&answer).ok_or_else(|| self.broken(&"it is not whole"))?;
         let value: Value = serde_json::from_slice(body).map_err(|error| self.broken(&error))?;
         if status == 200 {
@@ -146,6 +154,31 @@ impl Control {
         let detail = value["detail"].as_str().unwrap_or_default().to_owned();
         Err(Failure::Control(NoAnswer::Refused { status, detail }))
     }
+}
+
+/// A connection on which nothing, not even its beginning, takes longer than `patience`.
+fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_read_timeout(Some(patience))?;
+    // For a place in the queue of the listener too (socket(7), SO_SNDTIMEO).
+    socket.set_write_timeout(Some(patience))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(OwnedFd::from(socket).into())
+}
+
+/// What is told of an error on a connection that has so much time.
+pub(super) fn reason(error: &io::Error, patience: Duration) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("none came within {}", duration::format(patience))
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// The path that is tried, wherever this is read.
+fn shown(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn exchange(
@@ -186,17 +219,23 @@ impl fmt::Display for NoAnswer {
                 "{}: listen.control: it is not set, so a running ingress cannot be asked: set it and start the ingress anew, or name a socket with --control PATH",
                 config.display()
             ),
-            Self::Silent { path, source } => write!(
-                out,
-                "m3o-ingress: nothing listens at {} ({source}): is the ingress running, as this user, with this listen.control?",
-                path.display()
-            ),
-            Self::Broken { path, reason } => {
+            Self::Silent { path, source } => {
                 write!(
                     out,
-                    "m3o-ingress: no answer from {}: {reason}",
-                    path.display()
-                )
+                    "m3o-ingress: nothing listens at {} ({source}): is the ingress running, as this user, with this listen.control?",
+                    shown(path).display()
+                )?;
+                match path.is_relative() {
+                    true => write!(
+                        out,
+                        " `{}` is relative to this folder: name the socket with --control PATH",
+                        path.display()
+                    ),
+                    false => Ok(()),
+                }
+            }
+            Self::Broken { place, reason } => {
+                write!(out, "m3o-ingress: no answer from {place}: {reason}")
             }
             Self::Refused { detail, .. } => out.write_str(detail),
         }
@@ -216,5 +255,26 @@ mod tests {
         }
         assert_eq!(read(b"\r\n\r\n"), None);
         assert_eq!(read(b"HTTP/1.1 many\r\ncontent-length: 0\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn who_listens_and_does_not_answer_is_late() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        let control = Control {
+            path: path.clone(),
+            patience: Duration::from_millis(1),
+        };
+        let told = |failure: Failure| {
+            let text = failure.to_string();
+            let end = format!("no answer from {}: none came within 1ms", path.display());
+            assert!(text.ends_with(&end), "{text}");
+        };
+        told(control.get("/status").unwrap_err());
+        // The first has left, and nobody has accepted it: there is no place in the queue.
+        told(control.get("/status").unwrap_err());
     }
 }

@@ -36,6 +36,10 @@ pub(crate) enum Failure {
     Control(NoAnswer),
     /// It takes no requests.
     NotReady,
+    /// Nobody says whether it does: 1, whatever the reason, as Docker keeps all else for itself.
+    Health(Box<Self>),
+    /// The ingress made a file that is not to be seen from here.
+    Elsewhere(PathBuf),
     /// No request that a client would send.
     Question(BadQuestion),
 }
@@ -44,7 +48,8 @@ impl Failure {
     /// 1: could not start, or failed while running; 2: bad configuration or usage.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Configuration(_) | Self::Start(_) | Self::NoDataFolder | Self::Question(_) => 2,
+            Self::Configuration(_) | Self::NoDataFolder | Self::Question(_) => 2,
+            Self::Start(error) if error.is_configuration() => 2,
             Self::Ingress(ingress::Error::Unmatched(_)) => 2,
             Self::Ingress(ingress::Error::Platform(error)) if error.is_configuration() => 2,
             Self::Ingress(ingress::Error::Certificates(error)) if error.is_configuration() => 2,
@@ -53,7 +58,10 @@ impl Failure {
             | Self::Authority(_)
             | Self::Log(_)
             | Self::System(_)
+            | Self::Start(_)
             | Self::Ingress(_)
+            | Self::Health(_)
+            | Self::Elsewhere(_)
             | Self::NotReady => 1,
         }
     }
@@ -84,6 +92,12 @@ impl fmt::Display for Failure {
             Self::Control(error) => error.fmt(out),
             Self::Question(error) => write!(out, "m3o-ingress: {error}"),
             Self::NotReady => out.write_str("m3o-ingress: it takes no requests now"),
+            Self::Health(failure) => failure.fmt(out),
+            Self::Elsewhere(file) => write!(
+                out,
+                "m3o-ingress: {}: the ingress has made it, but not where it can be seen from here: a service of systemd has its own /tmp, and may not write everywhere; name a file in a folder that is the same for both, such as /var/lib/m3o-ingress",
+                file.display()
+            ),
         }
     }
 }

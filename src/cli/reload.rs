@@ -18,7 +18,11 @@ pub(super) fn reload(flags: &ControlFlags, json: &JsonFlag, config: &Path) -> Re
 
 /// Each part of a report with what it lists below it; what lists nothing is left out.
 fn lines(report: &Value) -> String {
-    let mut text = String::from("reloaded\n");
+    let is_none = |part: &str| report[part].as_array().is_none_or(Vec::is_empty);
+    let mut text = match is_none("changed") && is_none("renewed") {
+        true => String::from("nothing is different\n"),
+        false => String::from("reloaded\n"),
+    };
     for (name, value) in report.as_object().into_iter().flatten() {
         let name = name.replace('_', " ");
         match value {
@@ -53,28 +57,39 @@ fn line(item: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use m3o_ingress::config::Config;
+    use m3o_ingress::ingress::Report;
+
     use super::*;
 
     #[test]
     fn a_report_is_told_part_by_part() {
-        let report = json!({
-            "changed": [{"key": "limits.body", "old": "1GiB", "new": "2GiB"}],
-            "connections": 3,
-            "listeners_opened": ["127.0.0.1:81"],
-            "need_restart": [{"key": "listen.workers", "old": 1, "new": null}],
-            "nothing": [],
-        });
+        let now = Config::default();
+        let mut then = Config::default();
+        then.limits.body = 2 << 30;
+        let report = Report {
+            changed: now.changes(&then),
+            renewed: vec!["backends.ca"],
+            opened: vec!["127.0.0.1:81".parse().unwrap()],
+            notes: vec!["a note".to_owned()],
+            connections: 3,
+            ..Report::default()
+        };
         let expected = "\
 reloaded
 changed:
-  limits.body: 1GiB -> 2GiB
+  limits.body: \"1GiB\" -> \"2GiB\"
 connections: 3
-listeners opened:
+notes:
+  a note
+opened:
   127.0.0.1:81
-need restart:
-  listen.workers: 1 -> nothing
+renewed:
+  backends.ca
+tunnels: 0
 ";
-        assert_eq!(lines(&report), expected);
-        assert_eq!(lines(&json!({})), "reloaded\n");
+        assert_eq!(lines(&json!(report)), expected);
+        let expected = "nothing is different\nconnections: 0\ntunnels: 0\n";
+        assert_eq!(lines(&json!(Report::default())), expected);
     }
 }

@@ -9,8 +9,9 @@ use m3o_ingress::server::shutdown::stop_signal;
 use m3o_ingress::telemetry::log::Log;
 use m3o_ingress::telemetry::metrics::Metrics;
 
+use super::signals::Signals;
 use super::started::{Started, started};
-use super::{Failure, LogFlags, signals};
+use super::{Failure, LogFlags};
 
 /// Runs until a signal ends it.
 pub(super) fn run(file: &Path, log: &LogFlags) -> Result<(), Failure> {
@@ -46,11 +47,13 @@ pub(super) fn serve(
     start: Started,
     bound: impl FnOnce(&Addresses),
 ) -> Result<(), Failure> {
+    // Binding may take minutes: a store is looked at as a whole.
+    let signals = Signals::keep().map_err(Failure::System)?;
     let style = config.log.style();
     let writer = Log::start(style, Metrics::new(), io::stdout()).map_err(Failure::System)?;
     writer.log().take_events(config.log.level);
-    writer.log().apply(&config.log).map_err(Failure::Log)?;
     let log = writer.log();
+    log.apply(log.open(&config.log).map_err(Failure::Log)?);
     let Started {
         inheritance,
         program,
@@ -66,7 +69,8 @@ pub(super) fn serve(
         let (stopper, stop) = stop_signal();
         let reloader = ingress.reloader();
         let (upgrader, upgrades) = upgrades(program);
-        signals::listen(stopper, reloader, upgrader, log).map_err(Failure::System)?;
+        let listening = signals.listen(stopper, reloader, upgrader, log);
+        listening.map_err(Failure::System)?;
         let ingress = ingress.upgraded_by(upgrades);
         ingress.run(stop).map_err(Failure::Ingress)
     });

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use m3o_ingress::config::Environment;
-use m3o_ingress::ingress::{Heir, Inheritance, Program, UPGRADE_VARIABLE};
+use m3o_ingress::ingress::{Heir, Inheritance, Program, UPGRADE_STORE_VARIABLE, UPGRADE_VARIABLE};
 use m3o_ingress::server::activation::{Announced, BadActivation};
 use m3o_ingress::server::notify::{BadVariable, Notifier};
 use m3o_ingress::server::passing::Channel;
@@ -33,7 +33,7 @@ pub(crate) enum BadStart {
     /// Where systemd is told how the service is.
     #[error(transparent)]
     Notify(#[from] BadVariable),
-    /// A process that would hand over.
+    /// A process that would hand over, and is none.
     #[error(
         "{UPGRADE_VARIABLE}: `{value}`: {source}; it is set for the process that an ingress starts at SIGUSR2: unset it"
     )]
@@ -43,6 +43,19 @@ pub(crate) enum BadStart {
         /// What is wrong.
         source: io::Error,
     },
+    /// The process that hands over does not go through with it.
+    #[error("the process before this one does not hand over: {0}")]
+    Handover(#[source] io::Error),
+}
+
+impl BadStart {
+    /// Whether whoever started this process is to blame.
+    pub(super) fn is_configuration(&self) -> bool {
+        match self {
+            Self::Activation(_) | Self::Notify(_) | Self::Upgrade { .. } => true,
+            Self::Handover(_) => false,
+        }
+    }
 }
 
 /// Serves as what this process was started as. Where it fails, the process that it was to replace hears
@@ -57,11 +70,14 @@ pub(super) fn started(serve: impl FnOnce(Started) -> Result<(), Failure>) -> Res
     let notifier = Notifier::read(variable, pid).map_err(BadStart::from)?;
     let before = match environment.value(UPGRADE_VARIABLE) {
         Some(value) => {
-            let taken = take_over(value, std::os::unix::process::parent_id());
-            let (before, passed) = taken.map_err(|source| BadStart::Upgrade {
+            let channel = channel(value, std::os::unix::process::parent_id());
+            let channel = channel.map_err(|source| BadStart::Upgrade {
                 value: value.to_owned(),
                 source,
             })?;
+            let store = environment.value(UPGRADE_STORE_VARIABLE).map(Path::new);
+            let taken = Heir::new(channel, store);
+            let (before, passed) = taken.map_err(BadStart::Handover)?;
             sockets.0.extend(passed.0);
             Some(before)
         }
@@ -84,10 +100,8 @@ pub(super) fn started(serve: impl FnOnce(Started) -> Result<(), Failure>) -> Res
     served
 }
 
-fn take_over(
-    value: &str,
-    parent: u32,
-) -> io::Result<(Heir, m3o_ingress::server::inherited::Inherited)> {
+/// The way to the process that the variable names.
+fn channel(value: &str, parent: u32) -> io::Result<Channel> {
     let from: u32 = value
         .parse()
         .map_err(|_| io::Error::other("this is no number of a process"))?;
@@ -96,7 +110,7 @@ fn take_over(
             "that is not the process that started this one",
         ));
     }
-    Heir::new(Channel::from_standard_input()?)
+    Channel::from_standard_input()
 }
 
 /// This program as it was started, so that a file that takes the place of its own is the next one.
@@ -161,7 +175,7 @@ mod tests {
     #[test]
     fn a_process_that_nobody_hands_over_to_says_so() {
         let check = |value: &str, parent: u32, words: &str| {
-            let source = take_over(value, parent).unwrap_err();
+            let source = channel(value, parent).unwrap_err();
             let value = value.to_owned();
             let text = BadStart::Upgrade { value, source }.to_string();
             assert!(text.contains(words), "{text}");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use m3o_ingress::config::{Environment, Reached};
 use serde_json::Value;
 
-use super::control::{Control, ControlFlags, JsonFlag};
+use super::control::{Control, ControlFlags, JsonFlag, NoAnswer, reason};
 use super::{Failure, print};
 
 /// Prints what it is and does.
@@ -67,28 +67,45 @@ fn since(seconds: u64) -> String {
 
 /// Ends well if the ingress takes requests: it is asked over the control socket, else at the admin address.
 pub(super) fn health(flags: &ControlFlags, config: &Path) -> Result<(), Failure> {
-    if flags.is_set() {
-        return told(Control::find(flags, config)?.is_ready());
-    }
-    let reached = Reached::load(config, &Environment::of_this_process());
-    let reached = reached.map_err(Failure::Configuration)?;
-    match (reached.control, reached.admin) {
-        (None, Some(admin)) => told(readyz(admin).map_err(Failure::System)),
-        _ => told(Control::find(flags, config)?.is_ready()),
-    }
-}
-
-fn told(ready: Result<bool, Failure>) -> Result<(), Failure> {
-    match ready? {
+    let ready = is_ready(flags, config);
+    match ready.map_err(|failure| Failure::Health(Box::new(failure)))? {
         true => print("ok\n"),
         false => Err(Failure::NotReady),
     }
 }
 
+fn is_ready(flags: &ControlFlags, config: &Path) -> Result<bool, Failure> {
+    let ask = || Control::find(flags, config)?.patient(PATIENCE).is_ready();
+    if flags.is_set() {
+        return ask();
+    }
+    let reached = Reached::load(config, &Environment::of_this_process());
+    let Reached { control, admin } = reached.map_err(Failure::Configuration)?;
+    match (control, admin) {
+        (None, Some(admin)) => readyz(admin),
+        (_, None) => ask(),
+        (Some(_), Some(admin)) => ask().or_else(|failure| match failure {
+            // The file may name another socket than the process was started with.
+            Failure::Control(NoAnswer::Silent { .. }) => readyz(admin).map_err(|_| failure),
+            failure => Err(failure),
+        }),
+    }
+}
+
 /// What the admin address says.
-fn readyz(admin: SocketAddr) -> io::Result<bool> {
+fn readyz(admin: SocketAddr) -> Result<bool, Failure> {
+    asked(admin).map_err(|error| {
+        Failure::Control(NoAnswer::Broken {
+            place: admin.to_string(),
+            reason: reason(&error, PATIENCE),
+        })
+    })
+}
+
+fn asked(admin: SocketAddr) -> io::Result<bool> {
     let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(4096).read_to_end(&mut answer)?;

@@ -39,7 +39,9 @@ impl From<BackupError> for Refused {
     fn from(error: BackupError) -> Self {
         match error {
             BackupError::Exists { .. } => Self::Wrong(error.to_string()),
-            BackupError::Store | BackupError::Copy { .. } => Self::Unavailable(error.to_string()),
+            BackupError::Store | BackupError::Stopped | BackupError::Copy { .. } => {
+                Self::Unavailable(error.to_string())
+            }
         }
     }
 }

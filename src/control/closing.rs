@@ -50,8 +50,8 @@ impl Desk {
         let status = closed
             .as_ref()
             .map_or("running", |closed| closed.status().as_str());
-        platform.close(kind, id, closed).await?;
         self.note(&format!("{} {id}: {status}", word(kind)));
+        platform.close(kind, id, closed).await?;
         Ok(json!({ "name": id.as_str(), "status": status }))
     }
 

@@ -45,7 +45,7 @@ impl Api {
             mailbox,
             series: metrics.platform(),
             domains,
-            is_handed_over: before.is_some(),
+            is_handed_over: before.is_some_and(|before| before.hands_over(&platform.store)),
         };
         before.map_or(Ok(()), Heir::ask)?;
         let platform = Platform::open(platform, config.rules(), &extras)?;

@@ -44,6 +44,8 @@ impl Beside {
     pub(super) async fn end_first(&mut self) {
         self.first_stopper.advance(Stage::Draining);
         all_of(&mut self.first, FIRST_PATIENCE).await;
+        // The other one does it from now on.
+        self.first.shutdown().await;
     }
 
     /// Ends all of it, within `patience`.
@@ -72,4 +74,26 @@ async fn all_of(tasks: &mut JoinSet<()>, patience: Duration) {
         }
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_process_takes_over_does_not_go_on_here() {
+        let mut beside = Beside::new();
+        let holds = Rc::new(());
+        let held = Rc::clone(&holds);
+        let never = async move {
+            std::future::pending::<()>().await;
+            drop(held);
+        };
+        let local = tokio::task::LocalSet::new();
+        beside.first.spawn_local_on(never, &local);
+        local.run_until(beside.end_first()).await;
+        assert_eq!(Rc::strong_count(&holds), 1);
+    }
 }

@@ -1,5 +1,6 @@
 //! Where the certificates of an ingress come from, and what keeps them fresh.
 
+use std::collections::HashSet;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::heir::Heir;
 use crate::acme::{self, Acme};
 use crate::config::{Config, Tls};
 use crate::domains::Domains;
@@ -20,7 +22,7 @@ use crate::server::shutdown::{Stage, Stop};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::certificate::Certificate;
 use crate::tls::challenges::Challenges;
-use crate::tls::files::{Depth, Folder};
+use crate::tls::files::{BadFiles, Depth, Folder};
 use crate::tls::identities::Identities;
 use crate::tls::keyring::{Keyring, Source};
 use crate::tls::local::{self, Authority, BadAuthority};
@@ -104,6 +106,16 @@ pub enum BadCertificates {
         /// What is wrong with what is there.
         reason: String,
     },
+    /// What is served now would not be any more.
+    #[error(
+        "tls.certs: what has the names of certificates that are served now is none in {folder}{reason}"
+    )]
+    Lost {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with what is there.
+        reason: String,
+    },
     /// Nothing can be ordered from the authority of `[tls.acme]`.
     #[error(transparent)]
     Acme(#[from] acme::OpenError),
@@ -123,7 +135,11 @@ impl BadCertificates {
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::None { .. } | Self::Default { .. } | Self::Acme(_) | Self::Trust(_) => true,
+            Self::None { .. }
+            | Self::Default { .. }
+            | Self::Lost { .. }
+            | Self::Acme(_)
+            | Self::Trust(_) => true,
             Self::Authority(_) | Self::Terms(_) => false,
         }
     }
@@ -140,7 +156,8 @@ const ACME_POOL: PoolLimits = PoolLimits {
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Certificates {
-    /// Takes in the names of all certificates, if HTTPS is served; keys wait until they are needed.
+    /// Takes in the names of all certificates, if HTTPS is served; keys wait until they are needed. A process
+    /// `before` this one orders until it hands over.
     ///
     /// # Errors
     /// When there would be nothing to serve.
@@ -149,6 +166,7 @@ impl Certificates {
         secrets: &acme::Secrets,
         domains: Domains,
         metrics: Arc<Metrics>,
+        before: Option<&Heir>,
     ) -> Result<Self, BadCertificates> {
         let tls = &config.tls;
         let mut certificates = Self {
@@ -173,10 +191,13 @@ impl Certificates {
         }
         // The local authority has given some, another one has or will.
         let others = local.is_some() || tls.acme.is_some();
-        let files = Files::open(tls, others)?;
+        let files = Files::open(tls, others, Depth::Names)?;
         keyring.put_files(files.certificates(), files.fallback());
         certificates.files = Some(Files { local, ..files });
         certificates.open_acme(config, secrets, domains, metrics)?;
+        if let (None, Some(acme)) = (before, &certificates.acme) {
+            acme.hold()?;
+        }
         Ok(certificates)
     }
 
@@ -264,17 +285,40 @@ impl Certificates {
 }
 
 impl Files {
-    /// Takes in the names of what is in the folder. `others` says that there are certificates of another
-    /// source, or will be.
+    /// As [`Files::open`], for an ingress that runs and serves `known`: nobody waits for its keys, so each is
+    /// looked at.
+    ///
+    /// # Errors
+    /// Moreover where files that are called as one of `known` are no certificate.
+    pub(super) fn open_next(
+        tls: &Tls,
+        others: bool,
+        known: &[Arc<Certificate>],
+    ) -> Result<Self, BadCertificates> {
+        let files = Self::open(tls, others, Depth::Keys)?;
+        let known: HashSet<&str> = known.iter().map(|known| known.label()).collect();
+        let problems = files.folder.problems();
+        let lost = reasons(problems.filter(|(label, _)| known.contains(label)), None);
+        match lost.is_empty() {
+            true => Ok(files),
+            false => Err(BadCertificates::Lost {
+                folder: tls.certs.clone(),
+                reason: lost,
+            }),
+        }
+    }
+
+    /// Takes in what is in the folder, looked at so closely. `others` says that there are certificates of
+    /// another source, or will be.
     ///
     /// # Errors
     /// When there would be nothing to serve.
-    pub(super) fn open(tls: &Tls, others: bool) -> Result<Self, BadCertificates> {
+    fn open(tls: &Tls, others: bool, depth: Depth) -> Result<Self, BadCertificates> {
         let mut folder = Folder::new(&tls.certs);
-        let unlisted = folder.scan(Depth::Names).err();
+        let unlisted = folder.scan(depth).err();
         let certificates = folder.certificates();
         let path = tls.certs.clone();
-        let reason = || reasons(&folder, unlisted.as_ref());
+        let reason = || reasons(folder.problems(), unlisted.as_ref());
         if certificates.is_empty() && !others {
             return Err(BadCertificates::None {
                 folder: path,
@@ -320,9 +364,12 @@ impl Files {
 }
 
 /// What is wrong with a folder that has not what is needed.
-fn reasons(folder: &Folder, unlisted: Option<&io::Error>) -> String {
+fn reasons<'a>(
+    bad: impl Iterator<Item = (&'a str, &'a BadFiles)>,
+    unlisted: Option<&io::Error>,
+) -> String {
     let unlisted = unlisted.map(|error| format!("; it cannot be listed: {error}"));
-    let bad = folder.problems().take(MOST_REASONS);
+    let bad = bad.take(MOST_REASONS);
     let bad = bad.map(|(label, bad)| format!("; {label}: {bad}"));
     unlisted.into_iter().chain(bad).collect()
 }

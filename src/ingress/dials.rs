@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use crate::config::Config;
 use crate::pool::outliers::Outliers;
-use crate::pool::{BadAuthorities, Dialer, Guard};
+use crate::pool::{Authorities, BadAuthorities, Dialer, Guard};
 use crate::telemetry::metrics::Metrics;
 
 /// The dialer of all pools, with what it depends on beside the configuration.
@@ -16,15 +16,17 @@ pub(super) struct Dials {
     pub(super) dialer: Dialer,
     guard: Guard,
     /// What was in the file of `backends.ca`.
-    authorities: Option<Vec<u8>>,
+    authorities: Option<Authorities>,
     /// What is known of addresses that fail.
     outliers: Arc<Outliers>,
 }
 
-/// What is in the file of `backends.ca`, where one is named and can be read.
-pub(super) fn authorities(config: &Config) -> Option<Vec<u8>> {
-    let file = Some(&config.backends.ca).filter(|file| !file.is_empty());
-    file.and_then(|file| std::fs::read(file).ok())
+/// What is in the file of `backends.ca`, where one is named, or why it cannot be read.
+pub(super) type ReadAuthorities = Result<Option<Authorities>, BadAuthorities>;
+
+/// Reads it. Blocks.
+pub(super) fn authorities(config: &Config) -> ReadAuthorities {
+    Authorities::read(&config.backends.ca)
 }
 
 impl Dials {
@@ -34,15 +36,15 @@ impl Dials {
     /// When the file of `backends.ca` is no good.
     pub(super) fn new(
         config: &Config,
-        authorities: Option<Vec<u8>>,
+        authorities: Option<Authorities>,
         own: Vec<SocketAddr>,
         outliers: Arc<Outliers>,
     ) -> Result<Self, BadAuthorities> {
         let (backends, connect) = (&config.backends, config.timeouts.connect);
         let guard = Guard::new(backends.allow_private, own);
         let names = Handle::current();
-        let (ca, dns) = (&backends.ca, &backends.dns);
-        let dialer = Dialer::new(guard.clone(), connect, ca, dns, names)?;
+        let (trusted, dns) = (authorities.as_ref(), &backends.dns);
+        let dialer = Dialer::trusting(guard.clone(), connect, trusted, dns, names)?;
         Ok(Self {
             dialer: dialer.leaving_out(Arc::clone(&outliers)),
             guard,
@@ -60,7 +62,7 @@ impl Dials {
         &self,
         now: &Config,
         then: &Config,
-        authorities: Option<Vec<u8>>,
+        authorities: ReadAuthorities,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, BadAuthorities> {
         let outliers = match now.outliers == then.outliers {
@@ -72,16 +74,16 @@ impl Dials {
             && now.backends.dns == then.backends.dns
             && now.timeouts.connect == then.timeouts.connect
             && now.outliers == then.outliers
-            && self.trusts(authorities.as_ref());
+            && self.trusts(&authorities);
         match same {
             true => Ok(self.clone()),
-            false => Self::new(then, authorities, Vec::new(), outliers),
+            false => Self::new(then, authorities?, Vec::new(), outliers),
         }
     }
 
     /// Whether these are the authorities that it trusts.
-    pub(super) fn trusts(&self, authorities: Option<&Vec<u8>>) -> bool {
-        self.authorities.as_ref() == authorities
+    pub(super) fn trusts(&self, authorities: &ReadAuthorities) -> bool {
+        matches!(authorities, Ok(read) if *read == self.authorities)
     }
 
     /// Our own listeners are these from now on.

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,30 +25,50 @@ pub struct Inheritance {
 
 /// Speaks to the process before. A clone speaks to the same.
 #[derive(Debug, Clone)]
-pub struct Heir(Arc<Channel>);
+pub struct Heir {
+    channel: Arc<Channel>,
+    /// The file that it lets go of.
+    store: Option<Arc<Path>>,
+}
 
 /// Until the configuration says how long, as by default.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Heir {
-    /// Takes the sockets of the process on the other end of `channel`.
+    /// Takes the sockets of the process on the other end of `channel`, which has the file `store` open, if
+    /// any.
     ///
     /// # Errors
-    /// When they do not come.
-    pub fn new(channel: Channel) -> io::Result<(Self, Inherited)> {
+    /// When they do not come. The process before hears why.
+    pub fn new(channel: Channel, store: Option<&Path>) -> io::Result<(Self, Inherited)> {
         channel.set_patience(PATIENCE)?;
-        let sockets = channel.hear_sockets()?;
-        Ok((Self(Arc::new(channel)), sockets))
+        let heard = channel.hear_sockets();
+        let heir = Self {
+            channel: Arc::new(channel),
+            store: store.map(Arc::from),
+        };
+        if let Err(error) = &heard {
+            heir.failed(&error.to_string());
+        }
+        Ok((heir, heard?))
+    }
+
+    /// Whether the file at `store` is the one that the process before has open, or had.
+    pub(super) fn hands_over(&self, store: &Path) -> bool {
+        let file = |path: &Path| path.metadata().ok();
+        let own = self.store.as_deref().and_then(file).zip(file(store));
+        own.is_some_and(|(theirs, ours)| (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
     }
 
     /// `timeouts.upgrade`.
     pub(super) fn set_patience(&self, patience: Duration) -> Result<(), Error> {
-        self.0.set_patience(patience).map_err(Error::Handover)
+        self.channel.set_patience(patience).map_err(Error::Handover)
     }
 
     /// Asks for what only one process may have, and waits until it is let go of.
     pub(super) fn ask(&self) -> Result<(), Error> {
-        let asked = self.0.say(&Word::LetGo).and_then(|()| self.0.hear());
+        let channel = &self.channel;
+        let asked = channel.say(&Word::LetGo).and_then(|()| channel.hear());
         match asked.map_err(Error::Handover)? {
             Some(Word::Yours) => Ok(()),
             Some(other) => Err(Error::Handover(unexpected(&other))),
@@ -56,21 +78,46 @@ impl Heir {
 
     /// This process serves, and accepts at these addresses.
     pub(super) fn ready(&self, taken: Vec<SocketAddr>) -> Result<(), Error> {
-        let said = self.0.say(&Word::Ready { taken });
+        let said = self.channel.say(&Word::Ready { taken });
         said.map_err(Error::Handover)
     }
 
     /// This process ends; the one before goes on.
     pub fn failed(&self, why: &str) {
         // It may be gone, or has handed over already.
-        let _heard = self.0.say(&Word::failed(why));
+        let _heard = self.channel.say(&Word::failed(why));
     }
 
     /// Waits until the process `before`, if any, has stopped what only one is to do.
     pub(super) async fn alone(before: Option<Self>) {
         let Some(before) = before else { return };
-        if let Ok(channel) = before.0.another().and_then(AsyncChannel::new) {
+        if let Ok(channel) = before.channel.another().and_then(AsyncChannel::new) {
             channel.closed().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_handed_over_where_it_is_the_same_file_by_whatever_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("store"), "").unwrap();
+        std::fs::write(path("other"), "").unwrap();
+        std::os::unix::fs::symlink(path("store"), path("link")).unwrap();
+        let heir = |store: Option<&str>| Heir {
+            channel: Arc::new(Channel::pair().unwrap().0),
+            store: store.map(|name| path(name).into()),
+        };
+        let before = heir(Some("store"));
+        assert!(before.hands_over(&path("store")));
+        assert!(before.hands_over(&path("link")));
+        assert!(!before.hands_over(&path("other")));
+        assert!(!before.hands_over(&path("none")));
+        assert!(!heir(Some("none")).hands_over(&path("none")));
+        assert!(!heir(None).hands_over(&path("store")), "it had none open");
     }
 }

@@ -13,9 +13,9 @@ use serde::Serialize;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::Secrets;
 use super::running::Running;
 use super::watch::Watch;
+use super::{Secrets, dials};
 use crate::config::{Change, Config, Problem};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::reloads::Reload;
@@ -207,12 +207,8 @@ impl Reloads {
             self.waiting.push(ask);
         }
         let _nudged_as_well = self.asks.nudge.notified().now_or_never();
-        if let Some(Source { watch, .. }) = &mut self.source {
-            watch.look().await;
-        }
         running.notifier.reloading();
-        let read = self.source.as_ref().map(|source| &source.read);
-        let outcome = reload(running, read).await;
+        let outcome = reload(running, self.source.as_mut()).await;
         tell(&outcome, running.metrics());
         let status = running.status();
         running.notifier.ready(&match outcome {
@@ -235,11 +231,20 @@ async fn changed(source: &mut Option<Source>, config: &Config) {
     }
 }
 
-async fn reload(running: &mut Running, read: Option<&Arc<Read>>) -> Result<Report, Refused> {
-    let read = Arc::clone(read.ok_or(Refused::NoSource)?);
+async fn reload(running: &mut Running, source: Option<&mut Source>) -> Result<Report, Refused> {
+    let Source { watch, read } = source.ok_or(Refused::NoSource)?;
     let refused = |problem: &str| Refused::Problems(vec![problem.to_owned()]);
-    let reading = tokio::task::spawn_blocking(move || read());
-    let (config, secrets) = match timeout(READING, reading).await {
+    let read = Arc::clone(read);
+    let reading = async {
+        watch.look().await;
+        let read = move || {
+            let (config, secrets) = read()?;
+            let authorities = dials::authorities(&config);
+            Ok::<_, Vec<Problem>>((config, secrets, authorities))
+        };
+        tokio::task::spawn_blocking(read).await
+    };
+    let (config, secrets, authorities) = match timeout(READING, reading).await {
         Ok(Ok(read)) => read.map_err(|problems| {
             Refused::Problems(problems.iter().map(ToString::to_string).collect())
         })?,
@@ -248,7 +253,7 @@ async fn reload(running: &mut Running, read: Option<&Arc<Read>>) -> Result<Repor
     };
     let metrics = Arc::clone(running.metrics());
     // Boxed: it is large, and seldom.
-    let reloading = Box::pin(running.reload(config, secrets));
+    let reloading = Box::pin(running.reload(config, secrets, authorities));
     let reloading = AssertUnwindSafe(reloading).catch_unwind();
     reloading
         .await

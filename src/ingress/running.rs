@@ -12,7 +12,7 @@ use super::api::Api;
 use super::beside::Beside;
 use super::certificates::{BadCertificates, Certificates, Files};
 use super::control;
-use super::dials::{self, Dials};
+use super::dials::{Dials, ReadAuthorities};
 use super::listening::{self, Kind, Listening, Plan};
 use super::parts::{self, Parts};
 use super::reload::Report;
@@ -30,7 +30,7 @@ use crate::server::local::LocalSocket;
 use crate::server::notify::Notifier;
 use crate::server::permits::Permits;
 use crate::settings::Limits;
-use crate::telemetry::log::Log;
+use crate::telemetry::log::{Log, Opened};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::serving::Serving;
 use crate::tls::terms::Terms;
@@ -55,6 +55,8 @@ pub(super) struct Running {
     pub(super) admin_workers: Workers<Admin>,
     /// The connections of this thread itself.
     pub(super) pool: Rc<Pool>,
+    /// Those over which spans are told, where they are.
+    pub(super) telling: Option<Rc<Pool>>,
     pub(super) beside: Beside,
     /// Handles of all listeners, for a process that follows.
     pub(super) estate: Estate,
@@ -73,6 +75,7 @@ struct Prepared {
     api: Api,
     files: Option<Files>,
     terms: Option<Arc<Terms>>,
+    log: Opened,
     public: Plan,
     operator: Plan,
 }
@@ -96,7 +99,7 @@ impl Running {
         }
     }
 
-    /// Serves by `config` from now on.
+    /// Serves by `config` from now on, of whose backends `authorities` were read.
     ///
     /// # Errors
     /// For every reason why that cannot be. Then all is as it was.
@@ -104,12 +107,12 @@ impl Running {
         &mut self,
         mut config: Config,
         secrets: Secrets,
+        authorities: ReadAuthorities,
     ) -> Result<Report, Vec<String>> {
         let restart = config.keep_what_stays(&self.config);
-        let authorities = dials::authorities(&config);
         let mut report = Report {
             changed: self.config.changes(&config),
-            renewed: self.renewed(&secrets, authorities.as_ref()),
+            renewed: self.renewed(&secrets, &authorities),
             restart,
             notes: self.notes(&config, &secrets),
             ..Report::default()
@@ -131,7 +134,7 @@ impl Running {
     }
 
     /// What leads to something else, although it is named as before.
-    fn renewed(&self, secrets: &Secrets, authorities: Option<&Vec<u8>>) -> Vec<&'static str> {
+    fn renewed(&self, secrets: &Secrets, authorities: &ReadAuthorities) -> Vec<&'static str> {
         let mut renewed = Vec::new();
         if secrets.api_token != self.secrets.api_token {
             renewed.push("api.token_env");
@@ -186,7 +189,7 @@ impl Running {
         &mut self,
         config: &Config,
         secrets: &Secrets,
-        authorities: Option<Vec<u8>>,
+        authorities: ReadAuthorities,
     ) -> Result<Prepared, Vec<String>> {
         let mut problems = Vec::new();
         if self.workers.ready().is_none() || self.admin_workers.ready().is_none() {
@@ -218,6 +221,8 @@ impl Running {
         let files = good(files.map_err(|error| error.to_string()), &mut problems);
         let terms = self.certificates.terms(config);
         let terms = good(terms.map_err(|error| error.to_string()), &mut problems);
+        let log = self.log.open(&config.log);
+        let log = good(log.map_err(|error| error.to_string()), &mut problems);
         // Last: what is new listens from here on, and is closed where something else is wrong.
         let public = self.public.plan(&listening::wanted(&config.listen));
         let public = all_good(public, &mut problems);
@@ -225,24 +230,23 @@ impl Running {
             .operator
             .plan(&listening::wanted_by_operator(&config.listen));
         let operator = all_good(operator, &mut problems);
-        let prepared = match (api, dials, files, terms, public, operator) {
-            (Some(api), Some(dials), Some(files), Some(terms), Some(public), Some(operator)) => {
-                Prepared {
+        let sockets = public.zip(operator);
+        match (api, dials, files, terms, log, sockets) {
+            (Some(api), Some(dials), Some(files), Some(terms), Some(log), Some(sockets)) => {
+                let (public, operator) = sockets;
+                Ok(Prepared {
                     limits,
                     dials,
                     api,
                     files,
                     terms,
+                    log,
                     public,
                     operator,
-                }
+                })
             }
-            _ => return Err(problems),
-        };
-        if secrets.platform_key != self.secrets.platform_key {
-            self.give_key(secrets).await?;
+            _ => Err(problems),
         }
-        Ok(prepared)
     }
 
     /// The folder of certificates, where another one is to be served from, or one for the first time.
@@ -255,7 +259,8 @@ impl Running {
             return Ok(None);
         }
         let (tls, others) = (then.clone(), self.certificates.orders());
-        let opening = tokio::task::spawn_blocking(move || Files::open(&tls, others));
+        let known = self.certificates.keyring.certificates();
+        let opening = tokio::task::spawn_blocking(move || Files::open_next(&tls, others, &known));
         // A panic goes on here, and is counted there.
         opening.await.expect("looking at the folder ends").map(Some)
     }
@@ -288,12 +293,14 @@ impl Running {
             api,
             files,
             terms,
+            log,
             public,
             operator,
         } = prepared;
-        self.log
-            .apply(&config.log)
-            .map_err(|error| vec![format!("log.access_file: {error}")])?;
+        if secrets.platform_key != self.secrets.platform_key {
+            // Last of what can fail: the key before it is revoked for good.
+            self.give_key(&secrets).await?;
+        }
         // Nothing fails from here on. First what nobody minds who serves by the configuration before.
         let all = [
             &self.public,
@@ -307,6 +314,7 @@ impl Running {
                 .keyring
                 .put_files(files.certificates(), files.fallback());
         }
+        self.log.apply(log);
         self.log.set_level(config.log.level);
         self.metrics.follow(&config.metrics);
         self.drain_delay.set(config.timeouts.drain_delay);
@@ -335,7 +343,12 @@ impl Running {
         let admin_told = admin.tell(orders);
         let (all, admin) = tokio::join!(told, admin_told);
         dials.set_own(listening::bound([&public, &operator]));
-        self.pool.redial(&dials.dialer);
+        for pool in [Some(&self.pool), self.telling.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            pool.redial(&dials.dialer);
+        }
         if files.is_some() || config.listen.https.is_empty() {
             self.watch_files(files);
         }
@@ -394,11 +407,13 @@ impl Running {
         self.notifier.ready(&self.status());
     }
 
-    /// Ends what goes on beside the workers: the last hits are written and the mail under way is sent; a full
-    /// disk must not hold us.
-    pub(super) async fn end(mut self) {
+    /// Ends what goes on beside the workers, within `patience`: the last hits are written and the mail under
+    /// way is sent; a full disk must not hold us.
+    pub(super) async fn end(mut self, patience: Duration) {
         self.watch_files(None);
-        let patience = self.config.timeouts.drain.max(Duration::from_secs(1));
+        if let Api::Local(platform) = &self.parts.api {
+            platform.stop_backups();
+        }
         self.beside.end(patience).await;
     }
 

@@ -57,7 +57,7 @@ impl Ingress {
         let (operator, admin_sockets) = Listening::begin(wanted, bound, 1);
         let own = listening::bound([&public, &operator]);
         let outliers = Outliers::new(config.outliers.clone(), Arc::clone(&self.metrics));
-        let dials = Dials::new(&config, dials::authorities(&config), own, outliers)?;
+        let dials = Dials::new(&config, dials::authorities(&config)?, own, outliers)?;
         let terms = self.certificates.terms(&config)?;
         let metrics = Arc::clone(&self.metrics);
         metrics.follow(&config.metrics);
@@ -95,9 +95,11 @@ impl Ingress {
         }
         let idle = config.timeouts.pool;
         let pool = side::pool(&dials.dialer, idle, &metrics);
+        let mut telling = None;
         if let (Some(tracer), Some(export)) = (self.tracer, self.secrets.traces.clone()) {
-            let pool = side::pool(&dials.dialer, idle, &metrics);
-            let exporter = Exporter::new(export, tracer, pool, metrics.clone(), &config.tracing);
+            let pool = telling.insert(side::pool(&dials.dialer, idle, &metrics));
+            let (pool, tracing) = (Rc::clone(pool), &config.tracing);
+            let exporter = Exporter::new(export, tracer, pool, metrics.clone(), tracing);
             side::run_exporter(side, exporter, &side_stop);
         }
         side::run_watchdog(side, &self.notifier, &threads, worker_stop, &side_stop);
@@ -120,6 +122,7 @@ impl Ingress {
             admin,
             admin_workers,
             pool,
+            telling,
             beside,
             estate: self.estate,
             notifier: self.notifier,

@@ -4,14 +4,15 @@
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::api::Api;
 use super::running::Running;
@@ -21,6 +22,9 @@ use crate::units::duration;
 
 /// Tells the new process that its standard input is a [`Channel`] of the process with this number.
 pub const VARIABLE: &str = "M3O_UPGRADE_FROM";
+
+/// Names the file that the process before has open as its store, where it has one.
+pub const STORE_VARIABLE: &str = "M3O_UPGRADE_STORE";
 
 /// What systemd says to the process that it started, and to no other.
 const OF_THIS_PROCESS: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"];
@@ -34,6 +38,12 @@ const SETTLE: Duration = Duration::from_millis(100);
 
 /// So long calls of the embedded platform may take to end.
 const CALLS: Duration = Duration::from_secs(2);
+
+/// So long a process that was told to end at once may take.
+const KILL: Duration = Duration::from_secs(5);
+
+/// How the service is when no process has followed.
+const GOES_ON: &str = "serving; the last upgrade has failed";
 
 /// What is started in place of this process.
 #[derive(Debug, Clone)]
@@ -144,7 +154,7 @@ impl Succession<'_> {
     async fn attempt(&mut self, program: &Program, stop: &mut Stop) -> Result<Successor, Failed> {
         let (ours, theirs) = Channel::pair()?;
         let channel = AsyncChannel::new(ours)?;
-        let mut child = start(program, Stdio::from(theirs))?;
+        let mut child = start(program, Stdio::from(theirs), self.store())?;
         let pid = child.id().unwrap_or_default();
         let path = program.path.display();
         tracing::info!(pid, program = %path, "upgrading: the new process {pid} was started");
@@ -152,9 +162,11 @@ impl Succession<'_> {
         let mut lets_go = false;
         let limit = self.running.config().timeouts.upgrade;
         let talked = tokio::select! {
+            // Who is ready at the last moment is ready.
+            biased;
             talked = self.talk(&channel, &mut child, &mut lets_go) => talked,
-            () = tokio::time::sleep(limit) => Err(Failed::Late(limit)),
             () = stop.reached(Stage::Draining) => Err(Failed::Stopped),
+            () = tokio::time::sleep(limit) => Err(Failed::Late(limit)),
         };
         match talked {
             Ok(taken) => Ok(Successor {
@@ -163,14 +175,29 @@ impl Succession<'_> {
                 channel,
             }),
             Err(failed) => {
+                // It may have said that it speaks for the service, which must not end with it.
+                self.running.notifier.ready(GOES_ON);
                 // The store is free, and the child is no zombie, when it has ended.
-                if let Err(error) = child.kill().await {
-                    tracing::warn!(pid, %error, "the new process cannot be ended: {error}");
+                match timeout(KILL, child.kill()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::warn!(pid, %error, "the new process cannot be ended: {error}");
+                    }
+                    Err(_) => tracing::warn!(pid, "the new process {pid} does not end"),
                 }
                 self.go_on(lets_go).await;
                 Err(failed)
             }
         }
+    }
+
+    /// What the embedded platform has open.
+    fn store(&self) -> Option<&Path> {
+        let Api::Local(_) = &self.running.parts.api else {
+            return None;
+        };
+        let platform = self.running.config().platform.as_ref();
+        platform.map(|platform| &*platform.store)
     }
 
     /// Hands over step by step; the addresses that are taken.
@@ -229,13 +256,21 @@ impl Succession<'_> {
             ..
         } = &mut *self.running;
         if lets_go && let Api::Local(platform) = &parts.api {
-            platform.take_back().await;
+            let (platform, (done, taken)) = (Arc::clone(platform), oneshot::channel());
+            beside.side.spawn_local(async move {
+                platform.take_back().await;
+                let _nobody_waits = done.send(());
+            });
+            // Opening a file that was not closed may take long. All else is served meanwhile.
+            if timeout(CALLS, taken).await.is_err() {
+                tracing::warn!("the store is not open again yet: calls of the platform fail");
+            }
             self.workers.resume();
             if let Some(background) = &mut beside.background {
                 background.start();
             }
         }
-        notifier.status("serving; the last upgrade has failed");
+        notifier.ready(GOES_ON);
     }
 
     /// Leaves the sockets to the one that has taken over, and the service.
@@ -279,12 +314,16 @@ pub(super) async fn asked(upgrades: &mut Option<Upgrades>) {
     }
 }
 
-fn start(program: &Program, input: Stdio) -> Result<Child, Failed> {
+fn start(program: &Program, input: Stdio, store: Option<&Path>) -> Result<Child, Failed> {
     let mut command = Command::new(&program.path);
     command
         .args(&program.arguments)
         .env(VARIABLE, std::process::id().to_string())
         .stdin(input);
+    match store {
+        Some(store) => command.env(STORE_VARIABLE, store),
+        None => command.env_remove(STORE_VARIABLE),
+    };
     for variable in OF_THIS_PROCESS {
         command.env_remove(variable);
     }

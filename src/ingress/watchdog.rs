@@ -6,7 +6,7 @@ use crate::server::notify::Notifier;
 use crate::server::pulse::{Pulse, Pulses};
 use crate::server::shutdown::{Stage, Stop};
 
-/// Gives a sign `every` so often while no worker stands still. Where one does, systemd sees that and
+/// Gives a sign at once, and `every` so often while no worker stands still. Where one does, systemd sees that and
 /// starts the service anew. Once `workers` drain they end one by one, and the sign is given anyhow, until
 /// `end`.
 pub(super) async fn feed(
@@ -17,6 +17,8 @@ pub(super) async fn feed(
     mut end: Stop,
 ) {
     let mut pulses = Pulses::new(pulses);
+    // Whoever spoke for the service before may have given its last sign some time ago.
+    notifier.alive();
     loop {
         tokio::select! {
             () = tokio::time::sleep(every) => {}
@@ -57,17 +59,20 @@ mod tests {
         let (one, two) = (Pulse::default(), Pulse::default());
         let pulses = vec![one.clone(), two.clone()];
         let feeding = tokio::spawn(feed(notifier, EVERY, pulses, workers, end));
-        let fed = async || {
-            tokio::task::yield_now().await;
-            tokio::time::advance(EVERY).await;
-            tokio::task::yield_now().await;
+        let heard = || {
             let mut buffer = [0; 64];
             manager
                 .recv(&mut buffer)
                 .is_ok_and(|length| &buffer[..length] == b"WATCHDOG=1")
         };
-        // It begins.
+        let fed = async || {
+            tokio::task::yield_now().await;
+            tokio::time::advance(EVERY).await;
+            tokio::task::yield_now().await;
+            heard()
+        };
         tokio::task::yield_now().await;
+        assert!(heard(), "it begins");
         one.beat();
         two.beat();
         assert!(fed().await);

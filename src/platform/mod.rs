@@ -122,7 +122,7 @@ pub struct Extras {
     pub series: Series,
     /// Where its custom domains are to be seen.
     pub domains: Domains,
-    /// Whether another process had the store open until now: it is not looked at whole again.
+    /// Whether another process had this very store open until now: it is not looked at whole again.
     pub is_handed_over: bool,
 }
 
@@ -320,6 +320,11 @@ impl Platform {
         let platform = Arc::clone(self);
         let copying = tokio::task::spawn_blocking(move || platform.store.back_up(&path));
         copying.await.unwrap_or(Err(BackupError::Store))
+    }
+
+    /// Has backups that are under way fail, and all later ones: the process ends.
+    pub fn stop_backups(&self) {
+        self.store.stop_copies();
     }
 
     /// The custom domains of its apps, as they are at any time.

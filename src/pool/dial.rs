@@ -127,6 +127,38 @@ pub struct BadAuthorities {
     reason: String,
 }
 
+/// A file of authorities, as it was when it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authorities {
+    path: PathBuf,
+    pem: Vec<u8>,
+}
+
+impl Authorities {
+    /// Reads the file `ca`; `None` where that is empty. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(ca: &str) -> Result<Option<Self>, BadAuthorities> {
+        if ca.is_empty() {
+            return Ok(None);
+        }
+        let path = PathBuf::from(ca);
+        let pem = std::fs::read(&path).map_err(|error| bad_authorities(&path, &error))?;
+        Ok(Some(Self { path, pem }))
+    }
+
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, BadAuthorities> {
+        let certificates: Vec<_> = CertificateDer::pem_slice_iter(&self.pem)
+            .collect::<Result<_, _>>()
+            .map_err(|error| bad_authorities(&self.path, &error))?;
+        if certificates.is_empty() {
+            return Err(bad_authorities(&self.path, &"it holds none"));
+        }
+        Ok(certificates)
+    }
+}
+
 impl Dialer {
     /// Trusts the system's authorities and those in `ca`; looks names up on `runtime`, at `servers` or
     /// where there are none at those of the system.
@@ -140,8 +172,23 @@ impl Dialer {
         servers: &[NameServer],
         runtime: Handle,
     ) -> Result<Self, BadAuthorities> {
+        let authorities = Authorities::read(ca)?;
+        Self::trusting(guard, timeout, authorities.as_ref(), servers, runtime)
+    }
+
+    /// As [`Dialer::new`], with authorities that were read.
+    ///
+    /// # Errors
+    /// When they are none.
+    pub fn trusting(
+        guard: Guard,
+        timeout: Duration,
+        authorities: Option<&Authorities>,
+        servers: &[NameServer],
+        runtime: Handle,
+    ) -> Result<Self, BadAuthorities> {
         // RFC 7301: the server picks; one that knows nothing of this speaks HTTP/1.1.
-        let mut tls = tls_config(ca)?;
+        let mut tls = tls_config(authorities)?;
         tls.alpn_protocols = vec![HTTP_1.to_vec()];
         let tls_http1 = Arc::new(tls.clone());
         tls.alpn_protocols.insert(0, HTTP_2.to_vec());
@@ -395,7 +442,7 @@ impl std::fmt::Debug for Dialer {
     }
 }
 
-fn tls_config(ca: &str) -> Result<ClientConfig, BadAuthorities> {
+fn tls_config(authorities: Option<&Authorities>) -> Result<ClientConfig, BadAuthorities> {
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     let (_, unusable) = roots.add_parsable_certificates(system.certs);
@@ -405,11 +452,11 @@ fn tls_config(ca: &str) -> Result<ClientConfig, BadAuthorities> {
             "the system has no certificate authorities: only those in backends.ca and tls.acme.ca are trusted"
         );
     }
-    if !ca.is_empty() {
-        for certificate in read_certificates(Path::new(ca))? {
+    if let Some(authorities) = authorities {
+        for certificate in authorities.certificates()? {
             roots
                 .add(certificate)
-                .map_err(|error| bad_authorities(Path::new(ca), &error))?;
+                .map_err(|error| bad_authorities(&authorities.path, &error))?;
         }
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -418,16 +465,6 @@ fn tls_config(ca: &str) -> Result<ClientConfig, BadAuthorities> {
         .expect("the provider has suites for TLS 1.2 and 1.3")
         .with_root_certificates(roots)
         .with_no_client_auth())
-}
-
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, BadAuthorities> {
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| bad_authorities(path, &error))?;
-    if certificates.is_empty() {
-        return Err(bad_authorities(path, &"it holds none"));
-    }
-    Ok(certificates)
 }
 
 fn bad_authorities(path: &Path, reason: &dyn std::fmt::Display) -> BadAuthorities {

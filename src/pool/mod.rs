@@ -40,7 +40,7 @@ mod tests;
 mod watched;
 mod websocket;
 
-pub use dial::{BadAuthorities, DialError, Dialer};
+pub use dial::{Authorities, BadAuthorities, DialError, Dialer};
 pub use guard::{Guard, Verdict};
 pub use names::{NameServer, NoTexts};
 pub use origin::{BadOrigin, Origin, Reach};

@@ -182,6 +182,16 @@ impl Outliers {
     }
 }
 
+impl Drop for Outliers {
+    /// Nobody is left out by it any more, and those who count that live longer.
+    fn drop(&mut self) {
+        let groups = std::mem::take(&mut *locked(&self.groups));
+        for group in groups.values() {
+            let _none = group.refresh(self, Vec::new());
+        }
+    }
+}
+
 /// Each family beginning with another one each turn.
 fn rotated(targets: Vec<Target>, turn: usize) -> Vec<Target> {
     let is_v6 = |target: &Target| matches!(target.address.ip(), IpAddr::V6(_));

@@ -53,18 +53,14 @@ impl Gate {
 #[derive(Debug, Default)]
 pub(super) struct Gates {
     open: Vec<Rc<Gate>>,
-    keeping: JoinSet<ListenerId>,
+    keeping: JoinSet<()>,
 }
 
 impl Gates {
     /// One more, which `keeping` serves until it is closed.
     pub(super) fn open(&mut self, gate: Rc<Gate>, keeping: impl Future<Output = ()> + 'static) {
-        let id = gate.entrance().id;
         self.open.push(gate);
-        self.keeping.spawn_local(async move {
-            keeping.await;
-            id
-        });
+        self.keeping.spawn_local(keeping);
     }
 
     /// What the listener of this entrance is from now on.
@@ -82,19 +78,13 @@ impl Gates {
         let (stay, close): (Vec<_>, Vec<_>) =
             all.partition(|gate| these.contains(&gate.entrance().id));
         self.open = stay;
-        let mut left: Vec<ListenerId> = close.iter().map(|gate| gate.entrance().id).collect();
         for gate in &close {
             gate.close();
         }
-        while !left.is_empty() {
-            match self.keeping.join_next().await {
-                Some(Ok(ended)) => {
-                    if let Some(place) = left.iter().position(|id| *id == ended) {
-                        left.swap_remove(place);
-                    }
-                }
-                Some(Err(_)) => {}
-                None => break,
+        // However each ends: by a panic too.
+        while self.keeping.len() > self.open.len() {
+            if self.keeping.join_next().await.is_none() {
+                break;
             }
         }
         for gate in close {
@@ -105,5 +95,36 @@ impl Gates {
     /// One that has ended without having been told to; `None` where there is none to end.
     pub(super) async fn ended(&mut self) -> Option<()> {
         self.keeping.join_next().await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_that_panics_while_it_closes_is_closed() {
+        let local = tokio::task::LocalSet::new();
+        local
+            .run_until(async {
+                let mut gates = Gates::default();
+                let entrance = |id| Entrance {
+                    id: ListenerId(id),
+                    ..Entrance::default()
+                };
+                for id in 0..2 {
+                    let gate = Gate::new(entrance(id));
+                    let kept = Rc::clone(&gate);
+                    gates.open(gate, async move {
+                        kept.closing().await;
+                        panic!("on purpose");
+                    });
+                }
+                gates.close_others(&[ListenerId(1)]).await;
+                assert_eq!(gates.open.len(), 1);
+                gates.close_others(&[]).await;
+                assert!(gates.ended().await.is_none());
+            })
+            .await;
     }
 }

@@ -175,11 +175,7 @@ impl Estate {
     /// # Errors
     /// When there is no descriptor for one.
     pub fn keep(&mut self, kind: Kind, listeners: &Listeners) -> io::Result<()> {
-        let distinct = match listeners.is_shared {
-            true => 1,
-            false => listeners.sockets.len(),
-        };
-        let sockets = listeners.sockets.iter().take(distinct);
+        let sockets = listeners.sockets.iter().take(listeners.distinct);
         let passed = Passed {
             kind: Some(kind),
             configured: Some(listeners.configured),
@@ -313,6 +309,26 @@ mod tests {
         assert_eq!((left[0].kind, left[0].bound), (Some(Kind::Https), address));
         estate.leave(&[]);
         TcpListener::bind(address).unwrap();
+    }
+
+    #[test]
+    fn all_sockets_of_systemd_for_one_address_are_passed_on_and_no_handle_of_them_twice() {
+        let two = crate::server::listener::bind(ANY.parse().unwrap(), 2).unwrap();
+        let address = two.address;
+        let both = Passed {
+            kind: None,
+            configured: None,
+            bound: address,
+            is_shared: true,
+            name: None,
+            sockets: two.sockets,
+        };
+        let listeners = crate::server::listener::listen(address, 5, Some(both)).unwrap();
+        assert_eq!(listeners.sockets.len(), 5);
+        let mut estate = Estate::default();
+        estate.keep(Kind::Http, &listeners).unwrap();
+        let passed: Vec<&Passed> = estate.passed().collect();
+        assert_eq!(passed[0].sockets.len(), 2);
     }
 
     #[test]

@@ -24,22 +24,14 @@ pub struct Listeners {
     pub address: SocketAddr,
     /// The address that was asked for.
     pub configured: SocketAddr,
-    /// Whether all of them are handles of one socket, as of systemd, with one queue.
+    /// Whether workers share them by handles, as those of systemd, and bind none of their own.
     pub is_shared: bool,
+    /// So many of them, from the first on, are sockets of their own. The others are handles of these.
+    pub distinct: usize,
     /// What it is to its connections.
     pub entrance: Entrance,
     /// At least one a worker.
     pub sockets: Vec<TcpListener>,
-}
-
-impl Listeners {
-    /// All sockets that are left.
-    pub fn into_sockets(mut self) -> impl Iterator<Item = (Entrance, TcpListener)> {
-        let sockets = std::mem::take(&mut self.sockets);
-        sockets
-            .into_iter()
-            .map(move |socket| (self.entrance.clone(), socket))
-    }
 }
 
 /// The next worker's part of `sockets`, of `left` workers that have none yet. Moved, not shared: a worker that
@@ -191,6 +183,7 @@ fn bind_all(address: SocketAddr, workers: usize) -> io::Result<Listeners> {
         address,
         configured,
         is_shared: false,
+        distinct: sockets.len(),
         entrance: Entrance::default(),
         sockets,
     })
@@ -211,9 +204,10 @@ fn adopt(configured: SocketAddr, workers: usize, passed: Passed) -> io::Result<L
         // Once more only sets how many may wait.
         adopted.listen(BACKLOG)?;
     }
-    for _ in sockets.len()..workers {
-        let another = match sockets.first() {
-            Some(first) if is_shared => first.try_clone()?,
+    let given = sockets.len();
+    for index in given..workers {
+        let another = match sockets.get(index % given.max(1)) {
+            Some(one) if is_shared => one.try_clone()?,
             _ => socket(address, Sharing::WithOwnWorkers)?,
         };
         sockets.push(another);
@@ -222,6 +216,10 @@ fn adopt(configured: SocketAddr, workers: usize, passed: Passed) -> io::Result<L
         address,
         configured,
         is_shared,
+        distinct: match is_shared {
+            true => given,
+            false => sockets.len(),
+        },
         entrance: Entrance::default(),
         sockets,
     })

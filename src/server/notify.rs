@@ -106,7 +106,8 @@ impl Notifier {
 
     /// Another process speaks for the service from now on, and this one no more.
     pub fn hand_over(&self, pid: u32) {
-        self.tell(&format!("MAINPID={pid}"));
+        // It has the whole time for its first sign of life.
+        self.tell(&format!("MAINPID={pid}\nWATCHDOG=1"));
         if let Some(service) = &self.0 {
             service.is_over.store(true, Ordering::Relaxed);
         }
@@ -176,7 +177,7 @@ mod tests {
             let since: u64 = since.split('\n').next().unwrap().parse().unwrap();
             assert!(since > 0);
             notifier.hand_over(8);
-            assert_eq!(next(), "MAINPID=8");
+            assert_eq!(next(), "MAINPID=8\nWATCHDOG=1");
             notifier.stopping();
             manager.set_nonblocking(true).unwrap();
             assert!(manager.recv(&mut [0; 8]).is_err(), "it is silent");

@@ -134,7 +134,7 @@ impl Channel {
     /// # Errors
     /// When nobody listens.
     pub fn say(&self, word: &Word) -> io::Result<()> {
-        send(&self.0, word, &[])
+        send(&self.0, word, &[]).map_err(late)
     }
 
     /// The next word; `None` at the end.
@@ -142,7 +142,8 @@ impl Channel {
     /// # Errors
     /// When none comes in time, or what came is none.
     pub fn hear(&self) -> io::Result<Option<Word>> {
-        Ok(receive(&self.0)?.map(|(word, _)| word))
+        let received = receive(&self.0).map_err(late)?;
+        Ok(received.map(|(word, _)| word))
     }
 
     /// All sockets of the process before.
@@ -153,7 +154,8 @@ impl Channel {
         let mut all: Vec<Passed> = Vec::new();
         let mut count = 0;
         loop {
-            let (word, sockets) = receive(&self.0)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            let received = receive(&self.0).map_err(late)?;
+            let (word, sockets) = received.ok_or(io::ErrorKind::UnexpectedEof)?;
             let (kind, configured, bound, is_shared) = match word {
                 Word::Complete => return Ok(Inherited(all)),
                 Word::Sockets {
@@ -326,6 +328,17 @@ pub fn unexpected(word: &Word) -> io::Error {
     }
 }
 
+/// What the system calls the end of the patience.
+fn late(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the other process says nothing, or takes nothing, for longer than timeouts.upgrade",
+        ),
+        _ => error,
+    }
+}
+
 fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
@@ -384,6 +397,19 @@ mod tests {
         drop(first);
         assert_eq!(second.hear().unwrap(), None);
         assert!(second.say(&Word::LetGo).is_err());
+    }
+
+    #[test]
+    fn whoever_is_silent_for_too_long_is_said_to_be() {
+        let (_first, second) = both();
+        second.set_patience(Duration::ZERO).unwrap();
+        for error in [
+            second.hear().unwrap_err(),
+            second.hear_sockets().unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert!(error.to_string().contains("timeouts.upgrade"), "{error}");
+        }
     }
 
     #[test]

@@ -19,4 +19,5 @@ mod on_demand;
 mod ours;
 mod renewal;
 mod running;
+mod upgrade;
 mod whole;

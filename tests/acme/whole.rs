@@ -70,40 +70,48 @@ impl Whole {
         }
     }
 
-    /// What a client of `name` gets over HTTPS: the names of the certificate that it is shown, and the
-    /// answer. Else the alert, where there was one.
+    /// What a client of `name` gets over HTTPS, as [`get`] does.
     pub(crate) fn get(
         &self,
         name: &str,
         target: &str,
     ) -> Result<(Vec<String>, String), Option<AlertDescription>> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let seen = Arc::new(Seen::default());
-        let config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&seen) as _)
-            .with_no_client_auth();
-        let host = ServerName::try_from(name.to_owned()).unwrap();
-        let exchange = async {
-            let stream = TcpStream::connect(loopback(self.https)).await?;
-            let connector = TlsConnector::from(Arc::new(config));
-            let mut stream = connector.connect(host, stream).await?;
-            let request =
-                format!("GET {target} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
-            stream.write_all(request.as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            Ok(answer)
-        };
-        let answer = runtime.block_on(exchange).map_err(|error| alert(&error))?;
-        let names = seen.0.lock().unwrap().take();
-        Ok((names.unwrap(), answer))
+        get(self.https, name, target)
     }
+}
+
+/// What a client of `name` gets over HTTPS: the names of the certificate that it is shown, and the
+/// answer. Else the alert, where there was one.
+pub(crate) fn get(
+    https: u16,
+    name: &str,
+    target: &str,
+) -> Result<(Vec<String>, String), Option<AlertDescription>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let seen = Arc::new(Seen::default());
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(&seen) as _)
+        .with_no_client_auth();
+    let host = ServerName::try_from(name.to_owned()).unwrap();
+    let exchange = async {
+        let stream = TcpStream::connect(loopback(https)).await?;
+        let connector = TlsConnector::from(Arc::new(config));
+        let mut stream = connector.connect(host, stream).await?;
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    };
+    let answer = runtime.block_on(exchange).map_err(|error| alert(&error))?;
+    let names = seen.0.lock().unwrap().take();
+    Ok((names.unwrap(), answer))
 }
 
 fn alert(error: &std::io::Error) -> Option<AlertDescription> {

@@ -467,6 +467,8 @@ const PROMISES: &[(&str, &[&str])] = &[
             "what_the_store_has_before_is_there_after_and_what_is_written_after_is_durable",
             "whoever_waits_at_a_socket_of_systemd_is_served_once_it_has_started",
             "what_reloads_opened_is_handed_over_and_what_they_closed_is_not",
+            "an_ingress_that_orders_is_upgraded_and_the_new_process_orders_from_then_on",
+            "what_the_process_before_obtains_to_the_end_is_served_and_not_ordered_again",
         ],
     ),
     (

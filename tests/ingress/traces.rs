@@ -484,3 +484,27 @@ fn a_collector_may_be_where_backends_may_not() {
     traced.ingress.get(BLOG, "/").expect(502);
     traced.collector.wait_for(2);
 }
+
+#[test]
+fn spans_are_told_by_the_authorities_of_a_reload() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let server = TestBackend::secure_scripted(&path("right.pem"), |answering| {
+        answering.body();
+        answering.write(ok(""));
+    });
+    let _other = TestBackend::secure(&path("wrong.pem"), "");
+    let authority = |name: &str| path(name).to_str().unwrap().to_owned();
+    let traced = Traced::before(Collector { server }, ALL, |config| {
+        config.backends.ca = authority("wrong.pem");
+    });
+    traced.ingress.get(BLOG, "/").expect(200);
+    eventually("it is not trusted", || traced.collector.server.opened() > 0);
+    assert!(traced.collector.exports().is_empty());
+    traced
+        .ingress
+        .reload(|config| config.backends.ca = authority("right.pem"))
+        .unwrap();
+    traced.ingress.get(BLOG, "/").expect(200);
+    eventually("it is told", || !traced.collector.exports().is_empty());
+}

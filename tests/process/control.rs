@@ -1,6 +1,8 @@
 //! The control socket of the built binary, and the verbs that ask over it.
 
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
@@ -88,19 +90,26 @@ fn the_socket_is_found_by_the_configuration_also_by_one_with_mistakes() {
     let file = folder.path().join("ingress.toml");
     std::fs::write(&file, format!("{config}\nlimits.body = 'much'")).unwrap();
     assert_eq!(health().status.code(), Some(0), "{}", health().text);
-    // The admin address is asked where there is no socket.
+    // The admin address is asked where there is no socket, or another one since the start.
     let admin = format!("listen.admin = '{}'", ingress.admin);
-    std::fs::write(&file, admin).unwrap();
-    assert_eq!(health().status.code(), Some(0), "{}", health().text);
+    for control in ["", "listen.control = 'another'"] {
+        std::fs::write(&file, format!("{admin}\n{control}")).unwrap();
+        assert_eq!(health().status.code(), Some(0), "{}", health().text);
+    }
     std::fs::write(&file, "").unwrap();
     let nowhere = health();
-    assert_eq!(nowhere.status.code(), Some(2));
+    assert_eq!(nowhere.status.code(), Some(1), "2 is not for a container");
     assert!(
         nowhere.text.contains("listen.control: it is not set"),
         "{}",
         nowhere.text
     );
+    let address = ingress.admin.to_string();
     ingress.stop();
+    std::fs::write(&file, admin).unwrap();
+    let gone = health();
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(gone.text.contains(&address), "{}", gone.text);
 }
 
 #[test]
@@ -254,11 +263,13 @@ fn a_url_is_explained_by_the_file_alone_or_by_what_runs() {
     assert!(!folder.path().join("store").exists(), "nothing is made");
     let none = explain(&["--running"]);
     assert_eq!(none.status.code(), Some(1));
-    assert!(
-        none.text.contains("nothing listens at control.sock"),
-        "{}",
-        none.text
-    );
+    let tried = folder.path().join("control.sock");
+    for words in [
+        format!("nothing listens at {}", tried.display()),
+        "`control.sock` is relative to this folder".to_owned(),
+    ] {
+        assert!(none.text.contains(&words), "{}", none.text);
+    }
 
     let ingress = Ingress::start(command.env("M3O_PLATFORM_KEY", "key"));
     let backend = Server::start(|_| ok("text/plain", "hello"));
@@ -328,6 +339,24 @@ fn a_backup_that_is_made_in_use_is_a_store_to_start_with() {
     assert_eq!((&*status, &*page), ("200", "from the backend"));
     assert_eq!(curl(&ingress, "later.m3o.app").0, "404");
     ingress.stop();
+}
+
+#[test]
+fn a_backup_that_is_not_to_be_seen_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(folder.path().join("control.sock")).unwrap();
+    // As one does that sees another file system.
+    let elsewhere = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        assert!(socket.read(&mut [0; 4096]).unwrap() > 0);
+        let answer = ok("application/json", r#"{"records": 3}"#);
+        socket.write_all(answer.as_bytes()).unwrap();
+    });
+    let copy = folder.path().join("copy");
+    let told = asked(folder.path(), &["backup", copy.to_str().unwrap()]);
+    elsewhere.join().unwrap();
+    assert_eq!(told.status.code(), Some(1), "{}", told.text);
+    assert!(told.text.contains("/var/lib/m3o-ingress"), "{}", told.text);
 }
 
 #[test]

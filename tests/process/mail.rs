@@ -1,15 +1,16 @@
 //! Mail that leaves by SMTP, to a server that was not written here (aiosmtpd).
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
 
+use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use crate::caller::{Answer, api, get};
-use crate::process::{Ingress, Process, run_command};
+use crate::caller::{Answer, api, connect, get};
+use crate::process::{Ingress, Process, eventually, run_command};
 use crate::tools;
 
 /// A mail server. Ends when dropped.
@@ -83,6 +84,11 @@ impl Mail {
 
 #[track_caller]
 fn start(folder: &Path, smtp_url: &str) -> Ingress {
+    start_with(folder, smtp_url, "")
+}
+
+#[track_caller]
+fn start_with(folder: &Path, smtp_url: &str, more: &str) -> Ingress {
     let config = "
         listen = { http = '127.0.0.1:0', admin = '127.0.0.1:0' }
         [platform]
@@ -91,7 +97,7 @@ fn start(folder: &Path, smtp_url: &str) -> Ingress {
         smtp_url_env = 'THE_MAIL_SERVER'
         from = 'noreply@m3o.one'
     ";
-    let mut command = run_command(folder, config);
+    let mut command = run_command(folder, &format!("{config}\n{more}"));
     let command = command.env("M3O_PLATFORM_KEY", "key");
     Ingress::start(command.env("THE_MAIL_SERVER", smtp_url))
 }
@@ -225,4 +231,21 @@ fn without_a_mail_server_nothing_that_needs_one_is_promised() {
     assert_eq!(refused.status, 501);
     assert_eq!(refused.json()["detail"], "no mail is configured");
     assert_eq!(get(ingress.admin, "localhost", "/mail").status, 404);
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_a_mail_server_that_says_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let url = format!("smtp://{}", silent.local_addr().unwrap());
+    // Longer than the test waits for the end.
+    let ingress = start_with(folder.path(), &url, "[timeouts]\ndrain = '10m'");
+    send(&ingress, &json!({})).fine();
+    let _held = eventually("the mail is under way", || silent.accept().ok());
+    ingress.process.signal(Signal::TERM);
+    eventually("no new connections", || connect(ingress.http).err());
+    ingress.process.signal(Signal::TERM);
+    let ended = ingress.process.end();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.text);
 }

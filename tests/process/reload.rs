@@ -221,6 +221,27 @@ fn a_secret_in_a_file_is_read_again() {
 }
 
 #[test]
+fn a_reload_that_is_refused_revokes_no_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "first\n").unwrap();
+    let mut command = run_command(folder.path(), &config(""));
+    let ingress = Ingress::start(command.env("M3O_PLATFORM_KEY_FILE", &secret));
+    std::fs::write(&secret, "second\n").unwrap();
+    // A socket is no file to write to.
+    write(folder.path(), &config("log.access_file = 'control'"));
+    ingress.process.signal(Signal::HUP);
+    reloaded(&ingress, "refused", 1.0);
+    let target = "/api/helloworld/call?api_key=first";
+    assert_eq!(get(ingress.http, "localhost", target).status, 200);
+    let text = ingress.stop();
+    assert!(
+        text.contains("as it was: log.access_file: `control`"),
+        "{text}"
+    );
+}
+
+#[test]
 fn dev_has_no_file_and_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let ingress = Ingress::dev(folder.path());

@@ -1,13 +1,17 @@
 //! Signals: the first one drains, the second one stops at once.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use rustix::fs::OFlags;
 use rustix::process::Signal;
 use serde_json::json;
-use std::io::Write;
 
 use crate::caller::{api, connect, get, read, request};
 use crate::process::{CAP, Ingress, eventually, run_command};
@@ -91,6 +95,24 @@ fn a_second_signal_does_not_wait_for_what_is_in_flight() {
     let ended = ingress.process.end();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.text);
     assert!(read(waiting).map_or(0, |answer| answer.status) != 200);
+}
+
+#[test]
+fn a_file_that_is_never_read_to_its_end_does_not_hold_the_end_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let ingress = start(folder.path(), "drain = '1s'");
+    let file = folder.path().join("ingress.toml");
+    std::fs::remove_file(&file).unwrap();
+    let made = Command::new("mkfifo").arg(&file).status().unwrap();
+    assert!(made.success());
+    ingress.process.signal(Signal::HUP);
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
+    let mut pipe = OpenOptions::new();
+    pipe.write(true).custom_flags(flags);
+    let _silent = eventually("it is read", || pipe.open(&file).ok());
+    ingress.process.signal(Signal::TERM);
+    let ended = ingress.process.end();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.text);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::caller::{connect, get, read, request};
 use crate::process::{CAP, Process, run_command};
 use crate::tools::folder;
-use crate::upgrade::service::Service;
+use crate::upgrade::service::{Binary, Service};
 
 /// Binds so many sockets, tells where, waits for a line, and becomes the ingress as systemd starts it.
 const LAUNCHER: &str = r#"
@@ -205,13 +205,42 @@ fn systemd_hears_how_the_service_is_and_which_process_it_is() {
         Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
     });
     heard.extend(rest);
-    let main = format!("MAINPID={second}");
+    let main = format!("MAINPID={second}\nWATCHDOG=1");
     assert!(heard.contains(&main), "the old one says so too: {heard:?}");
     let stopping = |text: &String| text.contains("STOPPING=1");
     assert!(!heard.iter().any(stopping), "{heard:?}");
     manager.set_nonblocking(false).unwrap();
     service.stop();
     until("STOPPING=1");
+}
+
+#[test]
+fn systemd_hears_that_the_process_before_goes_on_where_an_upgrade_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let path = folder.join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(CAP)).unwrap();
+    let config = format!("listen = {{ http = '127.0.0.1:0', admin = '127.0.0.1:0' }}\n{STORE}");
+    std::fs::write(folder.join("ingress.toml"), config).unwrap();
+    let binary = Binary::link(folder);
+    let mut command = binary.run(&folder.join("ingress.toml"));
+    command
+        .env("M3O_PLATFORM_KEY", "dev")
+        .env("NOTIFY_SOCKET", &path);
+    let service = Service::start(&mut command);
+    binary.leads_to(Path::new("/bin/false"));
+    service.fails_to_upgrade();
+    let ready = format!("READY=1\nMAINPID={}\n", service.pid());
+    let goes_on = format!("{ready}STATUS=serving; the last upgrade has failed");
+    let mut buffer = [0; 512];
+    loop {
+        let length = manager.recv(&mut buffer).unwrap();
+        if buffer[..length] == *goes_on.as_bytes() {
+            break;
+        }
+    }
+    service.stop();
 }
 
 #[test]

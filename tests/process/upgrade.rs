@@ -4,13 +4,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use m3o_ingress::server::passing::{Channel, Word};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::caller::{api, connect, get, read};
-use crate::process::{dev_command, eventually, run_command};
+use crate::process::{CAP, Process, dev_command, ended, eventually, run_command};
 use crate::server::{Server, ok};
 use load::{Load, by_curl, kept, one_by_one};
 use service::{Binary, Service, is_alive, pid};
@@ -268,6 +269,51 @@ fn a_new_process_that_fails_leaves_the_old_one_as_it_was() {
     load.nobody_failed();
     service.the_old_ones_end();
     service.stop();
+}
+
+#[test]
+fn a_hand_over_that_breaks_is_no_mistake_of_the_environment_and_both_sides_hear_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, theirs) = Channel::pair().unwrap();
+    let mut command = run_command(folder.path(), "platform.store = 'store'");
+    command
+        .env("M3O_PLATFORM_KEY", "dev")
+        .env("M3O_UPGRADE_FROM", std::process::id().to_string())
+        .stdin(Stdio::from(theirs));
+    // Sockets come first.
+    ours.say(&Word::Yours).unwrap();
+    let ended = ended(&mut command);
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.text);
+    let why = "the process before this one does not hand over: it says";
+    assert!(ended.text.contains(why), "{}", ended.text);
+    assert!(!ended.text.contains("unset it"), "{}", ended.text);
+    let said = ours.hear().unwrap();
+    assert!(matches!(said, Some(Word::Failed { .. })), "{said:?}");
+}
+
+#[test]
+fn signals_that_end_nothing_do_not_end_a_process_that_still_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, theirs) = Channel::pair().unwrap();
+    let config = "listen.http = '127.0.0.1:0'\nplatform.store = 'store'";
+    let mut command = run_command(folder.path(), config);
+    command
+        .env("M3O_PLATFORM_KEY", "dev")
+        .env("M3O_UPGRADE_FROM", std::process::id().to_string())
+        .stdin(Stdio::from(theirs));
+    ours.set_patience(CAP).unwrap();
+    let process = Process::spawn(&mut command);
+    ours.say(&Word::Complete).unwrap();
+    assert_eq!(ours.hear().unwrap(), Some(Word::LetGo));
+    for signal in [Signal::HUP, Signal::USR1, Signal::USR2] {
+        process.signal(signal);
+    }
+    ours.say(&Word::Yours).unwrap();
+    let said = ours.hear().unwrap();
+    assert!(matches!(said, Some(Word::Ready { .. })), "{said:?}");
+    process.signal(Signal::TERM);
+    let ended = process.end();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.text);
 }
 
 #[test]

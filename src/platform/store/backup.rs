@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use super::engine::{Changes, Engine, Fault, Page, Table};
 use super::file::{self, FileError};
@@ -23,6 +24,9 @@ pub enum BackupError {
         "the store cannot be read: it is closed after an error, which the log names, or for another process"
     )]
     Store,
+    /// The process ends.
+    #[error("the ingress ends: the copy was stopped and removed")]
+    Stopped,
     /// The copy cannot be made or written.
     #[error("the copy {path} cannot be written: {reason}", path = .path.display())]
     Copy {
@@ -66,6 +70,11 @@ impl Store {
         copied
     }
 
+    /// Has copies that are under way fail, and all later ones.
+    pub(crate) fn stop_copies(&self) {
+        self.copies_stopped.store(true, Ordering::Relaxed);
+    }
+
     fn copy(&self, draft: &Path) -> Result<u64, BackupError> {
         let snapshot = self
             .engine
@@ -78,6 +87,9 @@ impl Store {
         for table in Table::ALL {
             let mut last = String::new();
             loop {
+                if self.copies_stopped.load(Ordering::Relaxed) {
+                    return Err(BackupError::Stopped);
+                }
                 let page = Page {
                     pairs: PAGE,
                     bytes: AT_ONCE - size,
@@ -144,7 +156,7 @@ impl BackupError {
                 path: path.to_owned(),
                 reason,
             },
-            Self::Exists { .. } | Self::Store => self,
+            Self::Exists { .. } | Self::Store | Self::Stopped => self,
         }
     }
 }
@@ -219,6 +231,16 @@ mod tests {
         let error = store.back_up(&folder.path().join("copy")).unwrap_err();
         assert!(matches!(error, BackupError::Store), "{error}");
         assert!(error.to_string().contains("for another process"), "{error}");
+    }
+
+    #[test]
+    fn a_copy_is_stopped_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::unwatched(Path::new("memory")).unwrap();
+        store.stop_copies();
+        let error = store.back_up(&folder.path().join("copy")).unwrap_err();
+        assert!(matches!(error, BackupError::Stopped), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -67,6 +67,8 @@ pub(crate) struct Store {
     jobs: Option<SyncSender<Box<dyn Job>>>,
     /// Joined when the store is dropped, after the last job that was taken.
     writer: Option<JoinHandle<()>>,
+    /// Whether no copy of it goes on.
+    copies_stopped: AtomicBool,
 }
 
 /// Follows the claims to custom domains: told of the keys that changed and shown the store as it is then,
@@ -154,6 +156,7 @@ impl Store {
             generation,
             jobs: Some(jobs),
             writer: Some(writer.expect("a process that starts can start a thread")),
+            copies_stopped: AtomicBool::new(false),
         }
     }
 

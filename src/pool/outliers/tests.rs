@@ -327,3 +327,15 @@ async fn lines_about_it_are_few() {
     tokio::time::advance(Duration::from_secs(10)).await;
     assert!(said.one_more());
 }
+
+#[tokio::test(start_paused = true)]
+async fn addresses_that_are_out_when_all_is_forgotten_are_not_counted_any_more() {
+    let known = Known::of(&["192.0.2.1", "192.0.2.2"], |_| {});
+    known.fail("192.0.2.1", 5);
+    assert!(known.shows("m3o_ingress_backend_ejected 1"));
+    let Known { outliers, .. } = known;
+    let metrics = Arc::clone(&outliers.metrics);
+    drop(outliers);
+    let text = String::from_utf8(metrics.to_text()).unwrap();
+    assert!(text.contains("\nm3o_ingress_backend_ejected 0\n"), "{text}");
+}

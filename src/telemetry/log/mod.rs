@@ -61,6 +61,16 @@ enum Change {
     File(File),
 }
 
+/// What another configuration needs, opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// Where the access log goes, by its path, where that is elsewhere than now.
+    change: Option<(Option<PathBuf>, Change)>,
+    style: Style,
+    layout: Layout,
+    buffer: usize,
+}
+
 /// How lines look, decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
@@ -145,31 +155,47 @@ impl Log {
         Ok(writer)
     }
 
-    /// Lets lines look, and go, as `config` says, from now on. Its level is not looked at.
+    /// Opens what lines need to look, and go, as `config` says. Nothing changes before it is
+    /// [applied](Self::apply). Its level is not looked at.
     ///
     /// # Errors
-    /// When the file of the access log cannot be opened. Then nothing changes.
-    pub fn apply(&self, config: &Config) -> Result<(), BadFile> {
-        let Some(shared) = &self.shared else {
-            return Ok(());
-        };
-        let mut file = lock(&shared.file);
-        let wanted = Some(&config.access_file).filter(|path| !path.as_os_str().is_empty());
-        if file.as_ref() != wanted {
-            shared.change(match wanted {
-                Some(path) => Change::File(output::open(path)?),
-                None => Change::Together,
-            });
-            *file = wanted.cloned();
+    /// When the file of the access log cannot be opened.
+    pub fn open(&self, config: &Config) -> Result<Opened, BadFile> {
+        let mut change = None;
+        if let Some(shared) = &self.shared {
+            let wanted = Some(&config.access_file).filter(|path| !path.as_os_str().is_empty());
+            if lock(&shared.file).as_ref() != wanted {
+                let opened = wanted.map(|path| output::open(path)).transpose()?;
+                let to = opened.map_or(Change::Together, Change::File);
+                change = Some((wanted.cloned(), to));
+            }
         }
-        shared.style.store(config.style() as u8, Ordering::Relaxed);
-        shared
-            .layout
-            .store(config.layout() as u8, Ordering::Relaxed);
-        let most = usize::try_from(config.buffer).unwrap_or(usize::MAX);
-        shared.events.bound(most);
-        shared.access.bound(most);
-        Ok(())
+        Ok(Opened {
+            change,
+            style: config.style(),
+            layout: config.layout(),
+            buffer: usize::try_from(config.buffer).unwrap_or(usize::MAX),
+        })
+    }
+
+    /// Lets lines look, and go, as was opened, from now on.
+    pub fn apply(&self, opened: Opened) {
+        let Some(shared) = &self.shared else { return };
+        let Opened {
+            change,
+            style,
+            layout,
+            buffer,
+        } = opened;
+        if let Some((path, to)) = change {
+            let mut file = lock(&shared.file);
+            shared.change(to);
+            *file = path;
+        }
+        shared.style.store(style as u8, Ordering::Relaxed);
+        shared.layout.store(layout as u8, Ordering::Relaxed);
+        shared.events.bound(buffer);
+        shared.access.bound(buffer);
     }
 
     /// Opens the file of the access log anew, because somebody has moved the old one away. A file that

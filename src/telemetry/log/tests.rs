@@ -76,7 +76,8 @@ fn a_full_queue_costs_lines_and_counts_them() {
         buffer: 4096,
         ..Config::default()
     };
-    writer.log().apply(&config).unwrap();
+    let log = writer.log();
+    log.apply(log.open(&config).unwrap());
     // What is taken to be written has left its buffer.
     for _ in 0..2000 {
         writer.log().access(line("a line of the log\n"));
@@ -133,7 +134,7 @@ fn the_access_log_moves_to_a_file_and_back_without_a_line_lost_or_doubled() {
         format: Format::Combined,
         ..Config::default()
     };
-    log.apply(&to(path("access.log"))).unwrap();
+    log.apply(log.open(&to(path("access.log"))).unwrap());
     assert_eq!(log.layout(), Layout::Combined);
     for number in 0..1000 {
         if number == 300 {
@@ -145,7 +146,7 @@ fn the_access_log_moves_to_a_file_and_back_without_a_line_lost_or_doubled() {
         }
         log.access(line(&format!("{number}\n")));
     }
-    assert!(log.apply(&to(folder.path().to_owned())).is_err());
+    assert!(log.open(&to(folder.path().to_owned())).is_err());
     log.write(b"event\n");
     writer.finish();
     let read = |name| std::fs::read_to_string(path(name)).unwrap_or_default();

@@ -116,7 +116,8 @@ impl TestIngress {
         tell(&mut secrets);
         let lines = Capture::default();
         let writer = Log::start(Style::Json, Metrics::new(), lines.clone()).unwrap();
-        writer.log().apply(&config.log).unwrap();
+        let log = writer.log();
+        log.apply(log.open(&config.log).unwrap());
         let file = Arc::new(Mutex::new((config.clone(), secrets.clone())));
         let read = Arc::clone(&file);
         let source = Source::new("nowhere".as_ref(), move || Ok(read.lock().unwrap().clone()));

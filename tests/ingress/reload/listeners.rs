@@ -154,6 +154,23 @@ fn other_certificates_serve_the_next_handshake_and_connections_live_on() {
     after.get(BLOG, "/").expect(200);
     let unknown = second.clients().connect(address, "other.example").unwrap();
     assert_eq!(unknown.shown(), default);
+    // A folder with a broken file of what is served is not taken.
+    let third = Authority::new();
+    third.put("blog", &["*.m3o.app"]);
+    third.put("other", &["other.example"]);
+    std::fs::write(third.folder().join("blog.key"), "no key").unwrap();
+    let folder = third.folder().to_owned();
+    let problems = front
+        .ingress
+        .reload(|config| config.tls.certs = folder)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        problems.contains("tls.certs: ") && problems.contains("; blog: "),
+        "{problems}"
+    );
+    let still = second.clients().connect(address, BLOG);
+    still.unwrap().get(BLOG, "/").expect(200);
     let refused = front
         .ingress
         .reload(|config| config.tls.default = "nobody".to_owned());

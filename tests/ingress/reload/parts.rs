@@ -44,6 +44,36 @@ fn connections_to_backends_go_over_to_a_configuration_that_says_nothing_else_of_
 }
 
 #[test]
+fn authorities_are_those_that_are_in_their_file_when_it_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let backend = TestBackend::secure(
+        &path("right.pem"),
+        "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecure",
+    );
+    let _other = TestBackend::secure(&path("ca.pem"), "");
+    let api = TestApi::with_app("blog", &backend.url());
+    let ingress = TestIngress::before_with(&api, |config| {
+        config.backends.ca = path("ca.pem").to_str().unwrap().to_owned();
+    });
+    ingress.get(BLOG, "/").expect(502);
+    assert!(!ingress.read_again().unwrap().is_change());
+    std::fs::copy(path("right.pem"), path("ca.pem")).unwrap();
+    assert_eq!(ingress.read_again().unwrap().renewed, ["backends.ca"]);
+    ingress.get(BLOG, "/").expect(200);
+    for broken in [Some("no certificate"), None] {
+        match broken {
+            Some(text) => std::fs::write(path("ca.pem"), text).unwrap(),
+            None => std::fs::remove_file(path("ca.pem")).unwrap(),
+        }
+        let refused = ingress.read_again().unwrap_err().to_string();
+        let reason = "backends.ca: cannot read certificates from ";
+        assert!(refused.starts_with(reason), "{refused}");
+        ingress.get(BLOG, "/").expect(200);
+    }
+}
+
+#[test]
 fn private_backends_that_are_forbidden_are_reached_no_more() {
     let api = TestApi::new();
     let backend = TestBackend::answering(ok("hello"));
