@@ -76,7 +76,8 @@ fn line(criterion: &mut Criterion) {
         let metrics = Metrics::new();
         let writer = Log::start(Style::Json, Arc::clone(&metrics), std::io::sink());
         let writer = writer.expect("a thread");
-        writer.log().apply(&config).expect("no file is opened");
+        let log = writer.log();
+        log.apply(log.open(&config).expect("no file is opened"));
         let telemetry = Arc::new(Telemetry {
             metrics: Arc::clone(&metrics),
             log: writer.log(),
