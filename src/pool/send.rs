@@ -24,16 +24,18 @@ impl Pool {
     pub async fn send(
         self: &Rc<Self>,
         origin: &Origin,
-        request: Request,
+        mut request: Request,
     ) -> Result<Response, Error> {
-        self.send_noting(origin, request, &Asked::default()).await
+        self.send_noting(origin, &mut request, &Asked::default())
+            .await
     }
 
-    /// The same, within `limit` of when the request's body last moved; `None` when that is over.
+    /// The same, within `limit` of when the request's body last moved; `None` when that is over. The request is
+    /// taken out of where it is: a move at each step would make every future on the way larger by it.
     pub async fn send_while_moving(
         self: &Rc<Self>,
         origin: &Origin,
-        request: Request,
+        request: &mut Request,
         timer: &Timer,
         limit: Duration,
     ) -> Option<Result<Response, Error>> {
@@ -50,17 +52,16 @@ impl Pool {
     async fn send_noting(
         self: &Rc<Self>,
         origin: &Origin,
-        request: Request,
+        request: &mut Request,
         asked: &Asked,
     ) -> Result<Response, Error> {
-        let mut request = request;
         // RFC 9110, 9.2.2: such a request means the same when it arrives twice.
         let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
         let mut connection = match self.take_idle(origin) {
             Some(kept) => kept,
             // Boxed, because that is seldom and the future of every request has room
             // for it.
-            None => match Box::pin(self.obtain(origin, &request)).await? {
+            None => match Box::pin(self.obtain(origin, request)).await? {
                 Obtained::Own(connection) => connection,
                 Obtained::Shared(carried) => {
                     return Box::pin(self.send_shared(carried, origin, request, asked)).await;
@@ -68,8 +69,8 @@ impl Pool {
             },
         };
         asked.goes_to(connection.member());
-        connection.begin(&mut request);
-        let error = match connection.response(&mut request).await {
+        connection.begin(request);
+        let error = match connection.response(request).await {
             Ok(head) => return Ok(connection.answer(head)),
             Err(error) => error,
         };
@@ -82,10 +83,10 @@ impl Pool {
         asked.goes_to(fresh.member());
         match reason {
             Retry::Unsent => fresh.take_over(&mut connection),
-            Retry::BrokenOff => fresh.begin(&mut request),
+            Retry::BrokenOff => fresh.begin(request),
         }
         drop(connection);
-        match fresh.response(&mut request).await {
+        match fresh.response(request).await {
             Ok(head) => Ok(fresh.answer(head)),
             Err(error) => Err(fresh.broken(error)),
         }

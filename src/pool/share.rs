@@ -127,7 +127,7 @@ impl Pool {
         self: &Rc<Self>,
         carried: Carried,
         origin: &Origin,
-        mut request: Request,
+        request: &mut Request,
         asked: &Asked,
     ) -> Result<Response, Error> {
         let shared = Rc::clone(carried.shared());
@@ -137,7 +137,7 @@ impl Pool {
                 let origin = origin.clone();
                 return Err(Error::Upgrade { origin });
             }
-            let answered = call::websocket(carried, origin, &request).await;
+            let answered = call::websocket(carried, origin, request).await;
             note(&shared, &answered);
             return answered.map_err(|failure| failure.into_error(origin));
         }
@@ -145,7 +145,7 @@ impl Pool {
         let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
         let kept = carried.is_kept();
         let number = carried.shared().number();
-        let answered = call::call(carried, origin, &mut request).await;
+        let answered = call::call(carried, origin, request).await;
         note(&shared, &answered);
         let failure = match answered {
             Ok(response) => return Ok(response),
@@ -164,18 +164,18 @@ impl Pool {
             // What ended one kept connection may have ended them all.
             self.close(&self.lane(origin), |shared| shared.number() <= number);
         }
-        match self.obtain(origin, &request).await? {
+        match self.obtain(origin, request).await? {
             Obtained::Shared(carried) => {
                 let shared = Rc::clone(carried.shared());
                 asked.goes_to(shared.member());
-                let answered = call::call(carried, origin, &mut request).await;
+                let answered = call::call(carried, origin, request).await;
                 note(&shared, &answered);
                 answered.map_err(|failure| failure.into_error(origin))
             }
             Obtained::Own(mut connection) => {
                 asked.goes_to(connection.member());
-                connection.begin(&mut request);
-                match connection.response(&mut request).await {
+                connection.begin(request);
+                match connection.response(request).await {
                     Ok(head) => Ok(connection.answer(head)),
                     Err(error) => Err(connection.broken(error)),
                 }

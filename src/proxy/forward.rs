@@ -13,8 +13,7 @@ use crate::telemetry::load::InFlight;
 use crate::wire::{Body, Request, Response};
 
 impl Proxy {
-    /// Forwards `request` to `backend` as `client` sent it. It is taken out of where it is: a move at
-    /// each step would make every future on the way larger by it.
+    /// Forwards `request` to `backend` as `client` sent it.
     ///
     /// # Errors
     /// When there is no response to pass on.
@@ -44,13 +43,12 @@ impl Proxy {
         let (timer, limit) = (&client.peer.timer, timeouts.response);
         let (origin, address) = (backend.origin(), backend.authority());
         let asking = exchange.asks(Side::Backend, address, origin.port(), request);
-        let request = std::mem::take(request);
-        let mut response = self
-            .pool
-            .send_while_moving(origin, request, timer, limit)
-            .await
-            .ok_or(Error::BackendTimedOut)?
-            .map_err(of_backend)?;
+        let sent = self.pool.send_while_moving(origin, request, timer, limit);
+        let mut response = match sent.await {
+            Some(Ok(response)) => response,
+            Some(Err(error)) => return Err(of_backend(error)),
+            None => return Err(Error::BackendTimedOut),
+        };
         asking.answered(response.status());
 
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -179,19 +179,22 @@ impl Handler for Proxy {
             let answer = pin!(self.answer(&mut request, &uri, peer, trust, demand, &mut exchange));
             AssertUnwindSafe(answer).catch_unwind().await
         };
-        let answered = answered.unwrap_or_else(|_| {
-            self.telemetry.metrics.panics.inc();
-            Err(Error::Panicked)
-        });
-        let answered =
-            answered.and_then(|response| match upgrade::is_no_tunnel(tunnel, &response) {
-                true => Err(Error::BackendUpgrade),
-                false => Ok(response),
-            });
-        let mut response = answered.unwrap_or_else(|error| {
-            let form = accepted.on(exchange.route, uri.path());
-            tell(&error, form, &mut exchange)
-        });
+        // Taken apart at once: each step of a chain would move it.
+        let mut response = match answered {
+            Ok(Ok(response)) if !upgrade::is_no_tunnel(tunnel, &response) => response,
+            failed => {
+                let error = match failed {
+                    Ok(Ok(_no_tunnel)) => Error::BackendUpgrade,
+                    Ok(Err(error)) => error,
+                    Err(_panic) => {
+                        self.telemetry.metrics.panics.inc();
+                        Error::Panicked
+                    }
+                };
+                let form = accepted.on(exchange.route, uri.path());
+                tell(&error, form, &mut exchange)
+            }
+        };
         if exchange.route == RouteKind::Verify {
             verify::seal(&mut response);
         }

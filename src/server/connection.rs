@@ -227,7 +227,10 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
             Ended::Switched(tunnel) => {
                 let _open = held.settings.count(Protocol::Tunnel, self.peer.scheme);
                 let mut drained = self.drained.of_tunnel();
-                tunnel.join(link, |context| drained.leaves(context)).await;
+                let timer = &self.peer.timer;
+                tunnel
+                    .join(link, timer, |context| drained.leaves(context))
+                    .await;
             }
             Ended::Broken => {}
         }

@@ -55,7 +55,8 @@ pub struct Exchange {
     telemetry: Arc<Telemetry>,
     started: Instant,
     id: RequestId,
-    line: Option<Line>,
+    // Boxed, because most have none.
+    line: Option<Box<Line>>,
     asked: requests::Asked,
     /// Octets that came of the request's body; `None` where it has none.
     received: Option<Rc<Cell<u64>>>,
@@ -121,9 +122,10 @@ impl Exchange {
         let trace = tracer.map(|tracer| Box::new(tracer.begin(request.headers(), trust)));
         let is_wanted =
             telemetry.writes_lines() || trace.as_ref().is_some_and(|trace| trace.is_sampled());
-        let line = is_wanted.then(|| Line::of(request, peer, telemetry.log.layout()));
+        let line = is_wanted.then(|| Box::new(Line::of(request, peer, telemetry.log.layout())));
         let asked = requests::Asked::by(request.method(), request.version(), peer.scheme);
-        let mut exchange = Box::new(Self::new(telemetry, id, line, asked));
+        let started = peer.timer.now();
+        let mut exchange = Box::new(Self::new(telemetry, started, id, line, asked));
         exchange.to_head = request.method() == Method::HEAD;
         exchange.received = request.body().received();
         exchange.trace = trace;
@@ -132,9 +134,11 @@ impl Exchange {
 
     /// Notes what was no request, or not whole in time, and was answered with `status`.
     pub fn refused(telemetry: &Arc<Telemetry>, peer: &Peer, id: RequestId, status: StatusCode) {
-        let line = telemetry.writes_lines().then(|| Line::of_none(peer));
+        let line = telemetry
+            .writes_lines()
+            .then(|| Box::new(Line::of_none(peer)));
         let asked = requests::Asked::badly(peer.scheme);
-        let mut exchange = Self::new(telemetry, id, line, asked);
+        let mut exchange = Self::new(telemetry, peer.timer.now(), id, line, asked);
         exchange.status = Some(status);
         exchange.error = Some(match status {
             StatusCode::SERVICE_UNAVAILABLE => ErrorType::NoRoom,
@@ -145,14 +149,15 @@ impl Exchange {
 
     fn new(
         telemetry: &Arc<Telemetry>,
+        started: Instant,
         id: RequestId,
-        line: Option<Line>,
+        line: Option<Box<Line>>,
         asked: requests::Asked,
     ) -> Self {
         telemetry.metrics.requests.begin();
         Self {
             telemetry: Arc::clone(telemetry),
-            started: Instant::now(),
+            started,
             id,
             line,
             asked,

@@ -2,6 +2,9 @@
 //!
 //! A phase asks for a [`Deadline`]; the task of the connection holds one sleep and looks after each
 //! poll whether a deadline has become earlier than that sleep. Nothing is armed or cancelled a request.
+//!
+//! The clock is read once a poll: all that is asked for in one turn of the task is asked for at the
+//! same time.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -25,6 +28,17 @@ struct Shared {
     fired: Cell<u64>,
     /// The time when a request body last moved, likewise.
     touched: Cell<u64>,
+    turn: Cell<Turn>,
+}
+
+/// What is known of the time while the task of the connection is polled.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    /// It is not polled.
+    None,
+    /// Nobody has asked for the time yet.
+    Begun,
+    At(Instant),
 }
 
 const NEVER: u64 = u64::MAX;
@@ -42,14 +56,29 @@ impl Timer {
             wanted: Cell::new(NEVER),
             fired: Cell::new(0),
             touched: Cell::new(0),
+            turn: Cell::new(Turn::None),
         }))
+    }
+
+    /// The time, which stands still while the task of the connection is polled.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        match self.0.turn.get() {
+            Turn::None => Instant::now(),
+            Turn::Begun => {
+                let now = Instant::now();
+                self.0.turn.set(Turn::At(now));
+                now
+            }
+            Turn::At(now) => now,
+        }
     }
 
     /// The deadline `limit` from now.
     #[must_use]
     pub fn after(&self, limit: Duration) -> Deadline {
         // One more, because both times are rounded down: never early.
-        Deadline(self.now() + millis(limit) + 1)
+        Deadline(self.since_start() + millis(limit) + 1)
     }
 
     /// Whether `deadline` has passed. Asks for a wake-up of the connection's task if not.
@@ -64,7 +93,7 @@ impl Timer {
 
     /// A request body has moved: what waits [`while_moving`](Self::while_moving) may wait on.
     pub fn touch(&self) {
-        self.0.touched.set(self.now());
+        self.0.touched.set(self.since_start());
     }
 
     /// Runs `future`, but for no longer than `limit` after the request's body last moved; `None`
@@ -105,8 +134,9 @@ impl Timer {
         false
     }
 
-    fn now(&self) -> u64 {
-        millis(self.0.started.elapsed())
+    /// In milliseconds.
+    fn since_start(&self) -> u64 {
+        millis(self.now().saturating_duration_since(self.0.started))
     }
 }
 
@@ -150,7 +180,7 @@ impl Alarm {
         // Whoever still waits says so again when the connection is polled.
         self.armed = NEVER;
         shared.wanted.set(NEVER);
-        shared.fired.set(self.timer.now());
+        shared.fired.set(millis(shared.started.elapsed()));
         Poll::Ready(())
     }
 }
@@ -162,7 +192,10 @@ pub async fn drive<T>(timer: &Timer, mut future: Pin<&mut impl Future<Output = T
     let mut alarm = Alarm::new(timer.clone());
     poll_fn(|context| {
         loop {
-            if let Poll::Ready(output) = future.as_mut().poll(context) {
+            timer.0.turn.set(Turn::Begun);
+            let polled = future.as_mut().poll(context);
+            timer.0.turn.set(Turn::None);
+            if let Poll::Ready(output) = polled {
                 return Poll::Ready(output);
             }
             ready!(alarm.poll(context));

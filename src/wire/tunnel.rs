@@ -1,7 +1,6 @@
 //! A connection that has switched protocols: bytes go both ways as they are.
 
 use std::any::Any;
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -12,8 +11,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 
+use super::timer::Timer;
 use way::Way;
 
 mod frames;
@@ -64,58 +63,50 @@ impl Tunnel {
         self.stream
     }
 
-    /// Joins `client` with the other end until both have ended, or nothing moves any more.
+    /// Joins `client` with the other end until both have ended, or nothing moves any more. For the task
+    /// that `timer` belongs to.
     ///
     /// When `going_away` becomes true, the client of a WebSocket is told so by a close frame between two
     /// others. Its answer closes the other end, as if it had closed by itself. `going_away` wakes the task.
     pub async fn join(
         mut self,
         mut client: impl Duplex,
-        going_away: impl FnMut(&Context<'_>) -> bool,
-    ) {
-        let last = Cell::new(Instant::now());
-        let idle = self.idle;
-        let carrying = self.carry(&mut client, going_away, || {
-            if !idle.is_zero() {
-                last.set(Instant::now());
-            }
-        });
-        // However it ends, both ends are closed by being dropped.
-        if idle.is_zero() {
-            let _ended = carrying.await;
-            return;
-        }
-        tokio::select! {
-            _ended = carrying => {}
-            () = quiet_for(idle, &last) => {}
-        }
-    }
-
-    /// Carries bytes in both directions, and says when some have `moved`.
-    async fn carry(
-        &mut self,
-        client: &mut impl Duplex,
+        timer: &Timer,
         mut going_away: impl FnMut(&Context<'_>) -> bool,
-        moved: impl Fn(),
-    ) -> io::Result<()> {
+    ) {
         let stream = &mut self.stream;
         let mut there = Way::default();
         let mut back = match self.is_websocket {
             true => Way::of_frames(),
             false => Way::default(),
         };
+        let mut quiet = None;
+        // However it ends, both ends are closed by being dropped.
         poll_fn(|context| {
             if back.can_part() && going_away(context) {
                 back.part();
             }
-            let mut some = false;
-            let polled = poll_both(context, &mut there, &mut back, client, stream, &mut some);
-            if some {
-                moved();
+            let mut moved = false;
+            let polled = poll_both(
+                context,
+                &mut there,
+                &mut back,
+                &mut client,
+                stream,
+                &mut moved,
+            );
+            if polled.is_ready() {
+                return Poll::Ready(());
             }
-            polled
+            if moved {
+                quiet = None;
+            }
+            match !self.idle.is_zero() && timer.is_stuck(self.idle, &mut quiet) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
         })
-        .await
+        .await;
     }
 }
 
@@ -166,36 +157,39 @@ impl std::fmt::Debug for Tunnel {
     }
 }
 
-/// Waits until nothing has moved for `idle`.
-async fn quiet_for(idle: Duration, moved: &Cell<Instant>) {
-    loop {
-        let until = moved.get() + idle;
-        if Instant::now() >= until {
-            return;
-        }
-        tokio::time::sleep_until(until).await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::Instant;
+
+    use super::super::timer;
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_tunnel_is_quiet_only_when_nothing_moved_for_the_configured_time() {
-        let start = Instant::now();
-        let moved = Cell::new(start);
+    async fn a_tunnel_ends_when_nothing_has_moved_for_the_configured_time() {
+        let (client, mut outside) = duplex(64);
+        let (backend, other_end) = duplex(64);
+        let mut tunnel = Tunnel::new(other_end);
+        tunnel.hold(Duration::from_secs(10), ());
+        let timer = Timer::new();
+        let joined = std::pin::pin!(tunnel.join(client, &timer, |_| false));
+        let (mut from, mut to) = tokio::io::split(backend);
         let moving = async {
             for _ in 0..3 {
                 tokio::time::sleep(Duration::from_secs(9)).await;
-                moved.set(Instant::now());
+                outside.write_all(b"x").await.unwrap();
+                assert_eq!(from.read_u8().await.unwrap(), b'x');
             }
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            to.write_all(b"y").await.unwrap();
+            assert_eq!(outside.read_u8().await.unwrap(), b'y');
             std::future::pending::<()>().await;
         };
+        let start = Instant::now();
         tokio::select! {
             () = moving => {}
-            () = quiet_for(Duration::from_secs(10), &moved) => {}
+            () = timer::drive(&timer, joined) => {}
         }
-        assert_eq!(start.elapsed().as_secs(), 37);
+        assert_eq!(start.elapsed().as_secs(), 46);
     }
 }

@@ -224,7 +224,8 @@ impl Stream<'_> {
         let _open = self.settings.count(Protocol::Tunnel, self.peer.scheme);
         let mut drained = self.drained.of_tunnel();
         let going_away = |context: &Context<'_>| drained.leaves(context);
-        tunnel.join(Ends::new(incoming, stream), going_away).await;
+        let ends = Ends::new(incoming, stream);
+        tunnel.join(ends, &self.peer.timer, going_away).await;
     }
 }
 

@@ -146,7 +146,13 @@ fn what_was_no_request_has_a_line_too() {
         Timer::new(),
     );
     let asked = requests::Asked::badly(Scheme::Http);
-    let exchange = Exchange::new(&telemetry, RequestId::default(), None, asked);
+    let exchange = Exchange::new(
+        &telemetry,
+        Instant::now(),
+        RequestId::default(),
+        None,
+        asked,
+    );
     let line = Line::of_none(&peer);
     let written = |layout| {
         let mut out = Vec::new();

@@ -104,7 +104,7 @@ fn an_output_that_is_stuck_holds_up_no_file_of_the_access_log() {
         access_file: path("access.log"),
         ..Config::default()
     };
-    log.apply(&config).unwrap();
+    log.apply(log.open(&config).unwrap());
     let wait_for = |name: &str, text: &str| {
         let began = Instant::now();
         while std::fs::read_to_string(path(name)).unwrap_or_default() != text {

@@ -1,16 +1,16 @@
-//! One direction of a tunnel: bytes as they come. While none come it holds no buffer.
+//! One direction of a tunnel: bytes as they come. It holds only what its writer did not take at once.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::io::poll_read_buf;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::Frames;
 
-/// Bytes that are on their way at once: a record of TLS.
-const BUFFER: usize = 16 << 10;
+/// Bytes that are read at once: a record of TLS.
+const PIECE: usize = 16 << 10;
 
 /// A frame that closes a WebSocket, from a server: status 1001, "going away" (RFC 6455, 7.4.1).
 const GOING_AWAY: [u8; 4] = [0x88, 0x02, 0x03, 0xe9];
@@ -18,8 +18,9 @@ const GOING_AWAY: [u8; 4] = [0x88, 0x02, 0x03, 0xe9];
 /// One direction.
 #[derive(Debug, Default)]
 pub(super) struct Way {
-    buffer: Vec<u8>,
-    /// Of these, what was written.
+    /// What was read and not written.
+    rest: Vec<u8>,
+    /// Of that, what was written since.
     sent: usize,
     is_unflushed: bool,
     stage: Stage,
@@ -74,7 +75,7 @@ impl Way {
     pub(super) fn part(&mut self) {
         self.parting = match std::mem::take(&mut self.parting) {
             Parting::Possible(frames) if frames.is_between() => {
-                self.buffer.extend(GOING_AWAY);
+                self.rest.extend(GOING_AWAY);
                 Parting::Said
             }
             Parting::Possible(frames) => Parting::Due(frames),
@@ -100,8 +101,8 @@ impl Way {
         loop {
             match self.stage {
                 Stage::Open => {
-                    ready!(self.poll_write(context, to, moved))?;
-                    if ready!(self.poll_read(context, from, to))? == 0 {
+                    ready!(self.poll_rest(context, to, moved))?;
+                    if ready!(self.poll_piece(context, from, to))? == 0 {
                         self.stage = Stage::Ending;
                     }
                     *moved = true;
@@ -115,68 +116,92 @@ impl Way {
         }
     }
 
-    fn poll_write(
+    /// Writes what is left of the last piece.
+    fn poll_rest(
         &mut self,
         context: &mut Context<'_>,
         to: &mut (impl AsyncWrite + Unpin),
         moved: &mut bool,
     ) -> Poll<io::Result<()>> {
-        while self.sent < self.buffer.len() {
-            let piece = &self.buffer[self.sent..];
-            let length = ready!(Pin::new(&mut *to).poll_write(context, piece))?;
-            if length == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
+        while self.sent < self.rest.len() {
+            let length = ready!(poll_some(context, to, &self.rest[self.sent..]))?;
             self.sent += length;
             self.is_unflushed = true;
             *moved = true;
         }
-        self.buffer.clear();
+        // A tunnel is mostly silent, and has no buffer then.
+        self.rest = Vec::new();
         self.sent = 0;
         Poll::Ready(Ok(()))
     }
 
-    fn poll_read(
+    /// Reads a piece and writes of it what the other side takes; gives how long it was.
+    fn poll_piece(
         &mut self,
         context: &mut Context<'_>,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<io::Result<usize>> {
-        self.buffer.reserve_exact(BUFFER);
-        let polled = poll_read_buf(Pin::new(from), context, &mut self.buffer);
-        let Poll::Ready(length) = polled else {
-            self.buffer = Vec::new();
+        let mut room = [MaybeUninit::uninit(); PIECE];
+        let mut piece = ReadBuf::uninit(&mut room);
+        if Pin::new(from).poll_read(context, &mut piece)?.is_pending() {
             if self.is_unflushed {
                 ready!(Pin::new(to).poll_flush(context))?;
                 self.is_unflushed = false;
             }
             return Poll::Pending;
-        };
-        self.follow();
-        Poll::Ready(length)
+        }
+        let piece = piece.filled();
+        let (passing, last) = self.follow(piece);
+        let mut left = passing;
+        while !left.is_empty() {
+            match poll_some(context, to, left) {
+                Poll::Ready(length) => left = &left[length?..],
+                Poll::Pending => break,
+            }
+        }
+        self.is_unflushed |= left.len() < passing.len();
+        self.rest.extend_from_slice(left);
+        self.rest.extend_from_slice(last);
+        Poll::Ready(Ok(piece.len()))
     }
 
-    /// Looks at what has just come.
-    fn follow(&mut self) {
+    /// Looks at what has just come: what of it passes, and what is said behind that.
+    fn follow<'a>(&mut self, piece: &'a [u8]) -> (&'a [u8], &'static [u8]) {
+        let mut passing = piece;
+        let mut last: &[u8] = b"";
         self.parting = match std::mem::take(&mut self.parting) {
             parting @ (Parting::Never | Parting::Closed) => parting,
             Parting::Possible(mut frames) => {
-                frames.follow(&self.buffer);
+                frames.follow(piece);
                 unless_closed(frames, Parting::Possible)
             }
-            Parting::Due(mut frames) => match frames.follow(&self.buffer) {
+            Parting::Due(mut frames) => match frames.follow(piece) {
                 Some(end) if !frames.closes() => {
-                    self.buffer.truncate(end);
-                    self.buffer.extend(GOING_AWAY);
+                    passing = &piece[..end];
+                    last = &GOING_AWAY;
                     Parting::Said
                 }
                 Some(_) | None => unless_closed(frames, Parting::Due),
             },
             Parting::Said => {
-                self.buffer.clear();
+                passing = b"";
                 Parting::Said
             }
         };
+        (passing, last)
+    }
+}
+
+/// Writes some of `data`.
+fn poll_some(
+    context: &mut Context<'_>,
+    to: &mut (impl AsyncWrite + Unpin),
+    data: &[u8],
+) -> Poll<io::Result<usize>> {
+    match ready!(Pin::new(to).poll_write(context, data))? {
+        0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        length => Poll::Ready(Ok(length)),
     }
 }
 
