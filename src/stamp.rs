@@ -24,6 +24,12 @@ impl Stamp {
         }
     }
 
+    /// How large the file is, in octets.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// When the file was written last, in whole seconds since 1970.
     #[must_use]
     pub fn modified(&self) -> i64 {

@@ -25,6 +25,7 @@ use super::schedule::{Dice, pause, until};
 use crate::telemetry::acme::Order;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::keyring::{Keyring, Source};
+use crate::tls::reading;
 use crate::units::duration;
 
 /// The certificates of one authority.
@@ -96,10 +97,17 @@ impl Keeper {
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) {
         let mut tasks = Tasks::default();
+        let there = self.kept.iter().filter_map(|kept| kept.certificate.clone());
+        let mut reading = std::pin::pin!(reading::read_all(there.collect()));
+        let mut is_read = false;
         loop {
             let wait = self.begin(tools, &mut tasks);
             tokio::select! {
                 () = &mut stop => break,
+                () = &mut reading, if !is_read => {
+                    is_read = true;
+                    self.lose_broken();
+                }
                 Some(ended) = tasks.set.join_next_with_id() => self.ended(&mut tasks, ended),
                 Some(name) = next_question(questions) => self.asked(name),
                 () = tokio::time::sleep(wait) => {}
@@ -123,6 +131,26 @@ impl Keeper {
         }
         // A panic may have come before what it had was served.
         self.serve();
+    }
+
+    /// What was stored and turns out to be none is ordered again, on demand by the next handshake.
+    fn lose_broken(&mut self) {
+        let mut lost = false;
+        for kept in &mut self.kept {
+            let key = kept.certificate.as_ref().map(|there| there.key());
+            if let Some(Err(error)) = key {
+                let names = &kept.names;
+                tracing::warn!(%names, %error, "a stored certificate cannot be read: it is ordered again");
+                kept.lose();
+                lost = true;
+            }
+        }
+        if lost {
+            self.kept.retain(|kept| {
+                kept.shelf == Shelf::Always || kept.busy || kept.certificate.is_some()
+            });
+            self.serve();
+        }
     }
 
     /// Begins what is due, first what somebody waits for; gives how long there is nothing more.

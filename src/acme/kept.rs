@@ -86,6 +86,15 @@ impl Kept {
         self.certificate = Some(Arc::new(certificate));
     }
 
+    /// The certificate turns out to be none.
+    pub(super) fn lose(&mut self) {
+        self.certificate = None;
+        self.leaf = None;
+        self.window = None;
+        self.advice_at = None;
+        self.renew_now();
+    }
+
     /// The certificate is there, but another one is wanted.
     pub(super) fn renew_now(&mut self) {
         self.renew_at = Timestamp::MIN;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::credentials::Secret;
 use crate::pool::Pool;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::certificate::Certificate;
+use crate::tls::certificate::{Certificate, Pair};
 use crate::tls::challenges::Challenges;
 use crate::tls::keyring::Keyring;
 use crate::tls::on_demand::OnDemand;
@@ -279,7 +279,7 @@ fn load(folder: &Folder, always: Vec<NameSet>, on_demand: bool) -> Result<Vec<Ke
                 .iter()
                 .position(|file| file.name == *kept.names.first());
             if let Some(file) = found.map(|index| stored_always.swap_remove(index)) {
-                take(&mut kept, &file);
+                take(&mut kept, file);
             }
             kept
         })
@@ -288,7 +288,7 @@ fn load(folder: &Folder, always: Vec<NameSet>, on_demand: bool) -> Result<Vec<Ke
         for file in stored(Shelf::OnDemand)? {
             let names = NameSet::one(file.name.clone());
             let mut one = Kept::missing(Shelf::OnDemand, names);
-            take(&mut one, &file);
+            take(&mut one, file);
             kept.extend(one.certificate.is_some().then_some(one));
         }
     }
@@ -297,14 +297,22 @@ fn load(folder: &Folder, always: Vec<NameSet>, on_demand: bool) -> Result<Vec<Ke
 
 /// Takes a stored certificate in. One that is broken is ordered again, and so is one for other names,
 /// which serves until then.
-fn take(kept: &mut Kept, file: &Stored) {
+fn take(kept: &mut Kept, file: Stored) {
     let names = &kept.names;
-    match Certificate::from_pem(file.name.as_str(), &file.pem, &file.pem) {
+    let Stored { name, pem, written } = file;
+    let again = pem.clone();
+    // The key is read when somebody needs it, or the keeper has the time to.
+    let later = move || {
+        Ok(Pair {
+            chain: again.clone(),
+            key: again,
+        })
+    };
+    match Certificate::index(name.as_str(), &pem, later) {
         Ok(certificate) => {
             let has = |name: &Name| certificate.names().any(|found| found == name.as_str());
             let fits = names.iter().all(has) && certificate.names().count() == names.iter().count();
-            let written = file.written.min(Timestamp::now());
-            kept.take(certificate, &file.pem, written);
+            kept.take(certificate, &pem, written.min(Timestamp::now()));
             if !fits {
                 kept.renew_now();
             }

@@ -27,6 +27,7 @@ use crate::tls::identities::Identities;
 use crate::tls::keyring::{Keyring, Source};
 use crate::tls::local::{self, Authority, BadAuthority};
 use crate::tls::on_demand::OnDemand;
+use crate::tls::reading;
 use crate::tls::terms::{NoTerms, Terms};
 
 /// The certificates of an ingress, and their sources.
@@ -274,11 +275,9 @@ impl Certificates {
         if self.terms.is_some() {
             return Ok(self.terms.clone());
         }
-        let terms = Terms::new(Identities {
-            keyring: Arc::clone(&self.keyring),
-            challenges: Arc::clone(&self.challenges),
-            on_demand: self.on_demand.clone(),
-        })?;
+        let (keyring, challenges) = (Arc::clone(&self.keyring), Arc::clone(&self.challenges));
+        let identities = Identities::new(keyring, challenges, self.on_demand.clone());
+        let terms = Terms::new(identities)?;
         self.terms = Some(Arc::clone(&terms));
         Ok(Some(terms))
     }
@@ -316,21 +315,18 @@ impl Files {
     fn open(tls: &Tls, others: bool, depth: Depth) -> Result<Self, BadCertificates> {
         let mut folder = Folder::new(&tls.certs);
         let unlisted = folder.scan(depth).err();
-        let certificates = folder.certificates();
         let path = tls.certs.clone();
-        let reason = || reasons(folder.problems(), unlisted.as_ref());
-        if certificates.is_empty() && !others {
+        if !others && !folder.can_serve() {
             return Err(BadCertificates::None {
                 folder: path,
-                reason: reason(),
+                reason: reasons(folder.problems(), unlisted.as_ref()),
             });
         }
-        let mut labels = certificates.iter().map(|known| known.label());
-        if !tls.default.is_empty() && !labels.any(|label| label == tls.default) {
+        if !tls.default.is_empty() && !folder.can_serve_as(&tls.default) {
             return Err(BadCertificates::Default {
                 label: tls.default.clone(),
                 folder: path,
-                reason: reason(),
+                reason: reasons(folder.problems(), unlisted.as_ref()),
             });
         }
         Ok(Self {
@@ -383,6 +379,7 @@ async fn keep_watching(
     keyring: &Keyring,
     metrics: &Arc<Metrics>,
 ) {
+    reading::read_all(folder.certificates()).await;
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -9,14 +9,16 @@ use http::HeaderValue;
 use crate::wire::Scheme;
 
 /// Where connections lead: two requests with equal origins may share one.
-#[derive(Clone)]
+///
+/// There is one for each app that is known, so its text is there once.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Origin {
+    /// The host, and behind a colon the port where it is unusual.
+    authority: HeaderValue,
+    port: u16,
     scheme: Scheme,
     spoken: Spoken,
-    host: Box<str>,
-    port: u16,
     reach: Reach,
-    authority: HeaderValue,
 }
 
 /// Which version of HTTP is spoken at an origin.
@@ -93,16 +95,15 @@ impl Origin {
             .filter(|host| !host.is_empty())
             .ok_or(BadOrigin::Host)?;
         let authority = match url.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_owned(),
+            Some(port) => HeaderValue::from_str(&format!("{host}:{port}")),
+            None => HeaderValue::from_str(host),
         };
         Ok(Self {
+            authority: authority.map_err(|_| BadOrigin::Host)?,
+            port: url.port().unwrap_or_else(|| scheme.default_port()),
             scheme,
             spoken,
-            host: host.into(),
-            port: url.port().unwrap_or_else(|| scheme.default_port()),
             reach,
-            authority: HeaderValue::try_from(authority).map_err(|_| BadOrigin::Host)?,
         })
     }
 
@@ -127,13 +128,18 @@ impl Origin {
     /// Name or address; an IPv6 address in brackets.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        let authority = self.authority.to_str();
+        let authority = authority.expect("the host of a URL is visible ASCII");
+        match authority.rsplit_once(':') {
+            Some((host, _)) if self.port != self.scheme.default_port() => host,
+            _ => authority,
+        }
     }
 
     /// The host, where it is an address.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
-        let literal = self.host.trim_start_matches('[').trim_end_matches(']');
+        let literal = self.host().trim_start_matches('[').trim_end_matches(']');
         literal.parse().ok()
     }
 
@@ -156,23 +162,10 @@ impl Origin {
     }
 }
 
-impl PartialEq for Origin {
-    fn eq(&self, other: &Self) -> bool {
-        self.port == other.port
-            && self.scheme == other.scheme
-            && self.spoken == other.spoken
-            && self.reach == other.reach
-            && self.host == other.host
-    }
-}
-
-impl Eq for Origin {}
-
 impl Hash for Origin {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // The scheme and who named it hardly ever tell two origins apart.
-        self.port.hash(state);
-        self.host.hash(state);
+        self.authority.hash(state);
     }
 }
 
@@ -188,7 +181,7 @@ impl fmt::Display for Origin {
             Spoken::Http2 => "h2c",
             Spoken::Http1 | Spoken::Agreed => self.scheme.as_str(),
         };
-        write!(out, "{scheme}://{}:{}", self.host, self.port)
+        write!(out, "{scheme}://{}:{}", self.host(), self.port)
     }
 }
 
@@ -214,6 +207,24 @@ mod tests {
             (usual.port(), usual.authority().as_bytes()),
             (80, &b"b"[..])
         );
+    }
+
+    #[test]
+    fn host_and_port_are_those_of_the_url() {
+        let check = |url: &str, host: &str, port: u16, authority: &str| {
+            let origin = of(url, Reach::Workload).unwrap();
+            let found = (origin.host(), origin.port(), origin.authority().as_bytes());
+            assert_eq!(found, (host, port, authority.as_bytes()), "{url}");
+        };
+        check("http://b.example/x", "b.example", 80, "b.example");
+        check("http://B.example:80", "b.example", 80, "b.example");
+        check("http://b.example:443", "b.example", 443, "b.example:443");
+        check("https://b.example:443/", "b.example", 443, "b.example");
+        check("https://b.example:80/", "b.example", 80, "b.example:80");
+        check("http://[::1]", "[::1]", 80, "[::1]");
+        check("http://[::1]:81", "[::1]", 81, "[::1]:81");
+        check("h2c://[::1]:80", "[::1]", 80, "[::1]");
+        check("http://127.0.0.1:8080", "127.0.0.1", 8080, "127.0.0.1:8080");
     }
 
     #[test]

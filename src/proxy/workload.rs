@@ -29,15 +29,15 @@ impl Proxy {
         // Only what exists is named in the log: made-up names would fill it.
         exchange.workload = Some(workload.id);
         // Counted for it also where it is closed, or there is no room.
-        exchange.load = Some(found.load);
-        if let Some(closed) = found.backend.closed() {
+        exchange.load = Some(Arc::clone(found.load()));
+        if let Some(closed) = found.backend().closed() {
             return Err(Error::Closed(workload.kind, Arc::clone(closed)));
         }
         self.count_app(&workload, client, exchange)?;
         let limit = self.settings.limits.per_workload;
         let place = exchange.load.as_ref().map(|load| self.enter(load, limit));
         exchange.in_flight = place.transpose()?;
-        self.forward(&found.backend, request, client, exchange)
+        self.forward(found.backend(), request, client, exchange)
             .await
     }
 }

@@ -12,6 +12,12 @@ use crate::pool::{BadOrigin, Origin, Reach};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Backend {
     origin: Origin,
+    /// What few have: apart, because the cache holds very many backends.
+    more: Option<Box<More>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Default)]
+struct More {
     /// Without the slash at its end.
     path: Box<str>,
     query: Box<str>,
@@ -39,25 +45,30 @@ impl Backend {
     pub fn parse(url: &str) -> Result<Self, BadBackend> {
         let url = url::Url::parse(url)?;
         let path = url.path();
-        Ok(Self {
-            origin: Origin::of(&url, Reach::Workload)?,
+        let more = More {
             path: path.strip_suffix('/').unwrap_or(path).into(),
             query: url.query().unwrap_or_default().into(),
             closed: None,
+        };
+        Ok(Self {
+            origin: Origin::of(&url, Reach::Workload)?,
+            more: Some(more).filter(More::is_any).map(Box::new),
         })
     }
 
     /// The same, which takes no requests for now where `closed` says so.
     #[must_use]
     pub fn closed_as(self, closed: Option<Closed>) -> Self {
-        let closed = closed.map(Arc::new);
-        Self { closed, ..self }
+        let mut more = self.more.unwrap_or_default();
+        more.closed = closed.map(Arc::new);
+        let more = Some(more).filter(|more| more.is_any());
+        Self { more, ..self }
     }
 
     /// That no requests go there for now.
     #[must_use]
     pub fn closed(&self) -> Option<&Arc<Closed>> {
-        self.closed.as_ref()
+        self.more.as_ref()?.closed.as_ref()
     }
 
     /// Where connections lead.
@@ -75,13 +86,17 @@ impl Backend {
     /// The path that every target begins with, without the slash at its end.
     #[must_use]
     pub fn path(&self) -> &str {
-        &self.path
+        self.more.as_ref().map_or("", |more| &more.path)
+    }
+
+    fn query(&self) -> &str {
+        self.more.as_ref().map_or("", |more| &more.query)
     }
 
     /// Whether it has a path or a query of its own, which may hold a key.
     #[must_use]
     pub fn has_more(&self) -> bool {
-        !self.path.is_empty() || !self.query.is_empty()
+        !self.path().is_empty() || !self.query().is_empty()
     }
 
     /// The target of a request there: paths joined with exactly one slash, queries with `&`,
@@ -90,8 +105,7 @@ impl Backend {
     /// # Errors
     /// When the two together are no target, or too long for one.
     pub fn target(&self, asked: &Uri) -> Result<PathAndQuery, InvalidUri> {
-        if self.path.is_empty()
-            && self.query.is_empty()
+        if !self.has_more()
             && let Some(target) = asked.path_and_query()
         {
             return Ok(target.clone());
@@ -103,19 +117,24 @@ impl Backend {
         };
         let slash = if path.starts_with('/') { "" } else { "/" };
         let query = asked.query().unwrap_or_default();
-        let mark = if self.query.is_empty() && asked.query().is_none() {
+        let (own, own_query) = (self.path(), self.query());
+        let mark = if own_query.is_empty() && asked.query().is_none() {
             ""
         } else {
             "?"
         };
-        let and = if self.query.is_empty() || query.is_empty() {
+        let and = if own_query.is_empty() || query.is_empty() {
             ""
         } else {
             "&"
         };
-        let own = &self.path;
-        let own_query = &self.query;
         PathAndQuery::try_from(format!("{own}{slash}{path}{mark}{own_query}{and}{query}"))
+    }
+}
+
+impl More {
+    fn is_any(&self) -> bool {
+        !self.path.is_empty() || !self.query.is_empty() || self.closed.is_some()
     }
 }
 

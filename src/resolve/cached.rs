@@ -1,10 +1,11 @@
 //! A cache before a resolver: fresh, stale while one revalidates, stale on error, negative, and
-//! one call for all who wait. moka stores; age is judged by tokio's clock.
+//! one call for all who wait. Age is judged by tokio's clock.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -13,11 +14,17 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::freshness::{Freshness, freshness};
-use super::{Answer, Backend, Config, Error, Resolve, Workload};
+use super::{Backend, Config, Error, Resolve, Workload};
 use crate::telemetry::load::Load;
 use crate::telemetry::metrics::{CacheResult, Metrics, Shed};
+use known::{Known, Unknown};
+use loads::Loads;
+use table::{Held, Table};
 
+mod known;
+mod loads;
 mod look;
+mod table;
 
 pub use look::Entry;
 
@@ -25,16 +32,16 @@ pub use look::Entry;
 #[derive(Debug)]
 pub struct Cache {
     config: Config,
-    known: moka::sync::Cache<Workload, Known>,
+    /// With a secret in it, so that nobody can choose names that get in each other's way.
+    hasher: RandomState,
+    known: Arc<Table<Known>>,
     /// Apart, so that made-up names never push known ones out.
-    unknown: moka::sync::Cache<Workload, Unknown>,
+    unknown: Arc<Table<Unknown>>,
     /// Locked only where the cache has no answer.
     flights: Arc<Mutex<HashMap<FlightKey, Flight>>>,
     /// Places for questions that leave the process, an [`Asker`] each.
     places: [Arc<Semaphore>; Asker::COUNT],
-    /// Outlive their entries while requests are in flight: a backend that was pushed out of the cache
-    /// does not become idle by that. Locked only where the cache had no answer.
-    loads: Arc<Mutex<HashMap<Workload, Weak<Load>>>>,
+    loads: Arc<Loads>,
     metrics: Arc<Metrics>,
 }
 
@@ -44,31 +51,29 @@ type Flight = watch::Receiver<Option<Answer>>;
 /// A flight is joined only by who would see the same writes.
 type FlightKey = (Workload, u64);
 
-#[derive(Debug, Clone)]
-struct Known {
-    backend: Arc<Backend>,
-    load: Arc<Load>,
-    read: Instant,
-    generation: u64,
-    /// When asking again last failed.
-    failed: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Unknown {
-    read: Instant,
-    generation: u64,
-}
+/// One answer, shared by all who waited for it.
+type Answer = Result<Arc<Held<Known>>, Arc<Error>>;
 
 /// A workload's backend, and how the cache came by it.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// Where it runs.
-    pub backend: Arc<Backend>,
-    /// What is in flight to it.
-    pub load: Arc<Load>,
+    known: Arc<Held<Known>>,
     /// What the cache had.
     pub cache: CacheResult,
+}
+
+impl Found {
+    /// Where it runs.
+    #[must_use]
+    pub fn backend(&self) -> &Backend {
+        &self.known.backend
+    }
+
+    /// What is in flight to it.
+    #[must_use]
+    pub fn load(&self) -> &Arc<Load> {
+        &self.known.load
+    }
 }
 
 /// Names that do not exist are remembered for seconds: more than these are forgotten early.
@@ -81,18 +86,21 @@ impl Cache {
     /// An empty cache.
     #[must_use]
     pub fn new(config: Config, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self::empty(config, metrics, Arc::default()))
+        let loads = Arc::new(Loads::new(config.capacity, Arc::clone(&metrics)));
+        Arc::new(Self::empty(config, metrics, loads, RandomState::new()))
     }
 
     fn empty(
         config: Config,
         metrics: Arc<Metrics>,
-        loads: Arc<Mutex<HashMap<Workload, Weak<Load>>>>,
+        loads: Arc<Loads>,
+        hasher: RandomState,
     ) -> Self {
         Self {
+            hasher,
             places: places(&config),
-            known: moka::sync::Cache::new(config.capacity),
-            unknown: moka::sync::Cache::new(config.capacity.min(MAX_UNKNOWN)),
+            known: Arc::new(Table::new(config.capacity)),
+            unknown: Arc::new(Table::new(config.capacity.min(MAX_UNKNOWN))),
             flights: Arc::default(),
             loads,
             metrics,
@@ -112,8 +120,9 @@ impl Cache {
         };
         Arc::new(Self {
             config: config.clone(),
-            known: self.known.clone(),
-            unknown: self.unknown.clone(),
+            hasher: self.hasher.clone(),
+            known: Arc::clone(&self.known),
+            unknown: Arc::clone(&self.unknown),
             flights: Arc::clone(&self.flights),
             places,
             loads: Arc::clone(&self.loads),
@@ -125,74 +134,78 @@ impl Cache {
     #[must_use]
     pub fn forgotten(&self, config: &Config) -> Arc<Self> {
         let (metrics, loads) = (Arc::clone(&self.metrics), Arc::clone(&self.loads));
-        Arc::new(Self::empty(config.clone(), metrics, loads))
+        let hasher = self.hasher.clone();
+        Arc::new(Self::empty(config.clone(), metrics, loads, hasher))
     }
 
     fn flights(&self) -> MutexGuard<'_, HashMap<FlightKey, Flight>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn loads(&self) -> MutexGuard<'_, HashMap<Workload, Weak<Load>>> {
-        self.loads.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hash(&self, workload: &Workload) -> u64 {
+        self.hasher.hash_one(workload)
     }
 
-    /// The one load of `workload`, whether or not its backend is in the cache.
-    fn load(&self, workload: Workload) -> Arc<Load> {
-        let mut loads = self.loads();
-        if let Some(load) = loads.get(&workload).and_then(Weak::upgrade) {
-            return load;
-        }
-        if loads.len() == loads.capacity() {
-            // Room for as many again, so that this is rare.
-            loads.retain(|_, load| load.strong_count() > 0);
-            let held = loads.len();
-            loads.reserve(held.max(64));
-        }
-        let load = self.metrics.load(workload.kind.into(), workload.id);
-        loads.insert(workload, Arc::downgrade(&load));
-        load
+    fn known(&self, hash: u64, workload: &Workload) -> Option<Arc<Held<Known>>> {
+        self.known.find(hash, |known| known.is_of(workload))
     }
 
-    fn is_known_missing(&self, workload: &Workload, generation: u64) -> bool {
-        self.unknown.get(workload).is_some_and(|unknown| {
+    fn unknown(&self, hash: u64, workload: &Workload) -> Option<Arc<Held<Unknown>>> {
+        self.unknown.find(hash, |unknown| unknown.is_of(workload))
+    }
+
+    fn is_known_missing(&self, hash: u64, workload: &Workload, generation: u64) -> bool {
+        self.unknown(hash, workload).is_some_and(|unknown| {
             unknown.generation == generation && unknown.read.elapsed() < self.config.negative
         })
     }
 
-    fn store(&self, workload: Workload, generation: u64, asked: Instant, answer: &Answer) {
-        let before = self.known.get(&workload);
-        if before
+    /// Keeps what was `asked` for then, unless it knows better.
+    fn store(
+        &self,
+        workload: &Workload,
+        generation: u64,
+        asked: Instant,
+        answer: Result<Backend, Error>,
+    ) -> Answer {
+        let hash = self.hash(workload);
+        let before = self.known(hash, workload);
+        let knows_better = before
             .as_ref()
-            .is_some_and(|known| known.generation > generation)
-        {
-            return;
-        }
+            .is_some_and(|known| known.generation > generation);
         match answer {
             Ok(backend) => {
-                let known = Known {
-                    backend: Arc::clone(backend),
-                    load: self.load(workload),
-                    read: asked,
-                    generation,
-                    failed: None,
+                let load = match &before {
+                    Some(known) => Arc::clone(&known.load),
+                    None => self.loads.of(hash, workload),
                 };
-                self.known.insert(workload, known);
-                self.unknown.invalidate(&workload);
-            }
-            Err(error) if matches!(**error, Error::Unknown) => {
-                let unknown = Unknown {
-                    read: asked,
-                    generation,
-                };
-                self.known.invalidate(&workload);
-                self.unknown.insert(workload, unknown);
-            }
-            Err(_) => {
-                // An error is not an answer: what was known stays known.
-                if let Some(known) = before {
-                    let failed = Some(Instant::now());
-                    self.known.insert(workload, Known { failed, ..known });
+                let known = Held::new(hash, Known::new(backend, load, asked, generation));
+                if !knows_better {
+                    let new = Arc::clone(&known);
+                    self.known.put(new, |known| known.is_of(workload));
+                    self.unknown.remove(hash, |unknown| unknown.is_of(workload));
                 }
+                Ok(known)
+            }
+            Err(Error::Unknown) => {
+                if !knows_better {
+                    let unknown = Unknown {
+                        workload: *workload,
+                        read: asked,
+                        generation,
+                    };
+                    self.known.remove(hash, |known| known.is_of(workload));
+                    let new = Held::new(hash, unknown);
+                    self.unknown.put(new, |unknown| unknown.is_of(workload));
+                }
+                Err(Arc::new(Error::Unknown))
+            }
+            Err(error) => {
+                // An error is not an answer: what was known stays known.
+                if let Some(known) = before.filter(|_| !knows_better) {
+                    known.fail();
+                }
+                Err(Arc::new(error))
             }
         }
     }
@@ -229,12 +242,16 @@ impl<R: Resolve + 'static> Cached<R> {
     pub async fn resolve(&self, workload: Workload) -> Result<Found, (Arc<Error>, CacheResult)> {
         // Read before anything else: an answer is never newer than the generation it carries.
         let generation = self.resolver.generation();
-        let known = self.cache.known.get(&workload);
+        let hash = self.cache.hash(&workload);
+        let known = self.cache.known(hash, &workload);
         if let Some(known) = &known {
             if let Some(cache) = self.servable(workload, known, generation) {
-                return Ok(known.found(cache));
+                return Ok(Found {
+                    known: Arc::clone(known),
+                    cache,
+                });
             }
-        } else if self.cache.is_known_missing(&workload, generation) {
+        } else if self.cache.is_known_missing(hash, &workload, generation) {
             return Err((Arc::new(Error::Unknown), CacheResult::Negative));
         }
         let asker = if known.is_some() {
@@ -243,15 +260,15 @@ impl<R: Resolve + 'static> Cached<R> {
             Asker::Stranger
         };
         match self.fly(workload, generation, asker).await {
-            Ok(backend) => Ok(Found {
-                backend,
-                load: self.cache.load(workload),
+            Ok(known) => Ok(Found {
+                known,
                 cache: CacheResult::Miss,
             }),
             Err(error) => match known {
-                Some(known) if self.rescues(&known, &error, generation) => {
-                    Ok(known.found(CacheResult::Rescued))
-                }
+                Some(known) if self.rescues(&known, &error, generation) => Ok(Found {
+                    known,
+                    cache: CacheResult::Rescued,
+                }),
                 _ => {
                     if matches!(*error, Error::Busy) {
                         self.cache.metrics.shed(Shed::Lookups);
@@ -275,16 +292,15 @@ impl<R: Resolve + 'static> Cached<R> {
 
     /// Whether `known` may be served without waiting, and as what. Starts the refresh it needs.
     fn servable(&self, workload: Workload, known: &Known, generation: u64) -> Option<CacheResult> {
-        let failed = known.failed.map(|failed| failed.elapsed());
         let result = match self.age(known) {
             _ if known.generation != generation => return None,
             Freshness::Fresh => return Some(CacheResult::Fresh),
             Freshness::Stale => CacheResult::Stale,
             // Nobody waits for an API that was down a moment ago.
-            Freshness::Expired if failed.is_some() => CacheResult::Rescued,
+            Freshness::Expired if known.failed().is_some() => CacheResult::Rescued,
             Freshness::Expired | Freshness::Gone => return None,
         };
-        if failed.is_none_or(|failed| failed >= RETRY_PAUSE) {
+        if known.failed().is_none_or(|failed| failed >= RETRY_PAUSE) {
             // What cannot be asked now is asked by a later request.
             drop(self.launch(workload, generation, Asker::Refresh));
         }
@@ -337,12 +353,8 @@ impl<R: Resolve + 'static> Cached<R> {
         let resolver = Rc::clone(&self.resolver);
         let asking = async move {
             let asked = Instant::now();
-            let answer = resolver
-                .resolve(workload)
-                .await
-                .map(Arc::new)
-                .map_err(Arc::new);
-            landing.cache.store(workload, generation, asked, &answer);
+            let answer = resolver.resolve(workload).await;
+            let answer = landing.cache.store(&workload, generation, asked, answer);
             landing.end(answer);
         };
         let metrics = Arc::clone(&self.cache.metrics);
@@ -368,16 +380,6 @@ enum Asker {
 
 impl Asker {
     const COUNT: usize = 2;
-}
-
-impl Known {
-    fn found(&self, cache: CacheResult) -> Found {
-        Found {
-            backend: Arc::clone(&self.backend),
-            load: Arc::clone(&self.load),
-            cache,
-        }
-    }
 }
 
 /// The end of a flight, which it has even if it crashes.

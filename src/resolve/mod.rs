@@ -1,6 +1,5 @@
 //! From an app or function to its backend.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -128,9 +127,6 @@ fn warn_of(workload: Workload, error: &Error) {
     };
     tracing::warn!(workload = %workload.id, "cannot resolve {}: {cause}", workload.id);
 }
-
-/// One answer, shared by all who waited for it.
-pub type Answer = Result<Arc<Backend>, Arc<Error>>;
 
 /// `[cache]`: how long resolved backends are believed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

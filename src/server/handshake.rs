@@ -108,7 +108,7 @@ async fn agree(
     let identities = terms.identities();
     let found = match is_challenge {
         // An authority that looks for the proof of another order is no client to order for.
-        true => identities.at_hand(sni.as_deref(), local.ip()),
+        true => identities.at_hand(sni.as_deref(), local.ip()).await,
         false => identities.find(sni.as_deref(), local.ip(), peer).await,
     };
     let Some(identity) = found else {

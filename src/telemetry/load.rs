@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::apps::App;
+use super::labels::AppKind;
 use super::metrics::Shed;
+use crate::id::WorkloadId;
 
 /// What is in flight to one workload, over all workers.
 #[derive(Debug, Default)]
@@ -45,6 +47,13 @@ impl Load {
 
     pub(super) fn app(&self) -> Option<App> {
         self.app
+    }
+
+    /// Whether it is that of the app or function of this name.
+    #[must_use]
+    pub fn is_of(&self, kind: AppKind, id: &WorkloadId) -> bool {
+        let app = self.app.as_ref();
+        app.is_some_and(|app| app.kind == kind && app.id == *id)
     }
 
     pub(super) fn slot(&self) -> u32 {

@@ -1,9 +1,10 @@
 //! One certificate with its chain and key, and the names that it speaks for.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -14,24 +15,29 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::wire::Covers;
 
 /// A certificate with its chain and key.
-#[derive(Debug)]
 pub struct Certificate {
     label: Box<str>,
-    names: Vec<Box<str>>,
+    names: Names,
     not_after: Timestamp,
-    /// The digest of the whole chain.
+    /// The digest of the whole chain, as it is written.
     fingerprint: [u8; 32],
-    /// What `key` is made from; taken when it is.
-    pair: Mutex<Option<Pair>>,
+    /// What gives what `key` is made from; taken when it is.
+    source: Mutex<Option<Box<Source>>>,
     key: OnceLock<Result<Arc<CertifiedKey>, BadPair>>,
 }
 
-/// A chain and a key as they were read.
+/// A chain and the key to it, in PEM form.
 #[derive(Debug)]
-struct Pair {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+pub struct Pair {
+    /// Our own certificate first.
+    pub chain: Vec<u8>,
+    /// That of our own certificate.
+    pub key: Vec<u8>,
 }
+
+type Names = Box<[Box<str>]>;
+
+type Source = dyn FnOnce() -> Result<Pair, BadPair> + Send;
 
 /// Why a chain and a key are no certificate to serve with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +70,12 @@ pub enum BadPair {
         "the key is not that of the first certificate of the chain: the server's own certificate comes first, and each needs its own key"
     )]
     Mismatch,
+    /// They were left for later, and cannot be read any more.
+    #[error("they cannot be read any more: {0}")]
+    Lost(String),
+    /// They were left for later, and there is another chain now.
+    #[error("there is another chain than a moment ago")]
+    Replaced,
 }
 
 impl Certificate {
@@ -73,31 +85,38 @@ impl Certificate {
     /// # Errors
     /// What is wrong with them.
     pub fn from_pem(label: &str, chain: &[u8], key: &[u8]) -> Result<Self, BadPair> {
-        let certificate = Self::index(label, chain, key)?;
-        match certificate.key() {
-            Ok(_) => Ok(certificate),
-            Err(bad) => Err(bad.clone()),
-        }
+        let certificate = Self::indexed(label, chain)?;
+        let key = read(chain, key)?;
+        let _is_empty = certificate.key.set(Ok(key));
+        Ok(certificate)
     }
 
-    /// Like [`from_pem`](Self::from_pem), but the key is read and checked when it is first asked for:
-    /// that costs far more than the names.
+    /// Reads the names of a chain alone. The rest of it and the key are asked of `later`, and checked, when
+    /// the key is first asked for: that costs far more.
     ///
     /// # Errors
-    /// What is wrong with the chain, or that there is no key.
-    pub fn index(label: &str, chain: &[u8], key: &[u8]) -> Result<Self, BadPair> {
-        let chain = CertificateDer::pem_slice_iter(chain)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| BadPair::Chain(told(&error)))?;
-        let leaf = chain.first().ok_or(BadPair::NoCertificate)?;
-        let (names, not_after) = read_leaf(leaf)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| BadPair::Key(told(&error)))?;
+    /// What is wrong with the first certificate of the chain.
+    pub fn index(
+        label: &str,
+        chain: &[u8],
+        later: impl FnOnce() -> Result<Pair, BadPair> + Send + 'static,
+    ) -> Result<Self, BadPair> {
+        let source = Mutex::new(Some(Box::new(later) as Box<Source>));
+        let indexed = Self::indexed(label, chain)?;
+        Ok(Self { source, ..indexed })
+    }
+
+    fn indexed(label: &str, chain: &[u8]) -> Result<Self, BadPair> {
+        let leaf = CertificateDer::pem_slice_iter(chain).next();
+        let leaf = leaf.ok_or(BadPair::NoCertificate)?;
+        let leaf = leaf.map_err(|error| BadPair::Chain(told(&error)))?;
+        let (names, not_after) = read_leaf(&leaf)?;
         Ok(Self {
             label: label.into(),
             names,
             not_after,
-            fingerprint: fingerprint(&chain),
-            pair: Mutex::new(Some(Pair { chain, key })),
+            fingerprint: fingerprint(chain),
+            source: Mutex::default(),
             key: OnceLock::new(),
         })
     }
@@ -126,20 +145,34 @@ impl Certificate {
         self.not_after
     }
 
-    /// The chain and the key as rustls takes them; read when first asked for.
+    /// The chain and the key as rustls takes them; read when first asked for, which may block.
     ///
     /// # Errors
     /// When they do not belong together or the key cannot be used.
     pub fn key(&self) -> Result<&Arc<CertifiedKey>, &BadPair> {
         let read = || {
-            let pair = self
-                .pair
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
-            pair.ok_or(BadPair::NoCertificate).and_then(Pair::read)
+            let source = self.source.lock();
+            let source = source.unwrap_or_else(PoisonError::into_inner).take();
+            let Pair { chain, key } = source.ok_or(BadPair::NoCertificate)?()?;
+            match fingerprint(&chain) == self.fingerprint {
+                true => read(&chain, &key),
+                false => Err(BadPair::Replaced),
+            }
         };
         self.key.get_or_init(read).as_ref()
+    }
+
+    /// Whether the key has been read, be it good or not.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.key.get().is_some()
+    }
+
+    /// Takes over the key of `other`, which is the very same, where its own has not been read.
+    pub(super) fn adopt(&self, other: Self) {
+        if let Some(key) = other.key.into_inner() {
+            let _own_is_kept = self.key.set(key);
+        }
     }
 }
 
@@ -169,29 +202,38 @@ fn matches(name: &str, host: &str) -> bool {
     }
 }
 
-impl Pair {
-    fn read(self) -> Result<Arc<CertifiedKey>, BadPair> {
-        use rustls::{Error, InconsistentKeys};
-        match CertifiedKey::from_der(self.chain, self.key, super::provider()) {
-            Ok(key) => Ok(Arc::new(key)),
-            Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(BadPair::Mismatch),
-            Err(error) => Err(BadPair::UnusableKey(error.to_string())),
-        }
+impl fmt::Debug for Certificate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Certificate")
+            .field("label", &self.label)
+            .field("names", &self.names)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
     }
 }
 
-fn fingerprint(chain: &[CertificateDer<'_>]) -> [u8; 32] {
-    let mut digest = Context::new(&SHA256);
-    for certificate in chain {
-        digest.update(certificate);
+/// Reads all of a chain and its key, and checks that they belong together.
+fn read(chain: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, BadPair> {
+    use rustls::{Error, InconsistentKeys};
+    let chain = CertificateDer::pem_slice_iter(chain)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| BadPair::Chain(told(&error)))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| BadPair::Key(told(&error)))?;
+    match CertifiedKey::from_der(chain, key, super::provider()) {
+        Ok(key) => Ok(Arc::new(key)),
+        Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(BadPair::Mismatch),
+        Err(error) => Err(BadPair::UnusableKey(error.to_string())),
     }
-    let digest = digest.finish();
+}
+
+fn fingerprint(chain: &[u8]) -> [u8; 32] {
+    let digest = digest(&SHA256, chain);
     digest.as_ref().try_into().expect("SHA-256 has 32 octets")
 }
 
 /// The names and the end of a certificate.
-fn read_leaf(leaf: &CertificateDer<'_>) -> Result<(Vec<Box<str>>, Timestamp), BadPair> {
-    let unreadable = |error: &dyn std::fmt::Display| BadPair::Leaf(error.to_string());
+fn read_leaf(leaf: &CertificateDer<'_>) -> Result<(Names, Timestamp), BadPair> {
+    let unreadable = |error: &dyn fmt::Display| BadPair::Leaf(error.to_string());
     let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| unreadable(&error))?;
     let alternatives = leaf
         .subject_alternative_name()
@@ -207,7 +249,7 @@ fn read_leaf(leaf: &CertificateDer<'_>) -> Result<(Vec<Box<str>>, Timestamp), Ba
     let seconds = leaf.validity().not_after.timestamp();
     // RFC 5280, 4.1.2.5: the year 9999 stands for "no end", which a clock need not reach.
     let not_after = Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX);
-    Ok((names, not_after))
+    Ok((names.into(), not_after))
 }
 
 /// The name as we compare it; `None` for a kind of which no client asks a server.
@@ -314,11 +356,28 @@ mod tests {
 
     #[test]
     fn an_index_reads_the_names_and_leaves_the_key_for_later() {
-        let (chain, _) = pair(&["example.com"]);
-        let (_, other) = pair(&["example.com"]);
-        let indexed = Certificate::index("test", chain.as_bytes(), other.as_bytes()).unwrap();
-        assert!(indexed.covers("example.com"));
-        assert_eq!(indexed.key().unwrap_err(), &BadPair::Mismatch);
-        assert_eq!(indexed.key().unwrap_err(), &BadPair::Mismatch);
+        let (chain, key) = pair(&["example.com"]);
+        let (other_chain, other_key) = pair(&["example.com"]);
+        let cut = &chain[..chain.len() - 20];
+        let lost = BadPair::Lost("gone".to_owned());
+        let check = |given: Result<(&str, &str), BadPair>, expected: Result<(), BadPair>| {
+            let given = given.map(|(chain, key)| Pair {
+                chain: chain.into(),
+                key: key.into(),
+            });
+            let indexed = Certificate::index("test", chain.as_bytes(), || given).unwrap();
+            assert!(indexed.covers("example.com"));
+            assert!(!indexed.is_read());
+            for _ in 0..2 {
+                let found = indexed.key().map(drop);
+                assert_eq!(found, expected.as_ref().copied());
+                assert!(indexed.is_read());
+            }
+        };
+        check(Ok((&chain, &key)), Ok(()));
+        check(Ok((&chain, &other_key)), Err(BadPair::Mismatch));
+        check(Ok((&other_chain, &other_key)), Err(BadPair::Replaced));
+        check(Ok((cut, &key)), Err(BadPair::Replaced));
+        check(Err(lost.clone()), Err(lost));
     }
 }

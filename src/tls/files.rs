@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
-use super::certificate::{BadPair, Certificate};
+use super::certificate::{self, BadPair, Certificate};
 use crate::stamp::Stamp;
 
 /// A folder of pairs, as it was when it was last looked at.
@@ -26,7 +26,8 @@ pub struct Folder {
 /// How closely pairs are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// The names of certificates are read; keys wait until they are asked for.
+    /// The names of certificates are read; their files are read again, with the keys, when those are asked
+    /// for.
     Names,
     /// Each key is read, and checked against its certificate.
     Keys,
@@ -137,7 +138,20 @@ impl Folder {
         }
     }
 
-    /// The certificates that can be served.
+    /// Whether one can be served: keys are read until one is good.
+    pub fn can_serve(&mut self) -> bool {
+        self.pairs
+            .iter_mut()
+            .any(|(label, pair)| pair.is_good(label))
+    }
+
+    /// Whether the one that is called `label` can be served, with its key.
+    pub fn can_serve_as(&mut self, label: &str) -> bool {
+        let pair = self.pairs.get_mut(label);
+        pair.is_some_and(|pair| pair.is_good(label))
+    }
+
+    /// The certificates that can be served, as far as is known.
     #[must_use]
     pub fn certificates(&self) -> Vec<Arc<Certificate>> {
         let good = self.pairs.values().filter_map(|pair| pair.good.as_ref());
@@ -175,26 +189,30 @@ impl Pair {
             Ok(stamps) => stamps,
             Err(bad) => return self.keep(label, bad),
         };
-        // One that was taken for its names may turn out to be none.
-        let good = self.good.as_ref().filter(|_| depth == Depth::Keys);
-        if let Some(bad) = good.and_then(|good| good.key().err().cloned()) {
-            self.good = None;
-            self.keep(label, bad.into());
-            // What is there now is read at once: it may be another one.
-            self.look(label, files, depth);
-            return true;
-        }
         if self.read == Some(stamps) && self.bad.is_none() {
-            return false;
+            // One that was taken for its names may turn out to be none.
+            return depth == Depth::Keys && self.good.is_some() && !self.is_good(label);
         }
-        match read(label, files, depth) {
+        match read(label, files, &stamps, depth) {
             Ok(certificate) => self.take(label, certificate, stamps),
             Err(bad) => self.keep(label, bad),
         }
     }
 
-    /// Leaves what is served as it is.
+    /// Whether there is one that can be served, with its key.
+    fn is_good(&mut self, label: &str) -> bool {
+        if let Some(Err(bad)) = self.good.as_ref().map(|good| good.key()) {
+            let bad = bad.clone().into();
+            self.keep(label, bad);
+        }
+        self.good.is_some()
+    }
+
+    /// Leaves what is served as it is, as long as its key is at hand; whether it is not.
     fn keep(&mut self, label: &str, bad: BadFiles) -> bool {
+        let lost = self
+            .good
+            .take_if(|good| !good.is_read() || good.key().is_err());
         if self.bad.as_ref() != Some(&bad) {
             match &self.good {
                 Some(_) => {
@@ -207,18 +225,17 @@ impl Pair {
         }
         self.bad = Some(bad);
         self.read = None;
-        false
+        lost.is_some()
     }
 
     fn take(&mut self, label: &str, certificate: Certificate, stamps: [Stamp; 2]) -> bool {
         let is_settled = stamps.iter().all(is_settled);
         self.read = Some(stamps).filter(|_| is_settled);
         self.bad = None;
-        if self
-            .good
-            .as_ref()
-            .is_some_and(|good| good.is_same(&certificate))
+        if let Some(good) = &self.good
+            && good.is_same(&certificate)
         {
+            good.adopt(certificate);
             return false;
         }
         let not_after = certificate.not_after();
@@ -250,21 +267,44 @@ fn stamps(files: &[PathBuf; 2]) -> Result<[Stamp; 2], BadFiles> {
     Ok([stamp(chain)?, stamp(key)?])
 }
 
-fn read(label: &str, files: &[PathBuf; 2], depth: Depth) -> Result<Certificate, BadFiles> {
-    let bytes = |file: &PathBuf| {
-        let mut bytes = Vec::new();
-        let read = File::open(file).and_then(|opened| opened.take(LARGEST).read_to_end(&mut bytes));
-        match read {
-            Ok(_) => Ok(bytes),
-            Err(error) => Err(BadFiles::Unreadable(file.clone(), error.to_string())),
-        }
-    };
+fn read(
+    label: &str,
+    files: &[PathBuf; 2],
+    stamps: &[Stamp; 2],
+    depth: Depth,
+) -> Result<Certificate, BadFiles> {
     let [chain, key] = files;
-    let (chain, key) = (bytes(chain)?, bytes(key)?);
+    let sizes = stamps.map(|stamp| stamp.size());
+    let chain_read = bytes(chain, sizes[0])?;
     Ok(match depth {
-        Depth::Names => Certificate::index(label, &chain, &key)?,
-        Depth::Keys => Certificate::from_pem(label, &chain, &key)?,
+        Depth::Names => {
+            let files = files.clone();
+            Certificate::index(label, &chain_read, move || again(&files, sizes))?
+        }
+        Depth::Keys => Certificate::from_pem(label, &chain_read, &bytes(key, sizes[1])?)?,
     })
+}
+
+/// Reads both files of a pair whose names are known.
+fn again(files: &[PathBuf; 2], sizes: [u64; 2]) -> Result<certificate::Pair, BadPair> {
+    let [chain, key] = files;
+    let lost = |bad: BadFiles| BadPair::Lost(bad.to_string());
+    Ok(certificate::Pair {
+        chain: bytes(chain, sizes[0]).map_err(lost)?,
+        key: bytes(key, sizes[1]).map_err(lost)?,
+    })
+}
+
+/// What is in a file of about that size.
+fn bytes(file: &Path, size: u64) -> Result<Vec<u8>, BadFiles> {
+    // With room to see its end.
+    let room = usize::try_from(size.min(LARGEST)).unwrap_or(0) + 1;
+    let mut bytes = Vec::with_capacity(room);
+    let read = File::open(file).and_then(|opened| opened.take(LARGEST).read_to_end(&mut bytes));
+    match read {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(BadFiles::Unreadable(file.to_owned(), error.to_string())),
+    }
 }
 
 /// Whether it is so old that a later write gets another one.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
+use tokio::sync::Semaphore;
 
 use super::certificate::Certificate;
 use super::challenges::Challenges;
@@ -19,7 +20,12 @@ pub struct Identities {
     pub challenges: Arc<Challenges>,
     /// Where those come from that are not there.
     pub on_demand: Option<Arc<dyn OnDemand>>,
+    /// Places for handshakes that read a key which nobody has needed so far.
+    readers: Arc<Semaphore>,
 }
+
+/// Keys that are read for handshakes at once.
+const READERS: usize = 4;
 
 /// The certificate for one client, with its key at hand.
 #[derive(Debug, Clone)]
@@ -31,6 +37,21 @@ pub struct Identity {
 }
 
 impl Identities {
+    /// What can be proven by these.
+    #[must_use]
+    pub fn new(
+        keyring: Arc<Keyring>,
+        challenges: Arc<Challenges>,
+        on_demand: Option<Arc<dyn OnDemand>>,
+    ) -> Self {
+        Self {
+            keyring,
+            challenges,
+            on_demand,
+            readers: Arc::new(Semaphore::new(READERS)),
+        }
+    }
+
     /// Who we are to the client at `peer`, which came to the address `local` of ours and wants to
     /// speak with `sni`, in lower case. `None`: nobody that it could want.
     ///
@@ -38,32 +59,63 @@ impl Identities {
     /// A client that names no host is shown a certificate for the address, or the fallback
     /// (RFC 6066, 3: a name is never an address).
     pub async fn find(&self, sni: Option<&str>, local: IpAddr, peer: IpAddr) -> Option<Identity> {
-        let found = match (self.named(sni, local), sni) {
-            (None, Some(name)) => self.asked(name, peer).await,
-            (found, _) => found,
-        };
-        found.or_else(|| self.fallback())
+        if let Some(found) = self.named(sni, local).await {
+            return Some(found);
+        }
+        if let Some(name) = sni
+            && let Some(found) = self.asked(name, peer).await
+        {
+            return Some(found);
+        }
+        self.fallback().await
     }
 
     /// As [`find`](Self::find), of what is there already.
-    #[must_use]
-    pub fn at_hand(&self, sni: Option<&str>, local: IpAddr) -> Option<Identity> {
-        self.named(sni, local).or_else(|| self.fallback())
-    }
-
-    fn named(&self, sni: Option<&str>, local: IpAddr) -> Option<Identity> {
-        match sni {
-            Some(name) => self.known(name),
-            None => self.known(&local.to_canonical().to_string()),
+    pub async fn at_hand(&self, sni: Option<&str>, local: IpAddr) -> Option<Identity> {
+        match self.named(sni, local).await {
+            None => self.fallback().await,
+            found => found,
         }
     }
 
-    fn fallback(&self) -> Option<Identity> {
-        self.keyring.fallback().and_then(Identity::of)
+    async fn named(&self, sni: Option<&str>, local: IpAddr) -> Option<Identity> {
+        match sni {
+            Some(name) => self.known(name).await,
+            None => self.known(&local.to_canonical().to_string()).await,
+        }
     }
 
-    fn known(&self, name: &str) -> Option<Identity> {
-        self.keyring.find(name).and_then(Identity::of)
+    async fn fallback(&self) -> Option<Identity> {
+        self.with_key(self.keyring.fallback()?).await
+    }
+
+    async fn known(&self, name: &str) -> Option<Identity> {
+        self.with_key(self.keyring.find(name)?).await
+    }
+
+    /// `None` where the key turns out to be no good, which whoever put it in finds out too.
+    async fn with_key(&self, certificate: Arc<Certificate>) -> Option<Identity> {
+        if !certificate.is_read() {
+            self.read(&certificate).await;
+        }
+        let key = certificate.key().ok().map(Arc::clone)?;
+        Some(Identity { certificate, key })
+    }
+
+    /// Reads the key of one that is needed for the first time: not on a worker, as its files may be on a
+    /// disk that does not answer.
+    async fn read(&self, certificate: &Arc<Certificate>) {
+        let readers = Arc::clone(&self.readers);
+        let Ok(place) = readers.acquire_owned().await else {
+            return;
+        };
+        let certificate = Arc::clone(certificate);
+        let reading = move || {
+            // Given back when it is read, also where its client has left.
+            let _held = place;
+            certificate.key().is_ok()
+        };
+        let _outcome = tokio::task::spawn_blocking(reading).await;
     }
 
     async fn asked(&self, name: &str, peer: IpAddr) -> Option<Identity> {
@@ -72,17 +124,9 @@ impl Identities {
             Asked::Wait(ended) => {
                 // Also when it ended without a word: the keyring says what came of it.
                 let _outcome = ended.await;
-                self.known(name)
+                self.known(name).await
             }
         }
-    }
-}
-
-impl Identity {
-    /// `None` where the key turns out to be no good, which whoever put it in finds out too.
-    fn of(certificate: Arc<Certificate>) -> Option<Self> {
-        let key = certificate.key().ok().map(Arc::clone)?;
-        Some(Self { certificate, key })
     }
 }
 
@@ -93,22 +137,24 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::tls::certificate::Pair;
     use crate::tls::keyring::Source;
 
-    fn certificate(label: &str, name: &str) -> Arc<Certificate> {
+    fn pair(name: &str) -> (String, String) {
         let key = rcgen::KeyPair::generate().unwrap();
         let parameters = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
         let chain = parameters.self_signed(&key).unwrap().pem();
-        let key = key.serialize_pem();
+        (chain, key.serialize_pem())
+    }
+
+    fn certificate(label: &str, name: &str) -> Arc<Certificate> {
+        let (chain, key) = pair(name);
         Arc::new(Certificate::from_pem(label, chain.as_bytes(), key.as_bytes()).unwrap())
     }
 
     fn identities(on_demand: Option<Arc<dyn OnDemand>>) -> Identities {
-        Identities {
-            keyring: Keyring::with_fallback("fallback"),
-            challenges: Challenges::new(),
-            on_demand,
-        }
+        let keyring = Keyring::with_fallback("fallback");
+        Identities::new(keyring, Challenges::new(), on_demand)
     }
 
     async fn find(identities: &Identities, sni: Option<&str>) -> Option<String> {
@@ -134,6 +180,32 @@ mod tests {
         identities.keyring.put(Source::Files, vec![fallback]);
         assert_eq!(find(&identities, Some("b.test")).await.unwrap(), "fallback");
         assert_eq!(find(&identities, None).await.unwrap(), "fallback");
+    }
+
+    #[tokio::test]
+    async fn a_key_is_read_when_its_name_is_first_asked_for() {
+        let identities = identities(None);
+        let (chain, key) = pair("a.test");
+        let indexed = |label: &str, chain: &str, key: &str| {
+            let pair = Pair {
+                chain: chain.into(),
+                key: key.into(),
+            };
+            let indexed = Certificate::index(label, chain.as_bytes(), || Ok(pair));
+            Arc::new(indexed.unwrap())
+        };
+        let good = indexed("good", &chain, &key);
+        let bad = indexed("bad", &pair("b.test").0, &key);
+        let both = vec![Arc::clone(&good), Arc::clone(&bad)];
+        identities.keyring.put(Source::Files, both);
+        assert!(!good.is_read() && !bad.is_read());
+        assert_eq!(find(&identities, Some("a.test")).await.unwrap(), "good");
+        assert!(good.is_read() && !bad.is_read());
+        assert_eq!(find(&identities, Some("b.test")).await, None);
+        let fallback = certificate("fallback", "other.test");
+        identities.keyring.put(Source::Files, vec![bad, fallback]);
+        assert_eq!(find(&identities, Some("b.test")).await.unwrap(), "fallback");
+        assert_eq!(identities.readers.available_permits(), READERS);
     }
 
     /// Holds who waits.

@@ -15,6 +15,7 @@ pub mod identities;
 pub mod keyring;
 pub mod local;
 pub mod on_demand;
+pub mod reading;
 pub mod terms;
 
 /// The cryptography of connections that clients make to us.

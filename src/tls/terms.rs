@@ -131,12 +131,8 @@ mod tests {
 
     #[test]
     fn sessions_are_kept_by_clients_alone_and_their_keys_change() {
-        let terms = Terms::new(Identities {
-            keyring: Keyring::new(),
-            challenges: Challenges::new(),
-            on_demand: None,
-        })
-        .unwrap();
+        let nobody = Identities::new(Keyring::new(), Challenges::new(), None);
+        let terms = Terms::new(nobody).unwrap();
         assert!(!terms.config.session_storage.can_cache());
         assert!(terms.config.ticketer.enabled());
         // Two periods of the keys: those of this one and of the one before open tickets.

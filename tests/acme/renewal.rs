@@ -82,6 +82,22 @@ fn a_broken_file_is_ordered_again() {
 }
 
 #[test]
+fn a_file_with_the_key_of_another_certificate_is_ordered_again() {
+    let authority = Authority::start();
+    let path = file(&authority, "always", "a.ours.test");
+    write_old(&path, "a.ours.test", 1);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let chain = &text[text.find("-----BEGIN CERTIFICATE-----").unwrap()..];
+    let other = rcgen::KeyPair::generate().unwrap();
+    let text = format!("{}{chain}", other.serialize_pem());
+    std::fs::write(&path, &text).unwrap();
+    let ours = Ours::start(&authority, A);
+    eventually("a new one", || (ours.orders("issued") == 1).then_some(()));
+    assert!(ours.certificate("a.ours.test").key().is_ok());
+    assert_ne!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
+#[test]
 fn a_certificate_is_renewed_when_its_authority_says_so() {
     let authority = Authority::start();
     let ours = Ours::start(&authority, A);

@@ -91,7 +91,7 @@ fn only_three_places_know_the_paths_of_the_api() {
 
 #[test]
 fn only_the_resolver_knows_its_store() {
-    check_only_in("moka::", &["resolve/"]);
+    check_only_in("hashbrown::", &["resolve/"]);
 }
 
 #[test]

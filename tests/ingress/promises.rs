@@ -151,6 +151,7 @@ const PROMISES: &[(&str, &[&str])] = &[
         &[
             "a_hundred_reloads_under_load_fail_nothing",
             "a_broken_pair_keeps_the_last_good_one_and_says_so",
+            "a_pair_that_is_bad_at_the_start_is_told_of_and_keeps_no_other_from_its_names",
             "what_is_no_pair_leaves_the_last_good_one",
             "a_link_that_leads_elsewhere_is_a_change",
         ],

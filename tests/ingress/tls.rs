@@ -452,6 +452,26 @@ fn a_broken_pair_keeps_the_last_good_one_and_says_so() {
 }
 
 #[test]
+fn a_pair_that_is_bad_at_the_start_is_told_of_and_keeps_no_other_from_its_names() {
+    let site = Site::with(&[WILD], |config| {
+        let folder = &config.tls.certs;
+        let copy = |from: &str, to: &str| {
+            std::fs::copy(folder.join(from), folder.join(to)).unwrap();
+        };
+        // The names of one, and the key of another.
+        copy("wild.crt", "bad.crt");
+        let other = Authority::new();
+        other.put("other", &["other.test"]);
+        std::fs::copy(other.folder().join("other.key"), folder.join("bad.key")).unwrap();
+    });
+    let bad = || site.ingress.metric("m3o_ingress_tls_bad_pairs");
+    eventually("it is noticed", || bad() == 1.0);
+    let clients = site.authority.clients();
+    let mut caller = clients.connect(site.ingress.secure(), BLOG).unwrap();
+    assert_eq!(caller.get(BLOG, "/").status(), 200);
+}
+
+#[test]
 fn the_operator_sees_when_certificates_end() {
     let site = Site::new(&[WILD]);
     let series = "m3o_ingress_tls_certificate_not_after_timestamp_seconds{certificate=\"wild\"}";

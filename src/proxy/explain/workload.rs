@@ -171,7 +171,7 @@ impl Walk<'_> {
             }
         };
         self.step("cache", &what, &keys);
-        Ok(Backend::clone(&backend))
+        Ok(backend)
     }
 
     /// Whether there is room for one more: what is counted and limited has its steps here.

@@ -1,6 +1,6 @@
 //! What the cache has of a workload, looked at: nothing is asked, counted or started by it.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::freshness::{Freshness, freshness};
@@ -14,7 +14,7 @@ pub enum Entry {
     /// A backend, which requests get without waiting.
     Servable {
         /// Where it runs.
-        backend: Arc<Backend>,
+        backend: Backend,
         /// Since it was asked for.
         age: Duration,
         /// Until it is not fresh any more; none: it is stale, and asked for anew beside the next request.
@@ -23,14 +23,14 @@ pub enum Entry {
     /// A backend, of which the next request asks anew; it stands in where that fails.
     Expired {
         /// Where it ran.
-        backend: Arc<Backend>,
+        backend: Backend,
         /// Since it was asked for.
         age: Duration,
     },
     /// A backend that is as old, and stands in at once, because asking failed before.
     Rescued {
         /// Where it ran.
-        backend: Arc<Backend>,
+        backend: Backend,
         /// Since it was asked for.
         age: Duration,
     },
@@ -52,9 +52,10 @@ impl Cache {
     #[must_use]
     pub fn look(&self, workload: Workload, generation: u64) -> Option<Entry> {
         let limits = &self.config;
-        if let Some(known) = self.known.get(&workload) {
+        let hash = self.hash(&workload);
+        if let Some(known) = self.known(hash, &workload) {
             let age = known.read.elapsed();
-            let backend = Arc::clone(&known.backend);
+            let backend = known.backend.clone();
             let entry = match freshness(age, limits) {
                 _ if known.generation != generation => return None,
                 Freshness::Fresh => Entry::Servable {
@@ -67,13 +68,13 @@ impl Cache {
                     age,
                     fresh_for: None,
                 },
-                Freshness::Expired if known.failed.is_some() => Entry::Rescued { backend, age },
+                Freshness::Expired if known.failed().is_some() => Entry::Rescued { backend, age },
                 Freshness::Expired => Entry::Expired { backend, age },
                 Freshness::Gone => return None,
             };
             return Some(entry);
         }
-        let unknown = self.unknown.get(&workload)?;
+        let unknown = self.unknown(hash, &workload)?;
         let fresh_for = limits.negative.checked_sub(unknown.read.elapsed())?;
         (unknown.generation == generation).then_some(Entry::Missing { fresh_for })
     }
@@ -81,7 +82,6 @@ impl Cache {
     /// What is in flight to `workload`, if anybody counts it.
     #[must_use]
     pub fn load_of(&self, workload: Workload) -> Option<Arc<Load>> {
-        let loads = self.loads();
-        loads.get(&workload).and_then(Weak::upgrade)
+        self.loads.find(self.hash(&workload), &workload)
     }
 }

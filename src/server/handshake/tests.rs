@@ -28,11 +28,7 @@ fn certificate(name: &str) -> (Arc<Certificate>, rustls::RootCertStore) {
 }
 
 fn identities(on_demand: Option<Arc<dyn OnDemand>>) -> Identities {
-    Identities {
-        keyring: Keyring::new(),
-        challenges: Challenges::new(),
-        on_demand,
-    }
+    Identities::new(Keyring::new(), Challenges::new(), on_demand)
 }
 
 /// Both ends of one handshake for `name`.

@@ -216,3 +216,85 @@ fn a_folder_that_never_was_there_is_no_trouble_and_one_that_is_gone_is() {
     assert!(folder.unlisted.is_some());
     check(&folder, &["a.test"]);
 }
+
+/// Makes the files of a pair look as if nobody had written to them of late.
+fn settle(place: &Place, label: &str) {
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    for ending in ["crt", "key"] {
+        let file = File::options()
+            .write(true)
+            .open(place.file(&format!("{label}.{ending}")));
+        file.unwrap().set_modified(long_ago).unwrap();
+    }
+}
+
+#[test]
+fn a_key_that_nobody_asked_for_is_read_by_the_watch() {
+    let place = Place::new();
+    for label in ["old", "new"] {
+        place.pair(label, &format!("{label}.test"));
+    }
+    settle(&place, "old");
+    let mut folder = place.folder();
+    folder.scan(Depth::Names).unwrap();
+    let certificates = folder.certificates();
+    assert!(
+        certificates
+            .iter()
+            .all(|certificate| !certificate.is_read())
+    );
+    assert!(!folder.watch(), "they are what they were");
+    for certificate in certificates {
+        assert!(certificate.is_read() && certificate.key().is_ok());
+    }
+}
+
+#[test]
+fn a_pair_that_changes_before_its_key_was_read_is_read_anew() {
+    let place = Place::new();
+    let mut folder = place.folder();
+    let index = |folder: &mut Folder| {
+        place.pair("a", "a.test");
+        settle(&place, "a");
+        folder.scan(Depth::Names).unwrap();
+        check(folder, &["a.test"]);
+    };
+    index(&mut folder);
+    place.pair("a", "new.test");
+    assert!(folder.watch());
+    check(&folder, &["new.test"]);
+
+    // What is gone before anybody read it is no last good one.
+    let mut folder = place.folder();
+    index(&mut folder);
+    let key = fs::read(place.file("a.key")).unwrap();
+    place.write("a.key", "");
+    assert!(folder.watch());
+    check(&folder, &[]);
+    assert_eq!(folder.problems().count(), 1);
+    fs::write(place.file("a.key"), key).unwrap();
+    assert!(folder.watch());
+    check(&folder, &["a.test"]);
+    assert_eq!(folder.problems().count(), 0);
+}
+
+#[test]
+fn one_can_be_served_when_its_key_is_good() {
+    let place = Place::new();
+    let mut folder = place.folder();
+    assert!(!folder.can_serve());
+    let (chain, _) = pair("bad.test");
+    let (_, key) = pair("bad.test");
+    for label in ["awful", "bad"] {
+        place.write(&format!("{label}.crt"), &chain);
+        place.write(&format!("{label}.key"), &key);
+    }
+    folder.scan(Depth::Names).unwrap();
+    assert!(!folder.can_serve());
+    assert_eq!(folder.problems().count(), 2);
+    place.pair("good", "good.test");
+    folder.scan(Depth::Names).unwrap();
+    assert!(folder.can_serve() && folder.can_serve_as("good"));
+    assert!(!folder.can_serve_as("bad") && !folder.can_serve_as("nobody"));
+    check(&folder, &["good.test"]);
+}
