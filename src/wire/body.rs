@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::mpsc;
 
+use super::pipe::Pipe;
 use super::timer::Timer;
 use super::tunnel::Tunnel;
 
@@ -33,6 +34,49 @@ pub enum Body {
     Chunks(mpsc::Receiver<Bytes>),
     /// No body, but the other end of a connection that switches protocols.
     Tunnel(Tunnel),
+}
+
+/// A piece of a body, for whoever does no more than pass it on.
+#[derive(Debug)]
+pub enum Piece {
+    /// Data, or trailers.
+    Frame(Frame<Bytes>),
+    /// Data that has not come to this process.
+    Piped(Pipe),
+}
+
+impl Piece {
+    /// How many bytes of the body it is.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::Frame(frame) => length(frame),
+            Self::Piped(pipe) => pipe.len() as u64,
+        }
+    }
+
+    /// How many of them have not come to this process.
+    #[must_use]
+    pub fn piped(&self) -> usize {
+        match self {
+            Self::Frame(_) => 0,
+            Self::Piped(pipe) => pipe.len(),
+        }
+    }
+}
+
+/// How many bytes of data `frame` is.
+#[must_use]
+pub fn length(frame: &Frame<Bytes>) -> u64 {
+    frame.data_ref().map_or(0, Bytes::len) as u64
+}
+
+/// What may come of a body when it is polled.
+pub type Polled<T> = Poll<Option<Result<T, Error>>>;
+
+/// The same piece, of a body that gives nothing but frames.
+pub fn framed(polled: Polled<Frame<Bytes>>) -> Polled<Piece> {
+    polled.map(|frame| frame.map(|frame| frame.map(Piece::Frame)))
 }
 
 /// Why a body ended before its end.
@@ -113,6 +157,17 @@ impl Body {
             whole.extend_from_slice(&data);
         }
         Ok(whole.freeze())
+    }
+
+    /// The next piece of it: what is large and looked at by nobody may come in a pipe.
+    pub fn poll_piece(&mut self, context: &mut Context<'_>) -> Polled<Piece> {
+        match self {
+            Self::Received(received) => received.poll_piece(context),
+            Self::Sent(sent) => sent.poll_piece(context),
+            Self::Empty | Self::Full(_) | Self::Chunks(_) | Self::Tunnel(_) => {
+                framed(Pin::new(self).poll_frame(context))
+            }
+        }
     }
 
     /// The next piece of data; trailers are passed over.
@@ -213,6 +268,11 @@ pub trait Answer: HttpBody<Data = Bytes, Error = Error> + Unpin {
     /// answer's own.
     fn poll_upload(&mut self, context: &mut Context<'_>);
 
+    /// The next piece of it, for whoever takes pipes too.
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Polled<Piece> {
+        framed(Pin::new(self).poll_frame(context))
+    }
+
     /// The other end of the connection, where the answer switches protocols.
     fn take_tunnel(&mut self) -> Option<Tunnel>;
 
@@ -236,6 +296,10 @@ impl Answer for Body {
         }
     }
 
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Polled<Piece> {
+        self.poll_piece(context)
+    }
+
     fn take_tunnel(&mut self) -> Option<Tunnel> {
         match std::mem::take(self) {
             Self::Tunnel(tunnel) => Some(tunnel),
@@ -254,6 +318,11 @@ pub trait Source: std::fmt::Debug {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>>;
+
+    /// The next piece of it, for whoever takes pipes too.
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Polled<Piece> {
+        framed(self.poll_frame(context))
+    }
 
     /// Whether it was read to its end.
     fn is_ended(&self) -> bool;

@@ -10,14 +10,14 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Request;
-use super::body::{self, Body};
+use super::body::{self, Body, Piece, Polled};
 use super::encode::{self, Encoder, Said, SaidLength, WrongLength};
 use super::framing::{self, BadFraming, Decoder, Found, Length};
 use super::head::{self, BadHead, HeadLimits, Scan};
-use super::link::Link;
+use super::link::{Carrier, Link};
+use super::pipe::Turn;
 
 /// A connection to a server.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ const CUT_HEAD: BadHead = BadHead::Malformed("it was cut off in its head");
 /// Interim responses to one request: more of them are an attack.
 const MAX_INTERIM: u32 = 16;
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+impl<S: Carrier> Client<S> {
     /// A connection that has carried nothing yet.
     pub fn new(stream: S) -> Self {
         Self {
@@ -253,16 +253,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let wrong = |error: WrongLength| Error::RequestBody(body::Error::Malformed(error.0));
+        let mut turn = Turn::default();
         loop {
             let mut waits = false;
             while let Some(upload) = &mut self.upload
                 && !waits
                 && self.link.output.has_room()
             {
-                match Pin::new(&mut upload.body).poll_frame(context) {
-                    Poll::Ready(Some(frame)) => {
-                        let frame = frame.map_err(Error::RequestBody)?;
-                        let framed = upload.encoder.frame(frame, &mut self.link.output);
+                let polled = match upload.encoder.is_large() && self.link.takes_pipes() {
+                    true => upload.body.poll_piece(context),
+                    false => body::framed(Pin::new(&mut upload.body).poll_frame(context)),
+                };
+                match polled {
+                    Poll::Ready(Some(piece)) => {
+                        let piece = piece.map_err(Error::RequestBody)?;
+                        turn.takes(&piece);
+                        let framed = upload.encoder.piece(piece, &mut self.link.output);
                         framed.map_err(wrong)?;
                     }
                     Poll::Ready(None) => {
@@ -278,20 +284,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             if self.upload.is_none() {
                 return Poll::Ready(Ok(()));
             }
-            if waits {
+            if waits || turn.is_over(context) {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// The next piece of the response's body, for whoever takes pipes too. Goes on with the request's
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// When it is cut off or not framed as it must be.
+    pub fn poll_piece(&mut self, context: &mut Context<'_>) -> Polled<Piece> {
+        if let Some(left @ 1..) = self.decoder.left() {
+            let _progress = self.poll_upload(context);
+            match ready!(self.link.poll_pipe(context, left)) {
+                Ok(Some(pipe)) if pipe.is_empty() => return Poll::Ready(Some(Err(cut_off()))),
+                Ok(Some(pipe)) => {
+                    self.decoder.passed(pipe.len());
+                    return Poll::Ready(Some(Ok(Piece::Piped(pipe))));
+                }
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Some(Err(body::Error::Broken(error)))),
+            }
+        }
+        body::framed(self.poll_frame(context))
     }
 
     /// The next frame of the response's body. Goes on with the request's meanwhile.
     ///
     /// # Errors
     /// When it is cut off or not framed as it must be.
-    pub fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
+    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled<Frame<Bytes>> {
         // The server need not take all of the request, and its answer stands whatever becomes of that.
         let _progress = self.poll_upload(context);
         loop {
@@ -309,10 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             let expected = self.decoder.left();
             match ready!(self.link.poll_fill(context, expected)) {
                 Ok(0) if self.decoder.close() => return Poll::Ready(None),
-                Ok(0) => {
-                    let cut = io::ErrorKind::UnexpectedEof.into();
-                    return Poll::Ready(Some(Err(body::Error::Broken(cut))));
-                }
+                Ok(0) => return Poll::Ready(Some(Err(cut_off()))),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Some(Err(body::Error::Broken(error)))),
             }
@@ -338,6 +359,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub fn into_link(self) -> Link<S> {
         self.link
     }
+}
+
+fn cut_off() -> body::Error {
+    body::Error::Broken(io::ErrorKind::UnexpectedEof.into())
 }
 
 fn expects_body(method: &Method) -> bool {

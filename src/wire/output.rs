@@ -1,8 +1,11 @@
-//! What is to be written to a connection: small pieces gathered, a large one beside them uncopied.
+//! What is to be written to a connection: small pieces gathered, a large one beside them uncopied, or one
+//! in a pipe.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
+
+use super::pipe::Pipe;
 
 /// Bytes on their way out, in order.
 #[derive(Default)]
@@ -13,6 +16,8 @@ pub struct Output {
     large: Bytes,
     /// And what comes after that.
     tail: &'static [u8],
+    /// One that never comes here, after all that.
+    piped: Option<Pipe>,
 }
 
 /// Pieces up to this size are copied: cheaper than a slice of their own in the system call.
@@ -23,7 +28,8 @@ const FULL: usize = 16 << 10;
 impl std::fmt::Debug for Output {
     /// Without the bytes: heads have secrets in them.
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let length = self.gathered.len() + self.large.len() + self.tail.len();
+        let piped = self.piped.as_ref().map_or(0, Pipe::len);
+        let length = self.gathered.len() + self.large.len() + self.tail.len() + piped;
         out.debug_struct("Output")
             .field("length", &length)
             .finish_non_exhaustive()
@@ -34,6 +40,11 @@ impl Output {
     /// Whether nothing is left to be written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
+        self.is_written() && self.piped.is_none()
+    }
+
+    /// Whether nothing is left but what is piped.
+    fn is_written(&self) -> bool {
         self.gathered.is_empty() && self.large.is_empty() && self.tail.is_empty()
     }
 
@@ -61,9 +72,43 @@ impl Output {
         }
     }
 
+    /// Adds what is in `pipe`. Only while it [has room](Self::has_room).
+    pub fn pipe(&mut self, pipe: Pipe) {
+        debug_assert!(self.has_order(), "a piece must not overtake another");
+        self.piped = Some(pipe).filter(|pipe| !pipe.is_empty());
+    }
+
     /// Whether what is added now comes after all that is there.
     fn has_order(&self) -> bool {
+        self.is_gathered() && self.piped.is_none()
+    }
+
+    /// Whether what is written next is one piece.
+    fn is_gathered(&self) -> bool {
         self.large.is_empty() && self.tail.is_empty()
+    }
+
+    /// What is to be sent next, where that is in a pipe.
+    pub(super) fn piped(&mut self) -> Option<&mut Pipe> {
+        let is_next = self.is_written();
+        self.piped.as_mut().filter(|_| is_next)
+    }
+
+    /// Some of what is piped was sent.
+    pub(super) fn settle(&mut self) {
+        // An empty pipe is of use to others.
+        self.piped.take_if(|pipe| pipe.is_empty());
+    }
+
+    /// Reads what is piped, to be written.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn read_out(&mut self) -> io::Result<()> {
+        match self.piped.take() {
+            Some(pipe) => pipe.read_out(&mut self.gathered),
+            None => Ok(()),
+        }
     }
 
     /// What is to be written next, for one system call.
@@ -73,7 +118,7 @@ impl Output {
 
     /// The same, where it is one piece.
     pub(super) fn only(&self) -> Option<&[u8]> {
-        self.has_order().then_some(&self.gathered[..])
+        self.is_gathered().then_some(&self.gathered[..])
     }
 
     /// So much of it was written.
@@ -103,12 +148,12 @@ mod tests {
     fn next(output: &Output) -> Vec<u8> {
         match output.only() {
             Some(only) => only.to_vec(),
-            None => output
-                .slices()
-                .iter()
-                .flat_map(|slice| slice.to_vec())
-                .collect(),
+            None => joined(&output.slices()),
         }
+    }
+
+    fn joined(slices: &[IoSlice<'_>]) -> Vec<u8> {
+        slices.iter().flat_map(|slice| slice.to_vec()).collect()
     }
 
     /// What comes out when `pieces` go in as soon as there is room, and `step` bytes are written at

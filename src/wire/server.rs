@@ -9,12 +9,13 @@ use std::task::{Context, Poll, ready};
 use http::header::{self, HeaderMap};
 use http::{Method, StatusCode, Version};
 
-use super::body::{Answer, Cut, Source};
+use super::body::{Answer, Cut, Source, framed};
 use super::clock;
 use super::encode::{self, Encoder, Said, SaidLength};
 use super::framing::{self, Decoder, Found, Length};
 use super::head::{self, BadHead, HeadLimits, Scan};
 use super::link::{Link, Transport};
+use super::pipe::Turn;
 use request_body::RequestBody;
 
 mod request_body;
@@ -300,14 +301,21 @@ impl<S: Transport + 'static> Server<S> {
         encoder: &mut Encoder,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), Cut>> {
+        let mut turn = Turn::default();
+        let pipes = encoder.is_large() && self.half.borrow().link.takes_pipes();
         loop {
             let mut waits = false;
             // The body may read the request's: it is polled while nothing here is borrowed.
             while !encoder.is_ended() && !waits && self.half.borrow().link.output.has_room() {
-                match Pin::new(&mut *body).poll_frame(context) {
-                    Poll::Ready(Some(Ok(frame))) => {
+                let polled = match pipes {
+                    true => body.poll_piece(context),
+                    false => framed(Pin::new(&mut *body).poll_frame(context)),
+                };
+                match polled {
+                    Poll::Ready(Some(Ok(piece))) => {
+                        turn.takes(&piece);
                         let output = &mut self.half.borrow_mut().link.output;
-                        encoder.frame(frame, output).map_err(|_| Cut::Body)?;
+                        encoder.piece(piece, output).map_err(|_| Cut::Body)?;
                     }
                     Poll::Ready(Some(Err(_))) => {
                         // The client gets what came before, as far as it takes it at once.
@@ -329,7 +337,7 @@ impl<S: Transport + 'static> Server<S> {
             if encoder.is_ended() {
                 return Poll::Ready(Ok(()));
             }
-            if waits {
+            if waits || turn.is_over(context) {
                 return Poll::Pending;
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::{Error, Source};
+use super::{Error, Piece, Polled, Source, framed};
 use crate::wire::timer::{Deadline, Timer};
 
 /// A request body on its way from a client.
@@ -44,8 +44,10 @@ impl Received {
     /// What reading it met.
     pub async fn peek(&mut self) -> Result<Option<u8>, Error> {
         while self.ahead.is_none() {
-            let frame =
-                std::future::poll_fn(|context| self.stall.poll_frame(&mut *self.source, context));
+            let frame = std::future::poll_fn(|context| {
+                let polled = self.source.poll_frame(context);
+                self.stall.judge(polled)
+            });
             let Some(frame) = frame.await.transpose()? else {
                 return Ok(None);
             };
@@ -72,22 +74,33 @@ impl Received {
         Some(self)
     }
 
-    pub(super) fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = match self.ahead.take() {
-            Some(data) => Frame::data(data),
-            None => match self.stall.poll_frame(&mut *self.source, context) {
-                Poll::Ready(Some(Ok(frame))) => frame,
-                Poll::Pending if self.is_announced_too_large() => {
-                    return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
-                }
-                other => return other,
-            },
+    pub(super) fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled<Frame<Bytes>> {
+        let polled = match self.ahead.take() {
+            Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            None => self.stall.judge(self.source.poll_frame(context)),
+        };
+        self.count(polled, super::length)
+    }
+
+    pub(super) fn poll_piece(&mut self, context: &mut Context<'_>) -> Polled<Piece> {
+        if self.ahead.is_some() {
+            return framed(self.poll_frame(context));
+        }
+        let polled = self.stall.judge(self.source.poll_piece(context));
+        self.count(polled, Piece::length)
+    }
+
+    /// Counts what came, and refuses what is too much.
+    fn count<T>(&mut self, polled: Polled<T>, length: impl FnOnce(&T) -> u64) -> Polled<T> {
+        let piece = match polled {
+            Poll::Ready(Some(Ok(piece))) => piece,
+            Poll::Pending if self.is_announced_too_large() => {
+                return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
+            }
+            other => return other,
         };
         self.stall.timer.touch();
-        let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+        let length = length(&piece);
         self.came.set(self.came.get() + length);
         let Some(left) = self.left.checked_sub(length) else {
             return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
@@ -96,7 +109,7 @@ impl Received {
         if self.is_announced_too_large() {
             return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
         }
-        Poll::Ready(Some(Ok(frame)))
+        Poll::Ready(Some(Ok(piece)))
     }
 
     /// Whether what is to come, by the size of its chunk, is more than may come.
@@ -148,19 +161,25 @@ impl Sent {
         self.stall = Some(Stall::new(timer.clone(), limit));
     }
 
-    pub(super) fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    pub(super) fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled<Frame<Bytes>> {
+        self.poll(|source| source.poll_frame(context))
+    }
+
+    pub(super) fn poll_piece(&mut self, context: &mut Context<'_>) -> Polled<Piece> {
+        self.poll(|source| source.poll_piece(context))
+    }
+
+    fn poll<T>(&mut self, poll: impl FnOnce(&mut dyn Source) -> Polled<T>) -> Polled<T> {
         let Some(source) = self.source.as_deref_mut() else {
             return Poll::Ready(None);
         };
-        let frame = ready!(match &mut self.stall {
-            Some(stall) => stall.poll_frame(source, context),
-            None => source.poll_frame(context),
+        let polled = poll(source);
+        let piece = ready!(match &mut self.stall {
+            Some(stall) => stall.judge(polled),
+            None => polled,
         });
         self.settle();
-        Poll::Ready(frame)
+        Poll::Ready(piece)
     }
 
     pub(super) fn poll_upload(&mut self, context: &mut Context<'_>) {
@@ -204,14 +223,11 @@ impl Stall {
         }
     }
 
-    fn poll_frame(
-        &mut self,
-        source: &mut dyn Source,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let Poll::Ready(frame) = source.poll_frame(context) {
+    /// What was `polled`, or that it has not moved for too long.
+    fn judge<T>(&mut self, polled: Polled<T>) -> Polled<T> {
+        if polled.is_ready() {
             self.deadline = None;
-            return Poll::Ready(frame);
+            return polled;
         }
         if self.timer.is_stuck(self.limit, &mut self.deadline) {
             return Poll::Ready(Some(Err(Error::Stalled)));

@@ -1,7 +1,7 @@
 use std::task::Waker;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::*;
 use crate::wire::body::{Received, Source};
@@ -40,7 +40,7 @@ fn post(frames: Vec<Result<&'static str, body::Error>>) -> Request {
     request
 }
 
-async fn response<S: AsyncRead + AsyncWrite + Unpin>(
+async fn response<S: Carrier>(
     client: &mut Client<S>,
     mut request: Request,
 ) -> Result<http::Response<()>, Error> {
@@ -94,6 +94,8 @@ async fn trailers_that_are_no_fields_spoil_the_connection() {
 /// A stream to a server that takes nothing any more.
 struct Deaf(DuplexStream);
 
+impl Carrier for Deaf {}
+
 impl AsyncRead for Deaf {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -140,6 +142,8 @@ struct Reluctant {
     held: Vec<u8>,
     asked: bool,
 }
+
+impl Carrier for Reluctant {}
 
 impl AsyncRead for Reluctant {
     fn poll_read(

@@ -87,6 +87,16 @@ impl Decoder {
         }
     }
 
+    /// So many bytes of it went by unseen: no more than were [left](Self::left).
+    pub fn passed(&mut self, bytes: usize) {
+        if let State::Exact(left) = &mut self.state {
+            *left = left.saturating_sub(bytes as u64);
+            if *left == 0 {
+                self.state = State::Ended;
+            }
+        }
+    }
+
     /// What is known of its length: of chunks, that the one which has begun is still to come.
     #[must_use]
     pub fn size_hint(&self) -> SizeHint {
