@@ -1,6 +1,6 @@
 //! One connection: its stream, what was read ahead of it, and what is still to be written.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::poll_read_buf;
 
-use super::output::Output;
+use super::output::{Output, PIECES};
 use super::pipe::{self, Pipe};
 
 /// What a connection is made over.
@@ -262,10 +262,17 @@ impl<S: Carrier> Link<S> {
                 }
             }
         }
+        let copies = self.stream.socket().is_none();
         let stream = Pin::new(&mut self.stream);
-        let written = ready!(match self.output.only() {
-            Some(only) => stream.poll_write(context, only),
-            None => stream.poll_write_vectored(context, &self.output.slices()),
+        let written = ready!(if copies {
+            let mut room = [IoSlice::new(&[]); PIECES];
+            let pieces = self.output.pieces(&mut room);
+            stream.poll_write_vectored(context, &room[..pieces])
+        } else {
+            match self.output.only() {
+                Some(only) => stream.poll_write(context, only),
+                None => stream.poll_write_vectored(context, &self.output.slices()),
+            }
         })?;
         self.output.advance(written);
         Poll::Ready(Ok(written))
