@@ -86,6 +86,8 @@ pub struct Limits {
     pub per_peer: usize,
     /// Requests in flight and tunnels to one app or function.
     pub per_workload: usize,
+    /// Pipes by which large bodies go past this process, in all; 0: none does.
+    pub pipes: usize,
 }
 
 impl Default for Limits {
@@ -100,6 +102,7 @@ impl Default for Limits {
             connections: 65_536,
             per_peer: 1024,
             per_workload: 512,
+            pipes: 64,
         }
     }
 }

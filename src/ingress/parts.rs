@@ -19,6 +19,7 @@ use crate::telemetry::traces::Tracer;
 use crate::tls::challenges::Challenges;
 use crate::upstream::Upstream;
 use crate::wire::peer::ListenerId;
+use crate::wire::pipe;
 
 /// What every worker builds its own proxy from.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub(super) struct Parts {
     pub(super) challenges: Arc<Challenges>,
     pub(super) dialer: Dialer,
     pub(super) pool: PoolLimits,
+    /// How many of them each worker may have.
+    pub(super) pipes: usize,
     pub(super) api: Api,
 }
 
@@ -36,6 +39,7 @@ impl Parts {
     /// On the worker's own thread. Connections to backends go over to it, where nothing that they depend on
     /// is different, and what is counted as in flight does.
     pub(super) fn build(self, place: &Place<'_, Proxy>) -> Proxy {
+        pipe::allow(self.pipes);
         let metrics = Arc::clone(&self.telemetry.metrics);
         let kept = place.before.map(Proxy::pool);
         let pool = match kept.filter(|pool| pool.is_like(&self.dialer, &self.pool)) {

@@ -442,6 +442,7 @@ impl Running {
             challenges: Arc::clone(&self.parts.challenges),
             dialer: dials.dialer.clone(),
             pool: parts::pool_limits(config, limits, self.workers.count()),
+            pipes: limits.pipes.div_ceil(self.workers.count()),
             api,
         }
     }

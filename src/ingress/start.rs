@@ -152,6 +152,7 @@ impl Ingress {
             challenges: Arc::clone(&self.certificates.challenges),
             dialer: dials.dialer.clone(),
             pool: parts::pool_limits(config, limits, self.workers),
+            pipes: limits.pipes.div_ceil(self.workers),
             api: self.api.clone(),
         }
     }

@@ -1,7 +1,7 @@
 //! One connection to a server, and whose turn it is on it.
 
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use super::lane::{Lane, Seat};
 use super::outliers::Member;
 use super::stream::Stream;
 use super::{Error, Pool};
-use crate::wire::body::{self, Sent, Source};
+use crate::wire::body::{Piece, Polled, Sent, Source};
 use crate::wire::client::{self, Client};
 use crate::wire::tunnel::Tunnel;
 use crate::wire::{Body, Request, Response};
@@ -152,11 +152,12 @@ impl Connection {
 }
 
 impl Source for Connection {
-    fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled<Frame<Bytes>> {
         self.client.poll_frame(context)
+    }
+
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Polled<Piece> {
+        self.client.poll_piece(context)
     }
 
     fn is_ended(&self) -> bool {

@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::secure::Secure;
+use crate::wire::link::Carrier;
 
 /// Plain or TLS: one type, so that there is one kind of connection.
 #[derive(Debug)]
@@ -22,6 +23,15 @@ impl Stream {
         match self {
             Self::Plain(_) => None,
             Self::Tls(tls) => tls.agreed(),
+        }
+    }
+}
+
+impl Carrier for Stream {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(plain) => Some(plain),
+            Self::Tls(_) => None,
         }
     }
 }

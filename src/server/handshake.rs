@@ -19,7 +19,7 @@ use super::drain::Drained;
 use crate::telemetry::tls::Handshake;
 use crate::tls::identities::Identity;
 use crate::tls::terms::{CHALLENGE, Terms};
-use crate::wire::link::Transport;
+use crate::wire::link::{Carrier, Transport};
 use crate::wire::{Covers, Secured};
 
 /// A connection that is agreed on.
@@ -191,6 +191,8 @@ fn failed(error: &io::Error) -> Failed {
         None => Handshake::Left,
     })
 }
+
+impl Carrier for TlsStream<TcpStream> {}
 
 impl Transport for TlsStream<TcpStream> {
     fn has_closed(&self) -> bool {

@@ -23,7 +23,7 @@ use super::requests::{self, Ended};
 use super::traces::{Trace, Tracer};
 use crate::id::{RequestId, WorkloadId};
 use crate::rates::Standing;
-use crate::wire::body::{self, Answer, Cut};
+use crate::wire::body::{self, Answer, Cut, Piece, Polled};
 use crate::wire::tunnel::Tunnel;
 use crate::wire::{Peer, Request, Trust};
 use line::Line;
@@ -386,17 +386,7 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Observed<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.body).poll_frame(context);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                this.exchange.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
-                if this.body.is_end_stream() {
-                    this.exchange.outcome = Outcome::Complete;
-                }
-            }
-            Poll::Ready(Some(Err(_))) => this.exchange.outcome = Outcome::Cut,
-            Poll::Ready(None) => this.exchange.outcome = Outcome::Complete,
-            Poll::Pending => {}
-        }
+        this.note(&polled, body::length);
         polled
     }
 
@@ -409,12 +399,35 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Observed<B> {
     }
 }
 
+impl<B: HttpBody> Observed<B> {
+    /// Notes what was `polled` of the body, of which so much is data.
+    fn note<T, E>(&mut self, polled: &Poll<Option<Result<T, E>>>, length: impl Fn(&T) -> u64) {
+        match polled {
+            Poll::Ready(Some(Ok(piece))) => {
+                self.exchange.sent += length(piece);
+                if self.body.is_end_stream() {
+                    self.exchange.outcome = Outcome::Complete;
+                }
+            }
+            Poll::Ready(Some(Err(_))) => self.exchange.outcome = Outcome::Cut,
+            Poll::Ready(None) => self.exchange.outcome = Outcome::Complete,
+            Poll::Pending => {}
+        }
+    }
+}
+
 impl<B> Answer for Observed<B>
 where
     B: Answer + HttpBody<Data = Bytes, Error = body::Error>,
 {
     fn poll_upload(&mut self, context: &mut Context<'_>) {
         self.body.poll_upload(context);
+    }
+
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Polled<Piece> {
+        let polled = self.body.poll_piece(context);
+        self.note(&polled, Piece::length);
+        polled
     }
 
     fn take_tunnel(&mut self) -> Option<Tunnel> {

@@ -3,15 +3,20 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::mpsc;
 
-use super::timer::{Deadline, Timer};
+use super::pipe::Pipe;
+use super::timer::Timer;
 use super::tunnel::Tunnel;
+
+pub use arriving::{Received, Sent};
+
+mod arriving;
 
 /// The body of a request or a response. `Debug` shows no byte of it.
 #[derive(Default)]
@@ -29,6 +34,49 @@ pub enum Body {
     Chunks(mpsc::Receiver<Bytes>),
     /// No body, but the other end of a connection that switches protocols.
     Tunnel(Tunnel),
+}
+
+/// A piece of a body, for whoever does no more than pass it on.
+#[derive(Debug)]
+pub enum Piece {
+    /// Data, or trailers.
+    Frame(Frame<Bytes>),
+    /// Data that has not come to this process.
+    Piped(Pipe),
+}
+
+impl Piece {
+    /// How many bytes of the body it is.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::Frame(frame) => length(frame),
+            Self::Piped(pipe) => pipe.len() as u64,
+        }
+    }
+
+    /// How many of them have not come to this process.
+    #[must_use]
+    pub fn piped(&self) -> usize {
+        match self {
+            Self::Frame(_) => 0,
+            Self::Piped(pipe) => pipe.len(),
+        }
+    }
+}
+
+/// How many bytes of data `frame` is.
+#[must_use]
+pub fn length(frame: &Frame<Bytes>) -> u64 {
+    frame.data_ref().map_or(0, Bytes::len) as u64
+}
+
+/// What may come of a body when it is polled.
+pub type Polled<T> = Poll<Option<Result<T, Error>>>;
+
+/// The same piece, of a body that gives nothing but frames.
+pub fn framed(polled: Polled<Frame<Bytes>>) -> Polled<Piece> {
+    polled.map(|frame| frame.map(|frame| frame.map(Piece::Frame)))
 }
 
 /// Why a body ended before its end.
@@ -56,7 +104,7 @@ impl Body {
     /// `limit`.
     pub fn watch(&mut self, timer: &Timer, limit: Duration) {
         if let Self::Sent(sent) = self {
-            sent.stall = Some(Stall::new(timer.clone(), limit));
+            sent.watch(timer, limit);
         }
     }
 
@@ -64,7 +112,7 @@ impl Body {
     #[must_use]
     pub fn received(&self) -> Option<Rc<Cell<u64>>> {
         match self {
-            Self::Received(received) => Some(Rc::clone(&received.came)),
+            Self::Received(received) => Some(received.came()),
             Self::Empty | Self::Full(_) | Self::Sent(_) | Self::Chunks(_) | Self::Tunnel(_) => None,
         }
     }
@@ -79,18 +127,8 @@ impl Body {
         match self {
             Self::Empty => Some(Self::Full(data)),
             Self::Full(rest) if rest.is_empty() => Some(Self::Full(data)),
-            Self::Received(mut received) if received.ahead.is_none() => {
-                received.left = received.left.saturating_add(data.len() as u64);
-                let came = received.came.get().saturating_sub(data.len() as u64);
-                received.came.set(came);
-                received.ahead = Some(data);
-                Some(Self::Received(received))
-            }
-            Self::Full(_)
-            | Self::Received(_)
-            | Self::Sent(_)
-            | Self::Chunks(_)
-            | Self::Tunnel(_) => None,
+            Self::Received(received) => received.unread(data).map(Self::Received),
+            Self::Full(_) | Self::Sent(_) | Self::Chunks(_) | Self::Tunnel(_) => None,
         }
     }
 
@@ -119,6 +157,17 @@ impl Body {
             whole.extend_from_slice(&data);
         }
         Ok(whole.freeze())
+    }
+
+    /// The next piece of it: what is large and looked at by nobody may come in a pipe.
+    pub fn poll_piece(&mut self, context: &mut Context<'_>) -> Polled<Piece> {
+        match self {
+            Self::Received(received) => received.poll_piece(context),
+            Self::Sent(sent) => sent.poll_piece(context),
+            Self::Empty | Self::Full(_) | Self::Chunks(_) | Self::Tunnel(_) => {
+                framed(Pin::new(self).poll_frame(context))
+            }
+        }
     }
 
     /// The next piece of data; trailers are passed over.
@@ -151,15 +200,6 @@ impl std::fmt::Debug for Body {
             Self::Chunks(_) => out.write_str("Chunks"),
             Self::Tunnel(tunnel) => tunnel.fmt(out),
         }
-    }
-}
-
-impl std::fmt::Debug for Received {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Received")
-            .field("source", &self.source)
-            .field("left", &self.left)
-            .finish_non_exhaustive()
     }
 }
 
@@ -205,8 +245,8 @@ impl HttpBody for Body {
         match self {
             Self::Empty | Self::Tunnel(_) => true,
             Self::Full(bytes) => bytes.is_empty(),
-            Self::Received(received) => received.ahead.is_none() && received.source.is_ended(),
-            Self::Sent(sent) => sent.source.is_none(),
+            Self::Received(received) => received.is_ended(),
+            Self::Sent(sent) => sent.is_ended(),
             Self::Chunks(_) => false,
         }
     }
@@ -216,10 +256,7 @@ impl HttpBody for Body {
             Self::Empty | Self::Tunnel(_) => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Received(received) => received.size_hint(),
-            Self::Sent(sent) => match &sent.source {
-                Some(source) => source.size_hint(),
-                None => SizeHint::with_exact(0),
-            },
+            Self::Sent(sent) => sent.size_hint(),
             Self::Chunks(_) => SizeHint::default(),
         }
     }
@@ -230,6 +267,11 @@ pub trait Answer: HttpBody<Data = Bytes, Error = Error> + Unpin {
     /// Goes on with the request's body where the answer came before its end, while nobody takes the
     /// answer's own.
     fn poll_upload(&mut self, context: &mut Context<'_>);
+
+    /// The next piece of it, for whoever takes pipes too.
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Polled<Piece> {
+        framed(Pin::new(self).poll_frame(context))
+    }
 
     /// The other end of the connection, where the answer switches protocols.
     fn take_tunnel(&mut self) -> Option<Tunnel>;
@@ -249,13 +291,13 @@ pub enum Cut {
 
 impl Answer for Body {
     fn poll_upload(&mut self, context: &mut Context<'_>) {
-        if let Self::Sent(Sent {
-            source: Some(source),
-            ..
-        }) = self
-        {
-            source.poll_upload(context);
+        if let Self::Sent(sent) = self {
+            sent.poll_upload(context);
         }
+    }
+
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Polled<Piece> {
+        self.poll_piece(context)
     }
 
     fn take_tunnel(&mut self) -> Option<Tunnel> {
@@ -277,6 +319,11 @@ pub trait Source: std::fmt::Debug {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>>;
 
+    /// The next piece of it, for whoever takes pipes too.
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Polled<Piece> {
+        framed(self.poll_frame(context))
+    }
+
     /// Whether it was read to its end.
     fn is_ended(&self) -> bool;
 
@@ -288,172 +335,6 @@ pub trait Source: std::fmt::Debug {
 
     /// It was read to its end: the connection is free.
     fn finish(self: Box<Self>) {}
-}
-
-/// A request body on its way from a client.
-pub struct Received {
-    source: Box<dyn Source>,
-    /// Data that was read to look at it, and is read again first.
-    ahead: Option<Bytes>,
-    limit: u64,
-    left: u64,
-    /// How much has come, for whoever counts it.
-    came: Rc<Cell<u64>>,
-    stall: Stall,
-}
-
-impl Received {
-    /// A body of at most `limit` bytes (0: any length) that must not stop moving for `stall`.
-    #[must_use]
-    pub fn new(source: Box<dyn Source>, limit: u64, stall: Duration, timer: Timer) -> Self {
-        let left = if limit == 0 { u64::MAX } else { limit };
-        Self {
-            source,
-            ahead: None,
-            limit,
-            left,
-            came: Rc::default(),
-            stall: Stall::new(timer, stall),
-        }
-    }
-
-    /// The first byte that is still to be read; it stays to be read. `None` where there is none.
-    ///
-    /// # Errors
-    /// What reading it met.
-    pub async fn peek(&mut self) -> Result<Option<u8>, Error> {
-        while self.ahead.is_none() {
-            let frame =
-                std::future::poll_fn(|context| self.stall.poll_frame(&mut *self.source, context));
-            let Some(frame) = frame.await.transpose()? else {
-                return Ok(None);
-            };
-            self.ahead = frame.into_data().ok().filter(|data| !data.is_empty());
-        }
-        Ok(self.ahead.as_ref().and_then(|data| data.first().copied()))
-    }
-
-    fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = match self.ahead.take() {
-            Some(data) => Frame::data(data),
-            None => match self.stall.poll_frame(&mut *self.source, context) {
-                Poll::Ready(Some(Ok(frame))) => frame,
-                Poll::Pending if self.is_announced_too_large() => {
-                    return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
-                }
-                other => return other,
-            },
-        };
-        self.stall.timer.touch();
-        let length = frame.data_ref().map_or(0, Bytes::len) as u64;
-        self.came.set(self.came.get() + length);
-        let Some(left) = self.left.checked_sub(length) else {
-            return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
-        };
-        self.left = left;
-        if self.is_announced_too_large() {
-            return Poll::Ready(Some(Err(Error::TooLarge { limit: self.limit })));
-        }
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    /// Whether what is to come, by the size of its chunk, is more than may come.
-    fn is_announced_too_large(&self) -> bool {
-        self.source.size_hint().lower() > self.left
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let ahead = self.ahead.as_ref().map_or(0, Bytes::len) as u64;
-        let rest = self.source.size_hint();
-        let mut hint = SizeHint::default();
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper + ahead);
-        }
-        hint.set_lower(rest.lower() + ahead);
-        hint
-    }
-}
-
-/// A response body on its way from a backend or the upstream.
-///
-/// Dropped before its end, it takes its connection with it: what is left unread must never become
-/// the start of the next response.
-#[derive(Debug)]
-pub struct Sent {
-    /// `None` once it was read to its end.
-    source: Option<Box<dyn Source>>,
-    stall: Option<Stall>,
-}
-
-impl Sent {
-    /// The body that `source` gives, which is told when it ended.
-    #[must_use]
-    pub fn new(source: Box<dyn Source>) -> Self {
-        let mut sent = Self {
-            source: Some(source),
-            stall: None,
-        };
-        sent.settle();
-        sent
-    }
-
-    fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Some(source) = self.source.as_deref_mut() else {
-            return Poll::Ready(None);
-        };
-        let frame = ready!(match &mut self.stall {
-            Some(stall) => stall.poll_frame(source, context),
-            None => source.poll_frame(context),
-        });
-        self.settle();
-        Poll::Ready(frame)
-    }
-
-    fn settle(&mut self) {
-        if let Some(source) = self.source.take_if(|source| source.is_ended()) {
-            source.finish();
-        }
-    }
-}
-
-/// Notices that a body stopped moving. For a body that the task of the timer reads.
-#[derive(Debug)]
-struct Stall {
-    timer: Timer,
-    limit: Duration,
-    /// Set while we wait for the next frame.
-    deadline: Option<Deadline>,
-}
-
-impl Stall {
-    fn new(timer: Timer, limit: Duration) -> Self {
-        Self {
-            timer,
-            limit,
-            deadline: None,
-        }
-    }
-
-    fn poll_frame(
-        &mut self,
-        source: &mut dyn Source,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let Poll::Ready(frame) = source.poll_frame(context) {
-            self.deadline = None;
-            return Poll::Ready(frame);
-        }
-        if self.timer.is_stuck(self.limit, &mut self.deadline) {
-            return Poll::Ready(Some(Err(Error::Stalled)));
-        }
-        Poll::Pending
-    }
 }
 
 #[cfg(test)]

@@ -10,14 +10,14 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Request;
-use super::body::{self, Body};
+use super::body::{self, Body, Piece, Polled};
 use super::encode::{self, Encoder, Said, SaidLength, WrongLength};
 use super::framing::{self, BadFraming, Decoder, Found, Length};
 use super::head::{self, BadHead, HeadLimits, Scan};
-use super::link::Link;
+use super::link::{Carrier, Link};
+use super::pipe::Turn;
 
 /// A connection to a server.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ const CUT_HEAD: BadHead = BadHead::Malformed("it was cut off in its head");
 /// Interim responses to one request: more of them are an attack.
 const MAX_INTERIM: u32 = 16;
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+impl<S: Carrier> Client<S> {
     /// A connection that has carried nothing yet.
     pub fn new(stream: S) -> Self {
         Self {
@@ -253,16 +253,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let wrong = |error: WrongLength| Error::RequestBody(body::Error::Malformed(error.0));
+        let mut turn = Turn::default();
         loop {
             let mut waits = false;
             while let Some(upload) = &mut self.upload
                 && !waits
                 && self.link.output.has_room()
             {
-                match Pin::new(&mut upload.body).poll_frame(context) {
-                    Poll::Ready(Some(frame)) => {
-                        let frame = frame.map_err(Error::RequestBody)?;
-                        let framed = upload.encoder.frame(frame, &mut self.link.output);
+                let polled = match upload.encoder.is_large() && self.link.takes_pipes() {
+                    true => upload.body.poll_piece(context),
+                    false => body::framed(Pin::new(&mut upload.body).poll_frame(context)),
+                };
+                match polled {
+                    Poll::Ready(Some(piece)) => {
+                        let piece = piece.map_err(Error::RequestBody)?;
+                        turn.takes(&piece);
+                        let framed = upload.encoder.piece(piece, &mut self.link.output);
                         framed.map_err(wrong)?;
                     }
                     Poll::Ready(None) => {
@@ -278,20 +284,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             if self.upload.is_none() {
                 return Poll::Ready(Ok(()));
             }
-            if waits {
+            if waits || turn.is_over(context) {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// The next piece of the response's body, for whoever takes pipes too. Goes on with the request's
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// When it is cut off or not framed as it must be.
+    pub fn poll_piece(&mut self, context: &mut Context<'_>) -> Polled<Piece> {
+        if let Some(left @ 1..) = self.decoder.left() {
+            let _progress = self.poll_upload(context);
+            match ready!(self.link.poll_pipe(context, left)) {
+                Ok(Some(pipe)) if pipe.is_empty() => return Poll::Ready(Some(Err(cut_off()))),
+                Ok(Some(pipe)) => {
+                    self.decoder.passed(pipe.len());
+                    return Poll::Ready(Some(Ok(Piece::Piped(pipe))));
+                }
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Some(Err(body::Error::Broken(error)))),
+            }
+        }
+        body::framed(self.poll_frame(context))
     }
 
     /// The next frame of the response's body. Goes on with the request's meanwhile.
     ///
     /// # Errors
     /// When it is cut off or not framed as it must be.
-    pub fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
+    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled<Frame<Bytes>> {
         // The server need not take all of the request, and its answer stands whatever becomes of that.
         let _progress = self.poll_upload(context);
         loop {
@@ -309,10 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             let expected = self.decoder.left();
             match ready!(self.link.poll_fill(context, expected)) {
                 Ok(0) if self.decoder.close() => return Poll::Ready(None),
-                Ok(0) => {
-                    let cut = io::ErrorKind::UnexpectedEof.into();
-                    return Poll::Ready(Some(Err(body::Error::Broken(cut))));
-                }
+                Ok(0) => return Poll::Ready(Some(Err(cut_off()))),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Some(Err(body::Error::Broken(error)))),
             }
@@ -340,212 +361,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 }
 
+fn cut_off() -> body::Error {
+    body::Error::Broken(io::ErrorKind::UnexpectedEof.into())
+}
+
 fn expects_body(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::task::Waker;
-    use std::time::Duration;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
-
-    use super::super::body::{Received, Source};
-    use super::super::timer::Timer;
-    use super::*;
-
-    /// A request body that gives these frames, one a poll.
-    #[derive(Debug)]
-    struct Scripted(Vec<Result<&'static str, body::Error>>);
-
-    impl Source for Scripted {
-        fn poll_frame(
-            &mut self,
-            _context: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
-            if self.0.is_empty() {
-                return Poll::Ready(None);
-            }
-            let frame = self.0.remove(0);
-            Poll::Ready(Some(frame.map(|data| Frame::data(Bytes::from(data)))))
-        }
-
-        fn is_ended(&self) -> bool {
-            self.0.is_empty()
-        }
-
-        fn size_hint(&self) -> SizeHint {
-            SizeHint::default()
-        }
-    }
-
-    fn post(frames: Vec<Result<&'static str, body::Error>>) -> Request {
-        let source = Box::new(Scripted(frames));
-        let received = Received::new(source, 0, Duration::from_secs(9), Timer::new());
-        let mut request = Request::new(Body::Received(received));
-        *request.method_mut() = Method::POST;
-        request
-    }
-
-    async fn response<S: AsyncRead + AsyncWrite + Unpin>(
-        client: &mut Client<S>,
-        mut request: Request,
-    ) -> Result<http::Response<()>, Error> {
-        client.begin(&mut request);
-        client.response(false, request.headers_mut()).await
-    }
-
-    #[tokio::test]
-    async fn an_upload_that_broke_never_looks_whole() {
-        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
-        let mut client = Client::new(ours);
-        let frames = vec![Ok("some"), Err(body::Error::Stalled), Ok("more")];
-        let failed = response(&mut client, post(frames)).await;
-        assert!(matches!(failed, Err(Error::RequestBody(_))), "{failed:?}");
-        let mut context = Context::from_waker(Waker::noop());
-        for _ in 0..3 {
-            let _progress = client.poll_upload(&mut context);
-        }
-        assert!(!client.is_free());
-        drop(client);
-        let mut seen = String::new();
-        theirs.read_to_string(&mut seen).await.unwrap();
-        assert!(!seen.contains("more") && !seen.contains("0\r\n"), "{seen}");
-    }
-
-    #[tokio::test]
-    async fn a_head_that_was_promised_and_not_given_is_not_asked_for_again() {
-        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
-        let mut client = Client::new(ours);
-        theirs
-            .write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n")
-            .await
-            .unwrap();
-        theirs.shutdown().await.unwrap();
-        let failed = response(&mut client, Request::default()).await;
-        assert!(matches!(failed, Err(Error::Malformed(_))), "{failed:?}");
-    }
-
-    #[tokio::test]
-    async fn trailers_that_are_no_fields_spoil_the_connection() {
-        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
-        let mut client = Client::new(ours);
-        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA : b\r\n\r\n";
-        theirs.write_all(answer).await.unwrap();
-        response(&mut client, Request::default()).await.unwrap();
-        let frame = poll_fn(|context| client.poll_frame(context)).await;
-        assert!(matches!(frame, Some(Err(body::Error::Malformed(_)))));
-        assert!(!client.is_ended() && !client.is_free());
-    }
-
-    /// A stream to a server that takes nothing any more.
-    struct Deaf(DuplexStream);
-
-    impl AsyncRead for Deaf {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            buffer: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.0).poll_read(context, buffer)
-        }
-    }
-
-    impl AsyncWrite for Deaf {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            _context: &mut Context<'_>,
-            _data: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    #[tokio::test]
-    async fn what_a_server_has_said_counts_although_it_takes_no_more() {
-        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
-        let mut client = Client::new(Deaf(ours));
-        let answer = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n";
-        theirs.write_all(answer).await.unwrap();
-        let head = response(&mut client, post(vec![Ok("body")])).await.unwrap();
-        assert_eq!(head.status(), StatusCode::PAYLOAD_TOO_LARGE);
-        assert!(!client.is_free());
-    }
-
-    /// A stream that takes bytes and passes them on only at the second time of asking, as TLS does
-    /// over a slow connection.
-    struct Reluctant {
-        stream: DuplexStream,
-        held: Vec<u8>,
-        asked: bool,
-    }
-
-    impl AsyncRead for Reluctant {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            buffer: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.stream).poll_read(context, buffer)
-        }
-    }
-
-    impl AsyncWrite for Reluctant {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            _context: &mut Context<'_>,
-            data: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            self.held.extend_from_slice(data);
-            Poll::Ready(Ok(data.len()))
-        }
-
-        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-            if !std::mem::replace(&mut self.asked, true) {
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            let held = std::mem::take(&mut self.held);
-            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &held))?;
-            assert_eq!(written, held.len());
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(
-            mut self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-        ) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.stream).poll_shutdown(context)
-        }
-    }
-
-    #[tokio::test]
-    async fn what_the_stream_holds_back_is_flushed() {
-        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
-        let mut client = Client::new(Reluctant {
-            stream: ours,
-            held: Vec::new(),
-            asked: false,
-        });
-        let server = async {
-            let mut seen = Vec::new();
-            while !seen.ends_with(b"0\r\n\r\n") {
-                theirs.read_buf(&mut seen).await.unwrap();
-            }
-            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-            theirs.write_all(answer).await.unwrap();
-        };
-        let (answered, ()) = tokio::join!(response(&mut client, post(vec![Ok("body")])), server);
-        answered.unwrap();
-        assert!(client.is_free());
-    }
-}
+mod tests;

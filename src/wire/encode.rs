@@ -5,6 +5,7 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode, Uri, Version};
 use http_body::Frame;
 
+use super::body::Piece;
 use super::framing::{self, Length};
 use super::head::Reason;
 use super::output::Output;
@@ -13,7 +14,11 @@ use super::output::Output;
 #[derive(Debug)]
 pub struct Encoder {
     length: Length,
+    is_large: bool,
 }
+
+/// Bodies of at least this size are large: what pipes cost is worth it.
+const LARGE: u64 = 256 << 10;
 
 /// A body that is longer or shorter than what was said of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +31,35 @@ impl Encoder {
     /// For a body of `length`.
     #[must_use]
     pub fn new(length: Length) -> Self {
-        Self { length }
+        Self {
+            length,
+            is_large: matches!(length, Length::Exact(LARGE..)),
+        }
+    }
+
+    /// Whether its pieces may come in pipes: nothing but its length is to be known of them, and there is
+    /// much of it.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.is_large
+    }
+
+    /// Adds a piece of the body.
+    ///
+    /// # Errors
+    /// When it is more than what was announced.
+    pub fn piece(&mut self, piece: Piece, output: &mut Output) -> Result<(), WrongLength> {
+        match piece {
+            Piece::Frame(frame) => self.frame(frame, output),
+            Piece::Piped(pipe) => {
+                let Length::Exact(left) = &mut self.length else {
+                    return Err(WRONG_LENGTH);
+                };
+                *left = left.checked_sub(pipe.len() as u64).ok_or(WRONG_LENGTH)?;
+                output.pipe(pipe);
+                Ok(())
+            }
+        }
     }
 
     /// Whether nothing more is to come.

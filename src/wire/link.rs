@@ -1,6 +1,6 @@
 //! One connection: its stream, what was read ahead of it, and what is still to be written.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -13,10 +13,20 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::poll_read_buf;
 
-use super::output::Output;
+use super::output::{Output, PIECES};
+use super::pipe::{self, Pipe};
+
+/// What a connection is made over.
+pub trait Carrier: AsyncRead + AsyncWrite + Unpin {
+    /// The socket, where it carries the very bytes that are read and written here: they may go by
+    /// without coming here.
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+}
 
 /// A connection of the system, which knows more of its other end than what can be read.
-pub trait Transport: AsyncRead + AsyncWrite + Unpin {
+pub trait Transport: Carrier {
     /// Whether the other end has closed, although bytes of it are still to be read.
     fn has_closed(&self) -> bool;
 
@@ -29,6 +39,12 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// Says that this is the end, where the protocol has words for it: without them a client takes the
     /// end for a fault. Waits for nothing; everything else was written before.
     fn farewell(&mut self) {}
+}
+
+impl Carrier for TcpStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
 }
 
 impl Transport for TcpStream {
@@ -45,6 +61,8 @@ impl Transport for TcpStream {
         let _outcome = SockRef::from(self).set_linger(reset.then_some(Duration::ZERO));
     }
 }
+
+impl Carrier for UnixStream {}
 
 impl Transport for UnixStream {
     fn has_closed(&self) -> bool {
@@ -69,6 +87,8 @@ fn has_bytes(socket: &SockRef<'_>) -> bool {
     let mut byte = [MaybeUninit::uninit()];
     socket.peek(&mut byte).is_ok_and(|read| read > 0)
 }
+
+impl Carrier for DuplexStream {}
 
 /// A pipe within this process.
 impl Transport for DuplexStream {
@@ -96,6 +116,8 @@ pub struct Link<S> {
     flushed: bool,
     /// Whether the last reading took all the room there was.
     filled: bool,
+    /// Whether bytes may go by without coming here.
+    pipes: bool,
 }
 
 /// Room for a head, or for small pieces of a body.
@@ -115,10 +137,11 @@ impl<S> std::fmt::Debug for Link<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
+impl<S: Carrier> Link<S> {
     /// A connection on which nothing was read or written.
     pub fn new(stream: S) -> Self {
         Self {
+            pipes: stream.socket().is_some(),
             stream,
             input: BytesMut::new(),
             output: Output::default(),
@@ -177,21 +200,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         Poll::Ready(Ok(read))
     }
 
+    /// Whether bytes may go by in a pipe, from here and to here.
+    pub fn takes_pipes(&self) -> bool {
+        self.pipes
+    }
+
+    /// Takes what there is, but no more than `most` bytes, in a pipe; an empty one at the end of the
+    /// stream. `None` where it is to be read.
+    ///
+    /// # Errors
+    /// What the stream says.
+    pub fn poll_pipe(
+        &mut self,
+        context: &mut Context<'_>,
+        most: u64,
+    ) -> Poll<io::Result<Option<Pipe>>> {
+        let socket = self.stream.socket().filter(|_| self.pipes);
+        let Some(socket) = socket.filter(|_| self.input.is_empty()) else {
+            return Poll::Ready(Ok(None));
+        };
+        match ready!(Pipe::poll_fill(socket, most, context)) {
+            Err(error) if pipe::is_refused(&error) => {
+                self.pipes = false;
+                Poll::Ready(Ok(None))
+            }
+            filled => Poll::Ready(filled),
+        }
+    }
+
     /// Writes what is to be written.
     ///
     /// # Errors
     /// What the stream says.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.output.is_empty() {
-            let stream = Pin::new(&mut self.stream);
-            let written = match self.output.only() {
-                Some(only) => stream.poll_write(context, only),
-                None => stream.poll_write_vectored(context, &self.output.slices()),
-            };
-            match ready!(written)? {
+            match ready!(self.poll_write_some(context))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => {
-                    self.output.advance(written);
                     self.written += written as u64;
                     self.flushed = false;
                 }
@@ -202,6 +247,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             self.flushed = true;
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_some(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let (Some(pipe), Some(socket)) = (self.output.piped(), self.stream.socket()) {
+            match ready!(pipe.poll_drain(socket, context)) {
+                Err(error) if pipe::is_refused(&error) => {
+                    self.pipes = false;
+                    self.output.read_out()?;
+                }
+                drained => {
+                    self.output.settle();
+                    return Poll::Ready(drained);
+                }
+            }
+        }
+        let copies = self.stream.socket().is_none();
+        let stream = Pin::new(&mut self.stream);
+        let written = ready!(if copies {
+            let mut room = [IoSlice::new(&[]); PIECES];
+            let pieces = self.output.pieces(&mut room);
+            stream.poll_write_vectored(context, &room[..pieces])
+        } else {
+            match self.output.only() {
+                Some(only) => stream.poll_write(context, only),
+                None => stream.poll_write_vectored(context, &self.output.slices()),
+            }
+        })?;
+        self.output.advance(written);
+        Poll::Ready(Ok(written))
     }
 
     /// Whether everything was written, and passed on.

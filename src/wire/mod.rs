@@ -1,7 +1,7 @@
 //! HTTP messages as every part sees them, and HTTP/1.1 on the wire.
 //!
 //! `head` and `framing` read strictly, `encode` writes into an `output`, `link` is a connection with
-//! its buffers. `server` is our half of a client's connection, `client` our half of one to a server,
+//! its buffers, `pipe` what goes past them. `server` is our half of a client's connection, `client` our half of one to a server,
 //! `tunnel` what comes after either has switched protocols. `body` is the one body type; `h2_body` and
 //! `h2_tunnel` are bodies and tunnels over the streams of HTTP/2. `timer` is the one timer of a
 //! connection, `clock` the time of day, `handler` what answers a request and `peer` who sent it.
@@ -18,6 +18,7 @@ pub mod head;
 pub mod link;
 pub mod output;
 pub mod peer;
+pub mod pipe;
 pub mod server;
 pub mod timer;
 pub mod tunnel;

@@ -6,18 +6,19 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{Method, StatusCode, Version};
-use http_body::{Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::body::{self, Answer, Cut, Source};
+use super::body::{Answer, Cut, Source, framed};
 use super::clock;
 use super::encode::{self, Encoder, Said, SaidLength};
-use super::framing::{self, BadFraming, Decoder, Found, Length};
+use super::framing::{self, Decoder, Found, Length};
 use super::head::{self, BadHead, HeadLimits, Scan};
 use super::link::{Link, Transport};
+use super::pipe::Turn;
+use request_body::RequestBody;
+
+mod request_body;
 
 /// A connection from a client. The body of a request shares it.
 #[derive(Debug)]
@@ -300,14 +301,21 @@ impl<S: Transport + 'static> Server<S> {
         encoder: &mut Encoder,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), Cut>> {
+        let mut turn = Turn::default();
+        let pipes = encoder.is_large() && self.half.borrow().link.takes_pipes();
         loop {
             let mut waits = false;
             // The body may read the request's: it is polled while nothing here is borrowed.
             while !encoder.is_ended() && !waits && self.half.borrow().link.output.has_room() {
-                match Pin::new(&mut *body).poll_frame(context) {
-                    Poll::Ready(Some(Ok(frame))) => {
+                let polled = match pipes {
+                    true => body.poll_piece(context),
+                    false => framed(Pin::new(&mut *body).poll_frame(context)),
+                };
+                match polled {
+                    Poll::Ready(Some(Ok(piece))) => {
+                        turn.takes(&piece);
                         let output = &mut self.half.borrow_mut().link.output;
-                        encoder.frame(frame, output).map_err(|_| Cut::Body)?;
+                        encoder.piece(piece, output).map_err(|_| Cut::Body)?;
                     }
                     Poll::Ready(Some(Err(_))) => {
                         // The client gets what came before, as far as it takes it at once.
@@ -329,7 +337,7 @@ impl<S: Transport + 'static> Server<S> {
             if encoder.is_ended() {
                 return Poll::Ready(Ok(()));
             }
-            if waits {
+            if waits || turn.is_over(context) {
                 return Poll::Pending;
             }
         }
@@ -396,63 +404,5 @@ impl<S> Half<S> {
             self.decoder.decode(&mut self.link.input)
         {}
         self.decoder.is_ended()
-    }
-}
-
-/// The body of a request, as long as it is read.
-struct RequestBody<S>(Rc<RefCell<Half<S>>>);
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Source for RequestBody<S> {
-    fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
-        let mut half = self.0.borrow_mut();
-        let half = &mut *half;
-        loop {
-            match half.decoder.decode(&mut half.link.input) {
-                Ok(Found::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Ok(Found::Trailers(fields)) => {
-                    return Poll::Ready(Some(Ok(Frame::trailers(fields))));
-                }
-                Ok(Found::End) => return Poll::Ready(None),
-                Ok(Found::More) => {}
-                Err(BadFraming(what)) => {
-                    return Poll::Ready(Some(Err(body::Error::Malformed(what))));
-                }
-            }
-            if half.left {
-                return Poll::Pending;
-            }
-            if std::mem::take(&mut half.expects) {
-                // RFC 9110, 10.1.1: the client has waited for this with its body.
-                let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
-                half.link.output.text().extend_from_slice(go_on);
-            }
-            let flushed = half.link.poll_flush(context);
-            let expected = half.decoder.left();
-            let filled = ready!(half.link.poll_fill(context, expected));
-            let broken = matches!(flushed, Poll::Ready(Err(_)));
-            if broken || matches!(filled, Ok(0) | Err(_)) {
-                // Nobody is left to be answered: whoever serves the connection ends it, and with it
-                // whoever reads here.
-                half.left = true;
-                context.waker().wake_by_ref();
-            }
-        }
-    }
-
-    fn is_ended(&self) -> bool {
-        self.0.borrow().decoder.is_ended()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.borrow().decoder.size_hint()
-    }
-}
-
-impl<S> std::fmt::Debug for RequestBody<S> {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("RequestBody")
     }
 }

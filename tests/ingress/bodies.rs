@@ -5,6 +5,7 @@ use crate::harness::{Answering, TestApi, TestBackend, TestIngress};
 
 mod connections;
 mod failures;
+mod large;
 mod streams;
 
 const BLOG: &str = "blog.m3o.app";

@@ -68,6 +68,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_client_that_waits_for_leave_to_send_gets_it",
             "an_expectation_that_is_not_met_leaves_no_body_behind",
             "no_byte_is_lost_between_leave_to_send_and_the_answer",
+            "leave_to_send_a_large_body_is_given_first",
         ],
     ),
     (
@@ -79,6 +80,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "an_early_answer_to_a_small_upload_keeps_the_connection_in_step",
             "a_body_that_is_declared_too_large_is_a_413_before_the_backend_is_asked",
             "an_answer_comes_through_before_the_end_of_the_upload",
+            "a_large_upload_goes_on_beside_its_early_answer",
         ],
     ),
     (
@@ -89,6 +91,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_second_final_response_or_a_late_interim_one_is_dropped",
             "a_server_that_speaks_first_on_a_kept_connection_is_not_believed",
             "interim_responses_are_bounded_and_frame_nothing",
+            "what_comes_behind_a_large_answer_belongs_to_nobody",
         ],
     ),
     (
@@ -235,6 +238,8 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_form_that_stops_moving_is_a_408",
             "an_idle_connection_is_closed_without_a_word",
             "a_handshake_that_takes_too_long_is_cut",
+            "a_client_that_takes_nothing_of_a_large_answer_is_cut_off",
+            "a_large_upload_that_stops_moving_is_a_408",
         ],
     ),
     (
@@ -255,6 +260,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_client_that_reads_slowly_holds_the_backend_back",
             "a_backend_that_reads_slowly_holds_the_client_back",
             "a_client_that_reads_slowly_holds_its_stream_back_and_no_other",
+            "many_who_read_slowly_get_all_also_where_pipes_are_few",
         ],
     ),
     (
@@ -400,6 +406,8 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_response_that_stops_has_no_clean_end_for_an_old_client",
             "an_answer_that_is_reset_is_a_cut",
             "a_body_of_another_length_than_said_is_a_cut",
+            "a_large_answer_that_breaks_off_is_visibly_cut",
+            "a_large_answer_that_stops_moving_is_cut",
         ],
     ),
     (
@@ -433,6 +441,8 @@ const PROMISES: &[(&str, &[&str])] = &[
             "a_client_that_closed_its_half_and_waits_for_long_has_left",
             "an_upload_that_is_cut_short_by_closing_a_half_never_looks_whole",
             "a_client_that_leaves_resets_its_stream_within_a_second",
+            "a_client_that_leaves_within_a_large_answer_lets_the_backend_go",
+            "a_client_that_leaves_within_a_large_upload_lets_the_backend_go",
         ],
     ),
     (
@@ -443,6 +453,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "the_drain_lets_go_of_clients_that_answer_and_of_those_that_do_not",
             "sigterm_lets_a_request_in_flight_finish",
             "what_takes_longer_than_the_drain_is_cut",
+            "a_large_answer_within_a_drain_is_whole",
         ],
     ),
     (
@@ -495,6 +506,7 @@ const PROMISES: &[(&str, &[&str])] = &[
         &[
             "an_app_that_hangs_under_a_flood_takes_nothing_from_another",
             "one_app_never_fills_all_connections",
+            "others_are_served_while_a_large_body_moves",
         ],
     ),
     (

@@ -11,6 +11,7 @@
 pub mod checks;
 mod differences;
 mod messages;
+mod passing;
 mod readings;
 mod round_trip;
 mod seeds;
