@@ -1,5 +1,7 @@
 //! Sends a request to its backend and gives the response, both streamed.
 
+use std::pin::pin;
+
 use http::{StatusCode, Uri, Version, header};
 
 use super::error::{Error, of_backend};
@@ -45,12 +47,15 @@ impl Proxy {
         let (timer, limit) = (&client.peer.timer, timeouts.response);
         let asking = self.pool.asking_since(exchange.ready(), Side::Backend);
         let request = std::mem::take(request);
-        let mut response = self
-            .pool
-            .send_while_moving(backend.origin(), request, timer, limit)
-            .await
-            .ok_or(Error::BackendTimedOut)?
-            .map_err(of_backend)?;
+        let sent = {
+            let sending =
+                pin!(
+                    self.pool
+                        .send_while_moving(backend.origin(), request, timer, limit)
+                );
+            sending.await
+        };
+        let mut response = sent.ok_or(Error::BackendTimedOut)?.map_err(of_backend)?;
         asking.answered(response.status());
         exchange.answered(response.status());
 
