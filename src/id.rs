@@ -146,7 +146,7 @@ impl RequestId {
         let now = uuid::Timestamp::now(uuid::NoContext);
         let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
         uuid::Uuid::new_v7(now).hyphenated().encode_lower(&mut text);
-        Self(HeaderValue::from_bytes(&text).expect("a UUID is visible ASCII"))
+        Self::of(HeaderValue::from_bytes(&text).expect("a UUID is visible ASCII"))
     }
 
     /// Takes over what a trusted peer sent, if it is short and visible ASCII.
@@ -155,7 +155,14 @@ impl RequestId {
         let bytes = value.as_bytes();
         let usable =
             (1..=Self::MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
-        usable.then(|| Self(value.clone()))
+        usable.then(|| Self::of(value.clone()))
+    }
+
+    /// Kept out of the tables of HTTP/2 (RFC 7541, 7.1.3): it is no secret, but none comes twice, and each
+    /// would push out a field that does.
+    fn of(mut value: HeaderValue) -> Self {
+        value.set_sensitive(true);
+        Self(value)
     }
 
     /// As a field value; cloning it copies nothing.

@@ -221,7 +221,8 @@ impl Pool {
                 connection.into_seat()
             }
         };
-        self.open(seat).await
+        // Boxed, so that whoever waits for a turn holds little.
+        Box::pin(self.open(seat)).await
     }
 
     /// A fresh connection for one request, whoever waits.

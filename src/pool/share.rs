@@ -61,7 +61,7 @@ impl Pool {
         }
         match self.pick(&lane).await {
             Some(carried) => Ok(Obtained::Shared(carried)),
-            None => self.open_any(&lane).await,
+            None => Box::pin(self.open_any(&lane)).await,
         }
     }
 

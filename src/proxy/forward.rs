@@ -1,5 +1,7 @@
 //! Sends a request to its backend and gives the response, both streamed.
 
+use std::pin::pin;
+
 use http::{StatusCode, Uri, Version, header};
 
 use super::error::{Error, of_backend};
@@ -43,8 +45,11 @@ impl Proxy {
         let (timer, limit) = (&client.peer.timer, timeouts.response);
         let (origin, address) = (backend.origin(), backend.authority());
         let asking = exchange.asks(Side::Backend, address, origin.port(), request);
-        let sent = self.pool.send_while_moving(origin, request, timer, limit);
-        let mut response = match sent.await {
+        let sent = {
+            let sending = pin!(self.pool.send_while_moving(origin, request, timer, limit));
+            sending.await
+        };
+        let mut response = match sent {
             Some(Ok(response)) => response,
             Some(Err(error)) => return Err(of_backend(error)),
             None => return Err(Error::BackendTimedOut),

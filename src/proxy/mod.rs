@@ -278,7 +278,11 @@ impl Proxy {
         // Every idle connection keeps room for the largest of these, so only what nearly all
         // requests are for is not boxed.
         match route {
-            Route::Workload(workload) => self.workload(workload, request, &client, exchange).await,
+            Route::Workload(workload) => {
+                // Pinned where it is made, as all that is below it: awaited at once it would be copied.
+                let answering = pin!(self.workload(workload, request, &client, exchange));
+                answering.await
+            }
             Route::Api(endpoint) => {
                 let request = std::mem::take(request);
                 let answered = self.api(endpoint, request, refused, &client, exchange);

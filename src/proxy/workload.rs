@@ -1,5 +1,6 @@
 //! Apps and functions: from the id to the backend, and on to it.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use super::error::Error;
@@ -17,7 +18,10 @@ impl Proxy {
         client: &Client<'_>,
         exchange: &mut Exchange,
     ) -> Result<Response, Error> {
-        let found = self.resolver.resolve(workload).await;
+        let found = {
+            let resolving = pin!(self.resolver.resolve(workload));
+            resolving.await
+        };
         let cache = match &found {
             Ok(found) => found.cache,
             Err((_, cache)) => *cache,
@@ -37,7 +41,7 @@ impl Proxy {
         let limit = self.settings.limits.per_workload;
         let place = exchange.load.as_ref().map(|load| self.enter(load, limit));
         exchange.in_flight = place.transpose()?;
-        self.forward(found.backend(), request, client, exchange)
-            .await
+        let forwarding = pin!(self.forward(found.backend(), request, client, exchange));
+        forwarding.await
     }
 }

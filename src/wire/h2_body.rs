@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{HeaderMap, HeaderName};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::body;
@@ -401,15 +401,16 @@ pub fn to_io(error: h2::Error) -> io::Error {
 
 /// Removes what HTTP/2 has no place for (RFC 9113, 8.2.2), but for `TE`, which a request may have.
 pub fn remove_connection_specific(headers: &mut HeaderMap) {
-    for name in CONNECTION_SPECIFIC {
+    // Nearly no message has one of them, and to look at all names costs less than to look for each.
+    while let Some(name) = headers.keys().find(|name| is_connection_specific(name)) {
+        let name = name.clone();
         headers.remove(name);
     }
 }
 
-const CONNECTION_SPECIFIC: [HeaderName; 5] = [
-    header::CONNECTION,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
+fn is_connection_specific(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade"
+    )
+}

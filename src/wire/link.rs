@@ -193,6 +193,10 @@ impl<S: Carrier> Link<S> {
         };
         if room < least {
             self.input.reserve(wanted);
+        } else if room < ROOM && self.input.is_empty() {
+            // From the start again, where nobody has anything of it any more: what is used less stays
+            // nearer to the processor.
+            let _from_the_start = self.input.try_reclaim(ROOM);
         }
         let stream = Pin::new(&mut self.stream);
         let read = ready!(poll_read_buf(stream, context, &mut self.input))?;

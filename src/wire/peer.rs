@@ -77,7 +77,7 @@ pub struct Peer {
     pub scheme: Scheme,
     /// Where it came in.
     pub listener: ListenerId,
-    /// The timer of the task that answers it.
+    /// The timer of whoever answers it.
     pub timer: Timer,
     /// What was agreed on in the handshake; `None` without TLS.
     pub secured: Option<Secured>,
@@ -120,9 +120,9 @@ impl Peer {
         }
     }
 
-    /// The same client in a task of its own, which drives `timer`.
+    /// The same client, answered by whoever goes by `timer`.
     #[must_use]
-    pub fn in_task_of(&self, timer: Timer) -> Self {
+    pub fn going_by(&self, timer: Timer) -> Self {
         Self {
             timer,
             ..self.clone()

@@ -15,19 +15,32 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-/// The deadlines of one connection. Clones share them.
+/// The deadlines of one connection, or of one request of several on it. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Timer(Rc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    clock: Clock,
+    /// The time when a request body last moved, in milliseconds since the clock started.
+    touched: Cell<u64>,
+}
+
+#[derive(Debug)]
+enum Clock {
+    Own(Times),
+    /// That of another timer, which has its own.
+    Of(Timer),
+}
+
+/// What the one sleep goes by.
+#[derive(Debug)]
+struct Times {
     started: Instant,
     /// The earliest deadline that somebody waits for, in milliseconds since `started`.
     wanted: Cell<u64>,
     /// The time when the sleep last fired, likewise.
     fired: Cell<u64>,
-    /// The time when a request body last moved, likewise.
-    touched: Cell<u64>,
     turn: Cell<Turn>,
 }
 
@@ -51,23 +64,53 @@ impl Timer {
     /// A timer with no deadline.
     #[must_use]
     pub fn new() -> Self {
-        Self(Rc::new(Shared {
+        Self::with(Clock::Own(Times {
             started: Instant::now(),
             wanted: Cell::new(NEVER),
             fired: Cell::new(0),
-            touched: Cell::new(0),
             turn: Cell::new(Turn::None),
         }))
+    }
+
+    /// A timer for one request of several at once: the sleep is the same, but what moves in the others
+    /// does not move this one.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        let root = match &self.0.clock {
+            Clock::Own(_) => self,
+            Clock::Of(root) => root,
+        };
+        Self::with(Clock::Of(root.clone()))
+    }
+
+    fn with(clock: Clock) -> Self {
+        let touched = Cell::new(0);
+        Self(Rc::new(Shared { clock, touched }))
+    }
+
+    /// When the sleep last fired. Whoever polls futures only when they are woken has to poll all of them
+    /// then: each asks for its wake-up anew.
+    #[must_use]
+    pub fn fired(&self) -> u64 {
+        self.times().fired.get()
+    }
+
+    fn times(&self) -> &Times {
+        match &self.0.clock {
+            Clock::Own(times) => times,
+            Clock::Of(root) => root.times(),
+        }
     }
 
     /// The time, which stands still while the task of the connection is polled.
     #[must_use]
     pub fn now(&self) -> Instant {
-        match self.0.turn.get() {
+        let turn = &self.times().turn;
+        match turn.get() {
             Turn::None => Instant::now(),
             Turn::Begun => {
                 let now = Instant::now();
-                self.0.turn.set(Turn::At(now));
+                turn.set(Turn::At(now));
                 now
             }
             Turn::At(now) => now,
@@ -83,11 +126,12 @@ impl Timer {
 
     /// Whether `deadline` has passed. Asks for a wake-up of the connection's task if not.
     pub fn passed(&self, deadline: Deadline) -> bool {
-        if self.0.fired.get() >= deadline.0 {
+        if self.times().fired.get() >= deadline.0 {
             return true;
         }
         // The task that asks is the one that holds the sleep, and looks at it when it was polled.
-        self.0.wanted.set(deadline.0.min(self.0.wanted.get()));
+        let wanted = &self.times().wanted;
+        wanted.set(deadline.0.min(wanted.get()));
         false
     }
 
@@ -136,7 +180,7 @@ impl Timer {
 
     /// In milliseconds.
     fn since_start(&self) -> u64 {
-        millis(self.now().saturating_duration_since(self.0.started))
+        millis(self.now().saturating_duration_since(self.times().started))
     }
 }
 
@@ -167,11 +211,11 @@ impl Alarm {
     /// To be called after the connection was polled: ready when a deadline has passed, and then the
     /// connection is to be polled again.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let shared = &self.timer.0;
-        let wanted = shared.wanted.get();
+        let times = self.timer.times();
+        let wanted = times.wanted.get();
         if wanted < self.armed {
             self.armed = wanted;
-            let moment = shared.started + Duration::from_millis(wanted);
+            let moment = times.started + Duration::from_millis(wanted);
             self.sleep.as_mut().reset(moment);
         }
         if self.armed == NEVER || self.sleep.as_mut().poll(context).is_pending() {
@@ -179,8 +223,8 @@ impl Alarm {
         }
         // Whoever still waits says so again when the connection is polled.
         self.armed = NEVER;
-        shared.wanted.set(NEVER);
-        shared.fired.set(millis(shared.started.elapsed()));
+        times.wanted.set(NEVER);
+        times.fired.set(self.timer.since_start());
         Poll::Ready(())
     }
 }
@@ -192,9 +236,10 @@ pub async fn drive<T>(timer: &Timer, mut future: Pin<&mut impl Future<Output = T
     let mut alarm = Alarm::new(timer.clone());
     poll_fn(|context| {
         loop {
-            timer.0.turn.set(Turn::Begun);
+            let turn = &timer.times().turn;
+            turn.set(Turn::Begun);
             let polled = future.as_mut().poll(context);
-            timer.0.turn.set(Turn::None);
+            turn.set(Turn::None);
             if let Poll::Ready(output) = polled {
                 return Poll::Ready(output);
             }
@@ -241,6 +286,33 @@ mod tests {
         let waiting = pin!(timer.while_moving(60 * second, both));
         assert_eq!(drive(&timer, waiting).await, None);
         assert!(start.elapsed() >= 60 * second);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_share_the_sleep_and_each_has_what_moves_to_itself() {
+        let timer = Timer::new();
+        let start = Instant::now();
+        let (moving, still) = (timer.apart(), timer.apart().apart());
+        let both = async {
+            let upload = async {
+                tokio::time::sleep(Duration::from_secs(6)).await;
+                moving.touch();
+                std::future::pending::<()>().await;
+            };
+            let limit = Duration::from_secs(10);
+            let upload = pin!(upload);
+            let moves = moving.while_moving(limit, upload);
+            let never = pin!(std::future::pending::<()>());
+            let waits = async {
+                assert_eq!(still.while_moving(limit, never).await, None);
+                start.elapsed().as_secs()
+            };
+            tokio::join!(moves, waits)
+        };
+        let both = pin!(both);
+        assert_eq!(drive(&timer, both).await, (None, 10));
+        assert_eq!(start.elapsed().as_secs(), 16);
+        assert!(timer.fired() == moving.fired() && timer.fired() >= 16_000);
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,6 +23,8 @@ use crate::wire::tunnel::Duplex;
 /// A request, and where its answer goes.
 pub(super) type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);
 
+/// A connection without requests keeps what answers them for so long.
+const REST: Duration = Duration::from_secs(1);
 /// What a connection that ends may take to be told so, and to answer.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -39,8 +41,10 @@ pub(super) struct Driver<'a, S> {
     stuck: Option<Deadline>,
     /// What it had taken then.
     written: u64,
-    /// Set while there is no request.
-    idle: Option<Deadline>,
+    /// Set while there is no request: until when one is waited for, and kept ready for.
+    idle: Option<(Deadline, Deadline)>,
+    /// When the sleep of the task had last fired.
+    fired: u64,
 }
 
 /// How far the end of a connection has come.
@@ -58,6 +62,8 @@ enum Stage {
 pub(super) enum Next {
     /// Nothing, until something happens.
     Wait,
+    /// The same, and what is kept for the next request may go.
+    Rest,
     /// It has something to say.
     Poll,
     /// It is over.
@@ -81,7 +87,15 @@ impl<'a, S: Duplex> Driver<'a, S> {
             stuck: None,
             written: 0,
             idle: None,
+            fired: peer.timer.fired(),
         }
+    }
+
+    /// Begins a turn of the task. Gives whether a limit in time may be over for some request.
+    pub(super) fn begin_turn(&mut self) -> bool {
+        self.wire.borrow_mut().begin_turn();
+        let fired = self.peer.timer.fired();
+        std::mem::replace(&mut self.fired, fired) != fired
     }
 
     /// Reads and writes what there is; a request that came, or the end of the connection.
@@ -155,8 +169,11 @@ impl<'a, S: Duplex> Driver<'a, S> {
             Stage::Leaving | Stage::Ending(_) => LAST_WORDS,
         };
         let timer = &self.peer.timer;
-        let deadline = *self.idle.get_or_insert_with(|| timer.after(limit));
-        match (timer.passed(deadline), self.stage) {
+        let (end, rest) = *self
+            .idle
+            .get_or_insert_with(|| (timer.after(limit), timer.after(REST)));
+        match (timer.passed(end), self.stage) {
+            (false, _) if timer.passed(rest) => Next::Rest,
             (false, _) => Next::Wait,
             (true, Stage::Open) => self.leave(),
             // It does not answer.

@@ -4,7 +4,7 @@
 //! `h2` writes each frame of some size by itself. What all requests of a connection leave to be written in one
 //! turn of its task goes out in one write at the end of that turn instead, so a lone answer waits for nothing.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -25,6 +25,8 @@ pub(super) struct Wire<S> {
     pub(super) frames: Frames,
     /// Whether everything was read that is here.
     is_dry: bool,
+    /// Whether it was found so in this turn: `h2` asks again for each request that came.
+    rests: bool,
     /// Whether the client has closed its end, or the connection broke.
     ended: bool,
     /// What `h2` has written and the stream has not taken yet, behind the first `sent` bytes.
@@ -43,6 +45,18 @@ const ENOUGH: usize = 64 << 10;
 /// So much goes out at once, where nothing waits: putting it together would only copy it.
 const LARGE: usize = 16 << 10;
 
+thread_local! {
+    /// Where writes are put together, by one connection of this worker after the other.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+fn give_back(mut spare: Vec<u8>) {
+    if spare.capacity() >= ENOUGH {
+        spare.clear();
+        SPARE.set(spare);
+    }
+}
+
 impl<S: Duplex> Wire<S> {
     /// The wire of `stream`, of which `ahead` was read.
     pub(super) fn shared(stream: S, ahead: BytesMut) -> Rc<RefCell<Self>> {
@@ -51,6 +65,7 @@ impl<S: Duplex> Wire<S> {
             ahead,
             frames: Frames::new(),
             is_dry: false,
+            rests: false,
             ended: false,
             waiting: Vec::new(),
             sent: 0,
@@ -59,6 +74,11 @@ impl<S: Duplex> Wire<S> {
             blocked: false,
             written: 0,
         }))
+    }
+
+    /// Begins a turn of the task: there may be more to read.
+    pub(super) fn begin_turn(&mut self) {
+        self.rests = false;
     }
 
     /// What the client has begun to send, while we wait for the rest of it.
@@ -91,13 +111,14 @@ impl<S: Duplex> Wire<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.frames.is_over() {
+        if self.frames.is_over() || self.rests {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
         if self.ahead.is_empty() {
             let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
             self.is_dry = polled.is_pending();
+            self.rests = self.is_dry;
             let read = ready!(polled);
             self.ended = read.is_err() || buffer.filled().len() == before;
             read?;
@@ -137,8 +158,9 @@ impl<S: Duplex> Wire<S> {
             ready!(self.poll_push(context))?;
             self.is_full = false;
         }
-        if self.waiting.is_empty() {
-            self.waiting.reserve_exact(LARGE);
+        if self.waiting.capacity() == 0 {
+            self.waiting = SPARE.take();
+            self.waiting.reserve_exact(ENOUGH + LARGE);
         }
         for slice in slices {
             self.waiting.extend_from_slice(slice);
@@ -155,6 +177,12 @@ impl<S: Duplex> Wire<S> {
             let rest = &self.waiting[self.sent..];
             let polled = Pin::new(&mut self.stream).poll_write(context, rest);
             self.blocked = polled.is_pending();
+            if self.blocked && self.waiting.capacity() > 2 * rest.len() {
+                // A client that takes nothing holds what is for it, and no more.
+                let rest = rest.to_vec();
+                give_back(std::mem::replace(&mut self.waiting, rest));
+                self.sent = 0;
+            }
             let taken = ready!(polled)?;
             if taken == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -163,9 +191,11 @@ impl<S: Duplex> Wire<S> {
             self.is_unflushed = true;
             self.note(taken);
         }
-        // Not kept: a connection that is idle holds none.
-        self.waiting = Vec::new();
-        self.sent = 0;
+        if self.waiting.capacity() > 0 {
+            // A connection that is idle holds none.
+            give_back(std::mem::take(&mut self.waiting));
+            self.sent = 0;
+        }
         if self.is_unflushed {
             let polled = Pin::new(&mut self.stream).poll_flush(context);
             self.blocked = polled.is_pending();

@@ -3,22 +3,21 @@
 //!
 //! `driver` watches the clock, `meter` sits between `h2` and the stream and counts frames, `frames`
 //! reads their heads, `fields` and `settings` look into some, `allowance` says how many are too many.
-//! `request` makes a request of ours from what came, `body` gives its body, `stream` answers it.
+//! `request` makes a request of ours from what came, `body` gives its body, `stream` answers it, and
+//! `streams` are all that are under way.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use futures_util::FutureExt;
-use futures_util::stream::{FuturesUnordered, Stream};
 use h2::server::Builder;
 
 use self::driver::{Accepted, Driver, Next};
 use self::meter::{Metered, Wire};
+use self::streams::{Desk, Streams};
 use super::connection::{self, ConnectionSettings};
 use super::current::{Current, Snapshot};
 use super::drain::Drained;
@@ -37,6 +36,7 @@ mod meter;
 mod request;
 mod settings;
 mod stream;
+mod streams;
 
 /// What a client may send of one body before it is read, and of all bodies of a connection.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -85,6 +85,7 @@ pub(super) async fn run<S: Duplex>(
     let builder = builder(&snapshot.settings);
     let mut handshake = pin!(builder.handshake(Metered(Rc::clone(&wire))));
     let shaken = pin!(poll_fn(|context| {
+        wire.borrow_mut().begin_turn();
         let polled = handshake.as_mut().poll(context);
         let pushed = wire.borrow_mut().poll_push(context);
         match (polled, pushed) {
@@ -99,24 +100,14 @@ pub(super) async fn run<S: Duplex>(
     let Some(Some(connection)) = peer.timer.while_moving(limit, shaken).await else {
         return;
     };
-    let of_streams = drained.of_tunnel();
+    let of_streams = &drained.of_tunnel();
     let mut driver = Driver::new(connection, &wire, peer, drained);
-    let mut streams = FuturesUnordered::new();
-    poll_until_end(
-        &mut driver,
-        &mut streams,
-        || current.now(),
-        |(request, respond)| {
-            let answered = stream::serve(request, respond, current.now(), peer, &of_streams);
-            // A panic is one request's misfortune: its client sees a reset.
-            AssertUnwindSafe(answered).catch_unwind().map(|outcome| {
-                if outcome.is_err() {
-                    current.now().handler.panicked();
-                }
-            })
-        },
-    )
-    .await;
+    let mut streams = Streams::new(move |desk: Rc<Desk<Accepted>>| {
+        desk.serve(move |(request, respond)| {
+            stream::serve(request, respond, current.now(), peer, of_streams)
+        })
+    });
+    poll_until_end(&mut driver, &mut streams, || current.now()).await;
     exchange::client_left(|| drop(streams));
     drop(driver);
     if let Some(wire) = Rc::into_inner(wire).map(RefCell::into_inner)
@@ -142,24 +133,38 @@ fn builder(settings: &ConnectionSettings) -> Builder {
     builder
 }
 
-/// Drives the connection and its requests, which `answer` makes futures of.
-async fn poll_until_end<S: Duplex, H, F: Future<Output = ()>>(
+/// Drives the connection and its requests.
+async fn poll_until_end<S, H, F, O>(
     driver: &mut Driver<'_, S>,
-    streams: &mut FuturesUnordered<F>,
+    streams: &mut Streams<Accepted, F, O>,
     now: impl Fn() -> Rc<Snapshot<H>>,
-    answer: impl Fn(Accepted) -> F,
-) {
+) where
+    S: Duplex,
+    F: Future<Output = ()>,
+    O: Fn(Rc<Desk<Accepted>>) -> F,
+{
+    let waker = streams.waker();
     poll_fn(|context| {
+        streams.begin_turn(context);
+        if driver.begin_turn() {
+            streams.wake_all();
+        }
+        let context = &mut Context::from_waker(&waker);
+        let mut is_first = true;
         loop {
             // Before the connection, which writes what they leave there.
-            while let Poll::Ready(Some(())) = Pin::new(&mut *streams).poll_next(context) {
+            for _ended in 0..streams.poll() {
                 driver.answered();
+            }
+            // Once: what has to wait is asked once a turn, and may have asked for the next one.
+            if std::mem::take(&mut is_first) {
+                streams.connection_is_polled();
             }
             let mut came = false;
             loop {
                 match driver.poll_accept(context) {
                     Poll::Ready(Some(Ok(accepted))) => {
-                        streams.push(answer(accepted));
+                        streams.push(accepted);
                         came = true;
                     }
                     Poll::Ready(ended @ (Some(Err(_)) | None)) => {
@@ -182,11 +187,17 @@ async fn poll_until_end<S: Duplex, H, F: Future<Output = ()>>(
                 Err(_) => return Poll::Ready(()),
             }
             match driver.look_after(streams.is_empty(), &now().settings, context) {
-                Next::Wait => return Poll::Pending,
+                Next::Wait => break,
+                Next::Rest => {
+                    streams.rest();
+                    break;
+                }
                 Next::Poll => {}
                 Next::End => return Poll::Ready(()),
             }
         }
+        streams.end_turn();
+        Poll::Pending
     })
     .await;
 }

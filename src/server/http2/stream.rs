@@ -2,11 +2,13 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Method, StatusCode, header};
@@ -26,10 +28,11 @@ use crate::wire::framing::{self, Length};
 use crate::wire::h2_body::{self, Incoming, Outgoing, Unsent};
 use crate::wire::h2_tunnel::Ends;
 use crate::wire::head::BadHead;
-use crate::wire::timer::{self, Timer};
 use crate::wire::{Body, Handler, Peer, clock};
 
 /// Answers a request. Its time is its own, so that no other request's body moves it.
+///
+/// A panic is one request's misfortune: its client sees a reset.
 pub(super) async fn serve(
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
@@ -38,8 +41,7 @@ pub(super) async fn serve(
     drained: &Drained,
 ) {
     let Snapshot { handler, settings } = &*snapshot;
-    let timer = Timer::new();
-    let peer = &peer.in_task_of(timer.clone());
+    let peer = &peer.going_by(peer.timer.apart());
     let stream = Stream {
         respond,
         peer,
@@ -47,7 +49,9 @@ pub(super) async fn serve(
         drained,
     };
     let running = pin!(stream.run(request, handler));
-    timer::drive(&timer, running).await;
+    if AssertUnwindSafe(running).catch_unwind().await.is_err() {
+        handler.panicked();
+    }
 }
 
 struct Stream<'a> {
@@ -79,13 +83,17 @@ impl Stream<'_> {
             (self.receive(incoming, asked.length, waits.clone()), None)
         };
         let request = asked.head.map(|()| body);
-        let answering = handler.handle(request, self.peer);
-        let Some(response) = self.response(answering, waits.as_deref()).await else {
+        let answered = {
+            let answering = pin!(Some(handler.handle(request, self.peer)));
+            self.response(answering, waits.as_deref()).await
+        };
+        let Some(response) = answered else {
             return;
         };
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         match incoming {
-            Some(incoming) if switches => self.switch(response, incoming).await,
+            // Boxed, as few requests have room to make for it.
+            Some(incoming) if switches => Box::pin(self.switch(response, incoming)).await,
             // Either a tunnel that nobody asked for, or none where every success is one.
             None if switches => self.respond.send_reset(Reason::INTERNAL_ERROR),
             Some(_) if response.status().is_success() => {
@@ -113,14 +121,15 @@ impl Stream<'_> {
         Body::Received(Received::new(source, limit, stall, self.peer.timer.clone()))
     }
 
-    /// Waits for the answer; `None` when the client leaves first. `waits` says when it is to hear that
-    /// it may send the body.
+    /// Waits for the answer; `None` when the client leaves first, and with it what was `answering`. `waits`
+    /// says when it is to hear that it may send the body.
+    ///
+    /// What answers is pinned by the caller: held here, it would be in memory twice, and copied.
     async fn response<T>(
         &mut self,
-        answering: impl Future<Output = T>,
+        mut answering: Pin<&mut Option<impl Future<Output = T>>>,
         waits: Option<&Cell<bool>>,
     ) -> Option<T> {
-        let mut answering = pin!(Some(answering));
         poll_fn(|context| {
             let polled = answering.as_mut().as_pin_mut();
             if let Some(Poll::Ready(response)) = polled.map(|answering| answering.poll(context)) {

@@ -1,13 +1,14 @@
 use std::cell::Cell;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::Context;
+use std::task::{Context, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http_body::{Body as HttpBody, Frame};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::task::LocalSet;
 
 use super::super::drain::Drain;
@@ -80,6 +81,14 @@ fn serving(
     Rc<Current<Paths>>,
 ) {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let (task, current) = serving_on(ours, drain);
+    (theirs, task, current)
+}
+
+fn serving_on<S: Duplex + 'static>(
+    ours: S,
+    drain: &Rc<Drain>,
+) -> (tokio::task::JoinHandle<()>, Rc<Current<Paths>>) {
     let settings = ConnectionSettings::new(&Timeouts::default(), &Limits::default());
     let current = Current::new(Paths::default(), settings);
     let answering = Rc::clone(&current);
@@ -89,7 +98,68 @@ fn serving(
         let peer = Peer::new(address, Scheme::Https, Timer::new());
         serve(ours, (), peer, answering, drained).await;
     });
-    (theirs, task, current)
+    (task, current)
+}
+
+/// A stream that counts what is written at once.
+struct Counted {
+    stream: DuplexStream,
+    writes: Rc<Cell<usize>>,
+    /// Whether it gives little at a time, and wakes whoever reads in between.
+    is_slow: bool,
+    yields: bool,
+}
+
+impl Counted {
+    fn new(stream: DuplexStream) -> Self {
+        Self {
+            stream,
+            writes: Rc::default(),
+            is_slow: false,
+            yields: false,
+        }
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.is_slow {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        if std::mem::take(&mut self.yields) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut few = [0; 64];
+        let mut piece = ReadBuf::new(&mut few);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut piece))?;
+        buffer.put_slice(piece.filled());
+        self.yields = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writes.set(self.writes.get() + 1);
+        Pin::new(&mut self.stream).poll_write(context, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 async fn connected(stream: DuplexStream) -> SendRequest<Bytes> {
@@ -124,6 +194,68 @@ async fn a_panic_in_one_stream_costs_that_stream_and_is_counted() {
         assert_eq!(get(&client, "/two").await.unwrap(), "/two");
         drop(client);
         task.await.unwrap();
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_answer_waits_for_nothing() {
+    let test = async {
+        let drain = Rc::new(Drain::default());
+        let (stream, _task, _) = serving(&drain);
+        let client = connected(stream).await;
+        // The clock stands still as long as anybody has something to do.
+        let began = tokio::time::Instant::now();
+        for _ in 0..10 {
+            assert_eq!(get(&client, "/one").await.unwrap(), "/one");
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_of_one_turn_go_out_in_one_write() {
+    let test = async {
+        let drain = Rc::new(Drain::default());
+        let (stream, theirs) = tokio::io::duplex(1 << 16);
+        let counted = Counted::new(stream);
+        let writes = Rc::clone(&counted.writes);
+        let (_task, _) = serving_on(counted, &drain);
+        let client = connected(theirs).await;
+        let long = format!("/{}", "long".repeat(200));
+        assert_eq!(get(&client, &long).await.unwrap(), long);
+        let before = writes.get();
+        let all = futures_util::future::join_all((0..20).map(|_| get(&client, &long))).await;
+        assert!(
+            all.iter()
+                .all(|answer| answer.as_ref().is_ok_and(|said| *said == long))
+        );
+        assert_eq!(writes.get(), before + 1);
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_asks_to_be_read_again_is() {
+    let test = async {
+        let drain = Rc::new(Drain::default());
+        let (stream, theirs) = tokio::io::duplex(1 << 16);
+        let slow = Counted {
+            is_slow: true,
+            ..Counted::new(stream)
+        };
+        let (_task, _) = serving_on(slow, &drain);
+        let client = connected(theirs).await;
+        let began = tokio::time::Instant::now();
+        let path = |number| format!("/{number}{}", "long".repeat(10));
+        let all = (0..20).map(|number| {
+            let client = client.clone();
+            async move { get(&client, &path(number)).await.unwrap() == path(number) }
+        });
+        let all = futures_util::future::join_all(all).await;
+        assert!(all.into_iter().all(|is_same| is_same));
+        assert_eq!(began.elapsed(), Duration::ZERO);
     };
     LocalSet::new().run_until(test).await;
 }
