@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::testing::{TestPlatform, check, open};
 use super::*;
+use crate::mail;
 use crate::server::shutdown::stop_signal;
 
 #[test]
