@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, header};
 use serde_json::Value;
 use tokio_util::task::TaskTracker;
 
 use crate::credentials::Secret;
+use crate::destination::Destination;
 use crate::domains::Domains;
 use crate::hosts::{PublicLinks, PublicScheme};
 use crate::id::WorkloadId;
 use crate::pool::Pool;
 use crate::server::shutdown::{Stage, Stop};
-use crate::upstream::{LocalAnswer, LocalApi, OwnCall};
+use crate::upstream::{Hit, LocalAnswer, LocalApi, NoLink, OwnCall, ShortLink};
 use crate::wire::{Body, Request, Response};
 
 mod accounts;
@@ -28,6 +29,7 @@ mod domains;
 mod endpoint;
 mod error;
 mod fields;
+mod followed;
 mod functions;
 mod helloworld;
 mod hits;
@@ -79,6 +81,7 @@ pub struct Platform {
     mail: Mail,
     passwords: passwords::Passwords,
     hits: hits::Hits,
+    followed: followed::Followed,
     domains: Domains,
     proofs: domains::Proofs,
     calls: calls::Calls,
@@ -222,8 +225,7 @@ impl Platform {
         pool: &Rc<Pool>,
         tasks: &TaskTracker,
     ) -> Result<Response, Error> {
-        let own = request.extensions().get::<OwnCall>().copied();
-        if own.is_none() {
+        if request.extensions().get::<OwnCall>().is_none() {
             keys::admit(&self.store, request.headers())?;
         }
         let streams = endpoint.service == "helloworld" && endpoint.name == "Stream";
@@ -240,7 +242,7 @@ impl Platform {
             "helloworld" => helloworld::call(name, &fields),
             "app" => apps::call(self, name, &fields).await,
             "function" => functions::call(self, name, &fields, pool).await,
-            "url" => urls::call(self, name, &fields, own).await,
+            "url" => urls::call(self, name, &fields).await,
             "user" => users::call(self, name, &fields).await,
             _ => Err(Error::NoEndpoint),
         };
@@ -263,6 +265,11 @@ impl LocalApi for Platform {
         })
     }
 
+    fn link(&self, link: &ShortLink, hit: Hit) -> Result<Destination, NoLink> {
+        let _call = self.calls.begin();
+        followed::follow(self, link, hit)
+    }
+
     fn generation(&self) -> u64 {
         self.store.generation()
     }
@@ -271,7 +278,6 @@ impl LocalApi for Platform {
 /// `200` with JSON.
 fn json_response(value: &Value) -> Response {
     let mut response = Response::new(Body::from(value.to_string()));
-    *response.status_mut() = StatusCode::OK;
     let fields = response.headers_mut();
     fields.insert(header::CONTENT_TYPE, error::JSON);
     // Sessions and accounts are nobody else's business.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mailing::Mail;
 use super::store::{self, FileError, IN_MEMORY, Look, Store};
-use super::{Platform, Ways, calls, domains, hits, keys, mailing, passwords};
+use super::{Platform, Ways, calls, domains, followed, hits, keys, mailing, passwords};
 use crate::credentials::{BadToken, Credentials, Secret};
 use crate::domains::Domains;
 use crate::hosts::{HostName, Hosts, PublicScheme};
@@ -215,6 +215,7 @@ impl Platform {
             mail,
             passwords: passwords::Passwords::new(),
             hits: hits::Hits::new(series),
+            followed: followed::Followed::new(),
             domains,
             proofs: domains::Proofs::new(domains::proof_port(config.public)),
             calls: calls::Calls::default(),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
 
 use crate::credentials::{Credentials, Secret};
+use crate::destination::{BadDestination, Destination};
 use crate::id::{LinkId, WorkloadId};
 use crate::pool::{Origin, Pool, Reach};
 use crate::telemetry::client::Side;
@@ -95,6 +96,12 @@ pub trait LocalApi: Send + Sync {
         tasks: &'a TaskTracker,
     ) -> LocalAnswer<'a>;
 
+    /// Where a short link leads, which waits for nothing.
+    ///
+    /// # Errors
+    /// As [`Upstream::resolve_link`].
+    fn link(&self, link: &ShortLink, hit: Hit) -> Result<Destination, NoLink>;
+
     /// Rises with every write that can change what an app or function resolves to.
     fn generation(&self) -> u64;
 }
@@ -104,12 +111,7 @@ pub type LocalAnswer<'a> = std::pin::Pin<Box<dyn Future<Output = Response> + 'a>
 
 /// Marks a call that the ingress makes for itself. Only code in this process can set it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OwnCall {
-    /// An ordinary one.
-    Ordinary,
-    /// Looks a short link up without counting a hit.
-    Uncounted,
-}
+pub struct OwnCall;
 
 /// How the API is reached: chosen once, at start.
 #[derive(Clone)]
@@ -170,6 +172,17 @@ pub enum Hit {
     Count,
     /// It is only looked at (HEAD), where the platform can tell.
     Peek,
+}
+
+/// Why a short link leads nowhere.
+#[derive(Debug, thiserror::Error)]
+pub enum NoLink {
+    /// Where it leads is not known.
+    #[error(transparent)]
+    Upstream(#[from] Error),
+    /// It leads where nobody can be sent.
+    #[error(transparent)]
+    Destination(#[from] BadDestination),
 }
 
 /// The largest answer to one of our own calls that is read.
@@ -235,7 +248,7 @@ impl Upstream {
         let id = ById {
             id: id.as_str().into(),
         };
-        self.call(Self::RESOLVE_APP, &id, OwnCall::Ordinary).await
+        self.call(Self::RESOLVE_APP, &id).await
     }
 
     /// Where a function runs.
@@ -246,34 +259,38 @@ impl Upstream {
         let id = ById {
             id: id.as_str().into(),
         };
-        self.call(Self::RESOLVE_FUNCTION, &id, OwnCall::Ordinary)
-            .await
+        self.call(Self::RESOLVE_FUNCTION, &id).await
     }
 
-    /// Where a short link leads.
+    /// Where a short link leads. A remote API is asked each time, since each is a hit there.
     ///
     /// # Errors
-    /// As [`Upstream::resolve_app`].
-    pub async fn resolve_link(&self, link: &ShortLink, hit: Hit) -> Result<String, Error> {
-        let own = match hit {
-            Hit::Count => OwnCall::Ordinary,
-            Hit::Peek => OwnCall::Uncounted,
-        };
+    /// As [`Upstream::resolve_app`], and where it leads nobody can be sent.
+    pub async fn resolve_link(&self, link: &ShortLink, hit: Hit) -> Result<Destination, NoLink> {
+        match &self.via {
+            Via::Local(api) => api.link(link, hit),
+            // Boxed, so that only a link that is asked for needs the room.
+            Via::Remote(_) => Box::pin(self.ask_for_link(link)).await,
+        }
+    }
+
+    async fn ask_for_link(&self, link: &ShortLink) -> Result<Destination, NoLink> {
         let resolved: LinkResolved = match link {
             ShortLink::Id(id) => {
                 let id = ById {
                     id: id.as_str().into(),
                 };
-                self.call(Self::RESOLVE_LINK, &id, own).await?
+                self.call(Self::RESOLVE_LINK, &id).await?
             }
             ShortLink::Url(url) => {
                 let url = ByShortUrl {
                     short_url: url.into(),
                 };
-                self.call(Self::RESOLVE_LINK, &url, own).await?
+                self.call(Self::RESOLVE_LINK, &url).await?
             }
         };
-        Ok(resolved.destination_url)
+        // Checked when it was written, and again here: what is sent is what we answer for.
+        Ok(Destination::parse(&resolved.destination_url)?)
     }
 
     /// Spends the token of a verification mail. Never repeated.
@@ -285,7 +302,7 @@ impl Upstream {
         let token = ByToken {
             token: token.expose().into(),
         };
-        let _: serde::de::IgnoredAny = self.call(Self::VERIFY, &token, OwnCall::Ordinary).await?;
+        let _: serde::de::IgnoredAny = self.call(Self::VERIFY, &token).await?;
         Ok(())
     }
 
@@ -294,9 +311,7 @@ impl Upstream {
     /// # Errors
     /// Whatever the call met.
     pub async fn list_apps(&self) -> Result<Vec<ListedApp>, Error> {
-        let list: AppList = self
-            .call(Self::LIST_APPS, &serde_json::json!({}), OwnCall::Ordinary)
-            .await?;
+        let list: AppList = self.call(Self::LIST_APPS, &serde_json::json!({})).await?;
         Ok(list.services)
     }
 
@@ -316,17 +331,19 @@ impl Upstream {
         };
         *request.uri_mut() = Uri::try_from(target).map_err(|_| Error::Misconfigured)?;
         match &self.via {
-            Via::Remote(remote) => {
-                request
-                    .headers_mut()
-                    .insert(header::HOST, remote.origin.authority().clone());
-                let asking = self.pool.asking(Side::Upstream);
-                let response = self.pool.send(&remote.origin, request).await?;
-                asking.answered(response.status());
-                Ok(response)
-            }
+            // Boxed, so that the platform is not called with room for it.
+            Via::Remote(remote) => Box::pin(self.send(remote, request)).await,
             Via::Local(api) => Ok(api.call(request, &self.pool, &self.tasks).await),
         }
+    }
+
+    async fn send(&self, remote: &Remote, mut request: Request) -> Result<Response, Error> {
+        let host = remote.origin.authority().clone();
+        request.headers_mut().insert(header::HOST, host);
+        let asking = self.pool.asking(Side::Upstream);
+        let response = self.pool.send(&remote.origin, request).await?;
+        asking.answered(response.status());
+        Ok(response)
     }
 
     /// One of our own calls.
@@ -334,7 +351,6 @@ impl Upstream {
         &self,
         endpoint: &str,
         question: &impl Serialize,
-        own: OwnCall,
     ) -> Result<A, Error> {
         let json = serde_json::to_vec(question).map_err(|_| Error::Misconfigured)?;
         let mut request = Request::new(Body::from(json));
@@ -353,7 +369,7 @@ impl Upstream {
                     .map_err(|_| Error::TimedOut)??
             }
             Via::Local(_) => {
-                request.extensions_mut().insert(own);
+                request.extensions_mut().insert(OwnCall);
                 self.ask(endpoint, request).await?
             }
         };
@@ -371,19 +387,7 @@ impl Upstream {
         }
         // What an error says is of no use, but unread it would cost its connection.
         let _unread = body.collect(MAX_ERROR).await;
-        match head.status {
-            StatusCode::NOT_FOUND => Err(Error::NotFound),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Err(Error::TokenRefused(head.status))
-            }
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
-                Err(Error::Unavailable(head.status))
-            }
-            status if status.is_client_error() => Err(Error::Rejected(status)),
-            status if status.is_server_error() => Err(Error::Unavailable(status)),
-            // Redirects among them: following one would carry our token elsewhere.
-            status => Err(Error::Unexpected(status)),
-        }
+        Err(Error::of(head.status))
     }
 }
 

@@ -3,7 +3,6 @@
 use http::Method;
 
 use super::walk::{End, Walk, key};
-use crate::destination::Destination;
 use crate::proxy::error::Error;
 use crate::proxy::verify::{Act, Confirm};
 use crate::proxy::{index, link};
@@ -39,9 +38,8 @@ impl Walk<'_> {
             ));
         };
         self.step("link", &format!("asks {question}; {visit}"), &[]);
-        let url = platform.resolve_link(asked, Hit::Peek).await;
-        let url = url.map_err(|error| link::unresolved(error, path))?;
-        let destination = Destination::parse(&url).map_err(Error::Destination)?;
+        let found = platform.resolve_link(asked, Hit::Peek).await;
+        let destination = found.map_err(|error| link::unresolved(error, path))?;
         self.step(
             "leads to",
             &format!("{}, its path not shown", destination.host()),
