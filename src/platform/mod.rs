@@ -1,12 +1,13 @@
 //! The embedded platform: the M3O API, from one store. Routes nothing but `/v1/…`.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use http::{HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::Value;
 use tokio_util::task::TaskTracker;
 
@@ -18,7 +19,7 @@ use crate::id::WorkloadId;
 use crate::pool::Pool;
 use crate::server::shutdown::{Stage, Stop};
 use crate::upstream::{Hit, LocalAnswer, LocalApi, NoLink, OwnCall, ShortLink};
-use crate::wire::{Body, Request, Response};
+use crate::wire::{self, Body, Request, Response};
 
 mod accounts;
 mod apps;
@@ -76,6 +77,7 @@ impl Ways {
 #[derive(Debug)]
 pub struct Platform {
     store: Store,
+    keys: keys::Keys,
     /// Swapped whole when the configuration changes.
     ways: ArcSwap<Ways>,
     mail: Mail,
@@ -209,10 +211,12 @@ impl Platform {
     }
 
     async fn answer(&self, request: Request, pool: &Rc<Pool>, tasks: &TaskTracker) -> Response {
-        let Some(endpoint) = Endpoint::of(request.uri().path()) else {
+        let uri = request.uri().clone();
+        let Some(endpoint) = Endpoint::of(uri.path()) else {
             return Error::NoEndpoint.to_response("platform");
         };
-        match self.dispatch(&endpoint, request, pool, tasks).await {
+        let answered = pin!(self.dispatch(&endpoint, request, pool, tasks)).await;
+        match answered {
             Ok(response) => response,
             Err(error) => error.to_response(&endpoint.id()),
         }
@@ -220,13 +224,13 @@ impl Platform {
 
     async fn dispatch(
         &self,
-        endpoint: &Endpoint,
-        request: Request,
+        endpoint: &Endpoint<'_>,
+        mut request: Request,
         pool: &Rc<Pool>,
         tasks: &TaskTracker,
     ) -> Result<Response, Error> {
         if request.extensions().get::<OwnCall>().is_none() {
-            keys::admit(&self.store, request.headers())?;
+            self.keys.admit(&self.store, request.headers())?;
         }
         let streams = endpoint.service == "helloworld" && endpoint.name == "Stream";
         if streams && helloworld::wants_web_socket(&request) {
@@ -235,18 +239,20 @@ impl Platform {
         if request.method() != Method::POST {
             return Err(Error::Method);
         }
+        let spare = wire::emptied(request.headers_mut());
         let fields = Fields::read(request.into_body()).await?;
-        let name = endpoint.name.as_str();
-        let result = match endpoint.service.as_str() {
+        let name = &*endpoint.name;
+        let result = match &*endpoint.service {
             "helloworld" if streams => return helloworld::stream(&fields, tasks),
             "helloworld" => helloworld::call(name, &fields),
-            "app" => apps::call(self, name, &fields).await,
-            "function" => functions::call(self, name, &fields, pool).await,
-            "url" => urls::call(self, name, &fields).await,
-            "user" => users::call(self, name, &fields).await,
+            // Boxed, so that no call has room for all of them.
+            "app" => Box::pin(apps::call(self, name, &fields)).await,
+            "function" => Box::pin(functions::call(self, name, &fields, pool)).await,
+            "url" => Box::pin(urls::call(self, name, &fields)).await,
+            "user" => Box::pin(users::call(self, name, &fields)).await,
             _ => Err(Error::NoEndpoint),
         };
-        Ok(json_response(&result?))
+        Ok(json_response(&result?, spare))
     }
 }
 
@@ -259,7 +265,8 @@ impl LocalApi for Platform {
     ) -> LocalAnswer<'a> {
         let call = self.calls.begin();
         Box::pin(async move {
-            let answer = self.answer(request, pool, tasks).await;
+            // Pinned where it is made: passed on, it would be copied.
+            let answer = pin!(self.answer(request, pool, tasks)).await;
             drop(call);
             answer
         })
@@ -275,10 +282,12 @@ impl LocalApi for Platform {
     }
 }
 
-/// `200` with JSON.
-fn json_response(value: &Value) -> Response {
-    let mut response = Response::new(Body::from(value.to_string()));
+/// `200` with JSON; `spare` is an empty map that is filled.
+fn json_response(value: &Value, spare: HeaderMap) -> Response {
+    let json = serde_json::to_vec(value).expect("a value always serialises");
+    let mut response = Response::new(Body::from(json));
     let fields = response.headers_mut();
+    *fields = spare;
     fields.insert(header::CONTENT_TYPE, error::JSON);
     // Sessions and accounts are nobody else's business.
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -211,6 +211,7 @@ impl Platform {
     ) -> Self {
         Self {
             store,
+            keys: keys::Keys::default(),
             ways: ArcSwap::from_pointee(Ways::new(config.public, rules)),
             mail,
             passwords: passwords::Passwords::new(),

@@ -1,13 +1,13 @@
 //! Short links: where one leads, as a redirect.
 
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::Proxy;
 use super::error::Error;
 use super::route::is_of_the_api;
 use crate::destination::Destination;
 use crate::upstream::{self, Hit, NoLink, ShortLink};
-use crate::wire::{Body, Request, Response};
+use crate::wire::{self, Body, Request, Response};
 
 const ROBOTS: HeaderName = HeaderName::from_static("x-robots-tag");
 
@@ -16,12 +16,12 @@ impl Proxy {
     pub(super) async fn link(
         &self,
         link: &ShortLink,
-        request: &Request,
+        request: &mut Request,
     ) -> Result<Response, Error> {
         let hit = hit(request.method(), request.uri().path())?;
         let found = self.upstream.resolve_link(link, hit).await;
         let destination = found.map_err(|error| unresolved(error, request.uri().path()))?;
-        let mut response = redirect(&destination);
+        let mut response = redirect(&destination, wire::emptied(request.headers_mut()));
         let headers = response.headers_mut();
         // Each visit is counted, so nobody may remember it for the next one.
         let nobody = HeaderValue::from_static("private, no-cache");
@@ -60,9 +60,10 @@ pub(super) fn unresolved(error: NoLink, path: &str) -> Error {
     }
 }
 
-/// A `302` to `destination`, to the byte.
-pub(super) fn redirect(destination: &Destination) -> Response {
+/// A `302` to `destination`, to the byte; `fields` is an empty map that is filled.
+pub(super) fn redirect(destination: &Destination, fields: HeaderMap) -> Response {
     let mut response = Response::new(Body::Empty);
+    *response.headers_mut() = fields;
     *response.status_mut() = StatusCode::FOUND;
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, destination.to_header());

@@ -273,11 +273,10 @@ impl Proxy {
         match route {
             Route::Workload(workload) => self.workload(workload, request, &client, exchange).await,
             Route::Api(endpoint) => {
-                let request = std::mem::take(request);
                 let answered = self.api(endpoint, request, refused, &client, exchange);
                 Ok(Box::pin(answered).await)
             }
-            Route::Link(link) => Box::pin(self.link(&link, request)).await,
+            Route::Link(link) => self.link(&link, request).await,
             Route::Verify(id) => Box::pin(self.verify(id, request, &client)).await,
             Route::Proof(token) => proof::respond(token, request.method()),
             Route::Index => Box::pin(self.index(request, &client)).await,

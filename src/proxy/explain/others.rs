@@ -1,6 +1,6 @@
 //! The way of a request that the ingress answers by itself.
 
-use http::Method;
+use http::{HeaderMap, Method};
 
 use super::walk::{End, Walk, key};
 use crate::proxy::error::Error;
@@ -45,7 +45,7 @@ impl Walk<'_> {
             &format!("{}, its path not shown", destination.host()),
             &[],
         );
-        Ok(End::Ours(link::redirect(&destination)))
+        Ok(End::Ours(link::redirect(&destination, HeaderMap::new())))
     }
 
     /// As `Proxy::verify` goes, but that no token is spent.
