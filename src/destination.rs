@@ -1,11 +1,13 @@
 //! Where a redirect may lead: checked when it is written and again when it is sent.
 
+use http::HeaderValue;
+
 use crate::hosts::HostName;
 
 /// An absolute http(s) URL that is safe to put into `Location` as it stands, to the byte. `Debug` shows
 /// its origin alone: links carry tokens.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Destination(String);
+pub struct Destination(HeaderValue);
 
 /// Why a URL cannot be redirected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +64,8 @@ impl Destination {
         if parsed.host_str().is_none_or(str::is_empty) {
             return Err(BadDestination::Host);
         }
-        Ok(Self(url.to_owned()))
+        let value = HeaderValue::from_str(url).map_err(|_| BadDestination::Character)?;
+        Ok(Self(value))
     }
 
     /// Takes what a person wrote: non-ASCII characters are percent-encoded first (RFC 3987, 3.1),
@@ -97,13 +100,21 @@ impl Destination {
     /// The URL.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0
+            .to_str()
+            .expect("only visible ASCII is taken in `parse`")
+    }
+
+    /// As a field value; cloning it copies nothing.
+    #[must_use]
+    pub fn to_header(&self) -> HeaderValue {
+        self.0.clone()
     }
 
     /// The host it leads to, in lower case.
     #[must_use]
     pub fn host(&self) -> String {
-        url::Url::parse(&self.0)
+        url::Url::parse(self.as_str())
             .ok()
             .and_then(|url| url.host_str().map(str::to_ascii_lowercase))
             .unwrap_or_default()
@@ -121,7 +132,7 @@ const NON_ASCII_ONLY: &percent_encoding::AsciiSet = &percent_encoding::AsciiSet:
 
 impl std::fmt::Debug for Destination {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let origin = self.0.splitn(4, ['/', '?', '#']).take(3);
+        let origin = self.as_str().splitn(4, ['/', '?', '#']).take(3);
         let origin: Vec<&str> = origin.collect();
         write!(out, "Destination({}/[hidden])", origin.join("/"))
     }

@@ -1,35 +1,31 @@
 //! Calls that are in flight, so that somebody can wait for their end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
 /// How many calls there are.
 #[derive(Debug, Default)]
-pub(super) struct Calls(Arc<Count>);
-
-#[derive(Debug, Default)]
-struct Count {
+pub(super) struct Calls {
     in_flight: AtomicUsize,
     none: Notify,
 }
 
 /// One call; it has ended when this is dropped.
 #[derive(Debug)]
-pub(super) struct Call(Arc<Count>);
+pub(super) struct Call<'a>(&'a Calls);
 
 impl Calls {
-    pub(super) fn begin(&self) -> Call {
-        self.0.in_flight.fetch_add(1, Ordering::AcqRel);
-        Call(Arc::clone(&self.0))
+    pub(super) fn begin(&self) -> Call<'_> {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        Call(self)
     }
 
     /// Waits until there is none.
     pub(super) async fn none(&self) {
         loop {
-            let none = self.0.none.notified();
-            if self.0.in_flight.load(Ordering::Acquire) == 0 {
+            let none = self.none.notified();
+            if self.in_flight.load(Ordering::Acquire) == 0 {
                 return;
             }
             none.await;
@@ -37,7 +33,7 @@ impl Calls {
     }
 }
 
-impl Drop for Call {
+impl Drop for Call<'_> {
     fn drop(&mut self) {
         if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.none.notify_waiters();

@@ -1,25 +1,27 @@
 //! Which call a path names.
 
+use std::borrow::Cow;
+
 /// The two names of a call, in the case that M3O writes them.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
-    pub(super) service: String,
-    pub(super) name: String,
+pub(super) struct Endpoint<'a> {
+    pub(super) service: Cow<'a, str>,
+    pub(super) name: Cow<'a, str>,
 }
 
-impl Endpoint {
+impl<'a> Endpoint<'a> {
     /// Reads `/v1/<service>/<endpoint>`, or `/v1/<service>/<Service>/<endpoint>`.
-    pub(super) fn of(path: &str) -> Option<Self> {
+    pub(super) fn of(path: &'a str) -> Option<Self> {
         let mut segments = path.strip_prefix("/v1/")?.split('/');
-        let service = with_first(segments.next()?, char::to_ascii_lowercase)?;
+        let service = with_first(segments.next()?, u8::to_ascii_lowercase)?;
         let mut name = segments.next()?;
         if let Some(last) = segments.next() {
-            if with_first(name, char::to_ascii_lowercase)? != service {
+            if with_first(name, u8::to_ascii_lowercase)? != service {
                 return None;
             }
             name = last;
         }
-        let name = with_first(name, char::to_ascii_uppercase)?;
+        let name = with_first(name, u8::to_ascii_uppercase)?;
         segments.next().is_none().then_some(Self { service, name })
     }
 
@@ -30,8 +32,14 @@ impl Endpoint {
 }
 
 /// A clean segment with another first letter.
-fn with_first(segment: &str, change: fn(&char) -> char) -> Option<String> {
+fn with_first(segment: &str, change: fn(&u8) -> u8) -> Option<Cow<'_, str>> {
     let clean = segment.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let first = segment.chars().next().filter(|_| clean)?;
-    Some(format!("{}{}", change(&first), &segment[1..]))
+    let first = segment.bytes().next().filter(|_| clean)?;
+    let changed = change(&first);
+    if changed == first {
+        return Some(Cow::Borrowed(segment));
+    }
+    let mut text = segment.to_owned();
+    text.replace_range(..1, char::from(changed).encode_utf8(&mut [0; 4]));
+    Some(Cow::Owned(text))
 }

@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode, header};
 use super::store;
 use crate::closed::Closed;
 use crate::mail::BadMessage;
-use crate::upstream::messages::ErrorMessage;
+use crate::upstream::{self, messages::ErrorMessage};
 use crate::wire::{Body, Response};
 
 /// Why a call has no result.
@@ -139,9 +139,7 @@ impl Error {
 
     /// The answer to a call of `id`, such as `app.Run`.
     pub(super) fn to_response(&self, id: &str) -> Response {
-        if let Self::Store(error @ (store::Error::Damaged { .. } | store::Error::Panicked)) = self {
-            tracing::error!(endpoint = id, %error, "{error}");
-        }
+        self.note(id);
         let mut response = Response::new(Body::from(self.to_json(id)));
         let status = self.status();
         *response.status_mut() = status;
@@ -166,6 +164,19 @@ impl Error {
             _ => {}
         }
         response
+    }
+
+    /// What the ingress is told that has asked `id` for itself.
+    pub(super) fn to_upstream(&self, id: &str) -> upstream::Error {
+        self.note(id);
+        upstream::Error::of(self.status())
+    }
+
+    /// Logs what somebody has to look at.
+    fn note(&self, id: &str) {
+        if let Self::Store(error @ (store::Error::Damaged { .. } | store::Error::Panicked)) = self {
+            tracing::error!(endpoint = id, %error, "{error}");
+        }
     }
 }
 

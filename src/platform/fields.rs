@@ -4,15 +4,17 @@
 //! unknown field is passed over. A field of another type is an error that names it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::error::Error;
 use crate::wire::{Body, body};
 
-/// The object that a call came with.
+/// The object that a call came with: its names in their order, each once.
 #[derive(Default)]
-pub(super) struct Fields(BTreeMap<String, Value>);
+pub(super) struct Fields(Vec<(String, Value)>);
 
 impl Fields {
     /// Reads the body of a call: an object of at most 1 MiB, or nothing.
@@ -31,16 +33,14 @@ impl Fields {
         if json.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
-        let value: Value =
-            serde_json::from_slice(json).map_err(|error| Error::Body(error.to_string().into()))?;
         // Asked for a map, serde_json would say back what it found instead: perhaps a password.
-        let Value::Object(object) = value else {
-            return Err(Error::Body("it is another kind of JSON".into()));
-        };
-        let fields = object.into_iter().filter(|(_, value)| !value.is_null());
-        Ok(Self(
-            fields.map(|(name, value)| (folded(&name), value)).collect(),
-        ))
+        if !json.trim_ascii_start().starts_with(b"{") {
+            return Err(match serde_json::from_slice(json) {
+                Ok(IgnoredAny) => Error::Body("it is another kind of JSON".into()),
+                Err(error) => Error::Body(error.to_string().into()),
+            });
+        }
+        serde_json::from_slice(json).map_err(|error| Error::Body(error.to_string().into()))
     }
 
     /// A text, if it is there.
@@ -123,15 +123,49 @@ impl Fields {
     }
 
     fn value(&self, name: &str) -> Option<&Value> {
-        self.0.get(&folded(name))
+        let mut fields = self.0.iter().rev();
+        let field = fields.find(|(other, _)| folded(other).eq(folded(name)));
+        field.map(|(_, value)| value)
     }
 }
 
 /// `destinationURL`, `destination_url` and `destinationUrl` are one name.
-fn folded(name: &str) -> String {
-    let mut folded = name.to_ascii_lowercase();
-    folded.retain(|character| character != '_');
-    folded
+fn folded(name: &str) -> impl Iterator<Item = u8> {
+    let letters = name.bytes().filter(|byte| *byte != b'_');
+    letters.map(|byte| byte.to_ascii_lowercase())
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfAnObject;
+        impl<'de> Visitor<'de> for OfAnObject {
+            type Value = Vec<(String, Value)>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(fields)
+            }
+        }
+        let mut fields = deserializer.deserialize_map(OfAnObject)?;
+        // A name that comes twice has the last of its values.
+        fields.sort_by(|(one, _), (other, _)| one.cmp(other));
+        fields.dedup_by(|later, earlier| {
+            let same = later.0 == earlier.0;
+            if same {
+                std::mem::swap(later, earlier);
+            }
+            same
+        });
+        fields.retain(|(_, value)| !value.is_null());
+        Ok(Self(fields))
+    }
 }
 
 const MAX_BODY: u64 = 1 << 20;
@@ -154,6 +188,19 @@ mod tests {
             let text = fields(json).required("destinationURL").unwrap();
             assert_eq!(text, "x");
         }
+    }
+
+    #[test]
+    fn a_name_that_comes_twice_has_one_value() {
+        let value = |json: &str| fields(json).text("aB").unwrap();
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(value(r#"{"aB":"1","aB":"2"}"#), some("2"));
+        assert_eq!(value(r#"{"aB":"1","aB":null}"#), None);
+        assert_eq!(value(r#"{"aB":null,"aB":"2"}"#), some("2"));
+        // Of two ways to write it, that which is last in the order of letters.
+        assert_eq!(value(r#"{"aB":"1","a_b":"2"}"#), some("2"));
+        assert_eq!(value(r#"{"a_b":"2","aB":"1"}"#), some("2"));
+        assert_eq!(value(r#"{"a_b":null,"aB":"1"}"#), some("1"));
     }
 
     #[test]

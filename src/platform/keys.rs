@@ -1,11 +1,15 @@
 //! API keys: who may call. Only their digests are kept.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use http::{HeaderMap, header};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
-use super::store::{self, Read, Store, Table};
+use super::random::Sha256;
+use super::store::{self, Read, Remembered, Store, Table};
 use super::{EVERYTHING, random};
 use crate::credentials::{Credentials, Secret};
 
@@ -15,13 +19,47 @@ struct Key {
     created: Timestamp,
 }
 
-/// Lets a call pass whose `Authorization` field carries a known key.
-pub(super) fn admit(store: &Store, headers: &HeaderMap) -> Result<(), Error> {
-    let key = key_of(headers).ok_or(Error::Unauthorized)?;
-    let known = store
-        .read()?
-        .get::<Key>(Table::Keys, &random::digest(key.expose()))?;
-    known.map(drop).ok_or(Error::Unauthorized)
+/// The keys that have called.
+#[derive(Default)]
+pub(super) struct Keys(ArcSwap<Known>);
+
+/// Digests of keys that the store knew when its keys had this generation.
+#[derive(Clone, Default)]
+struct Known {
+    generation: u64,
+    digests: Vec<Sha256>,
+}
+
+impl Keys {
+    /// Lets a call pass whose `Authorization` field carries a known key.
+    pub(super) fn admit(&self, store: &Store, headers: &HeaderMap) -> Result<(), Error> {
+        let key = key_of(headers).ok_or(Error::Unauthorized)?;
+        let digest = random::sha256(key.expose());
+        // Read before the store is: a key that is revoked after that has another number.
+        let generation = store.generation_of(Remembered::Keys);
+        let known = self.0.load();
+        if known.generation == generation && known.digests.contains(&digest) {
+            return Ok(());
+        }
+        let found: Option<Key> = store.read()?.get(Table::Keys, &random::text(&digest))?;
+        found.ok_or(Error::Unauthorized)?;
+        let mut digests = match known.generation == generation && known.digests.len() < MOST {
+            true => known.digests.clone(),
+            false => Vec::new(),
+        };
+        digests.push(digest);
+        self.0.store(Arc::new(Known {
+            generation,
+            digests,
+        }));
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Keys")
+    }
 }
 
 /// Lets `key` call, and no other: those that were given before are revoked.
@@ -56,6 +94,9 @@ pub(super) fn any(store: &Store) -> Result<bool, store::Error> {
     Ok(!first.is_empty())
 }
 
+/// Keys that are remembered at most; there is one, but in stores of earlier versions.
+const MOST: usize = 16;
+
 fn key_of(headers: &HeaderMap) -> Option<Secret> {
     let value = headers.get(header::AUTHORIZATION)?.clone();
     Credentials::from_header(value).key()
@@ -73,13 +114,16 @@ mod tests {
     #[test]
     fn a_known_key_passes_as_bearer_and_as_basic() {
         let store = Store::unwatched(Path::new("memory")).unwrap();
+        let keys = Keys::default();
         assert!(!any(&store).unwrap());
         let check = |key: &str, value: &str, passes: bool| {
             give(&store, &Secret::new(key)).unwrap();
             assert!(any(&store).unwrap());
             let mut headers = HeaderMap::new();
             headers.insert(header::AUTHORIZATION, value.parse().unwrap());
-            assert_eq!(admit(&store, &headers).is_ok(), passes, "{value}");
+            for _ in 0..2 {
+                assert_eq!(keys.admit(&store, &headers).is_ok(), passes, "{value}");
+            }
         };
         check("k:1", "Bearer k:1", true);
         check("k2", "bearer  k2", true);
@@ -95,6 +139,6 @@ mod tests {
         check("k2", "Bearer ", false);
         check("k2", "k2", false);
         check("k2", "Digest k2", false);
-        assert!(admit(&store, &HeaderMap::new()).is_err());
+        assert!(keys.admit(&store, &HeaderMap::new()).is_err());
     }
 }

@@ -16,8 +16,23 @@ pub(super) fn token<const BYTES: usize>() -> String {
 /// Only for secrets that cannot be guessed; a password needs a slow hash. Looking a digest up takes
 /// a time that depends on the digest alone, and that cannot be steered towards one that is kept.
 pub(super) fn digest(secret: &str) -> String {
-    URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, secret.as_bytes()))
+    text(&sha256(secret))
 }
+
+/// The same as bytes, to be held in memory.
+pub(super) fn sha256(secret: &str) -> Sha256 {
+    let mut bytes = [0; _];
+    bytes.copy_from_slice(digest::digest(&digest::SHA256, secret.as_bytes()).as_ref());
+    bytes
+}
+
+/// A digest as the keys of records write it.
+pub(super) fn text(digest: &Sha256) -> String {
+    URL_SAFE_NO_PAD.encode(digest)
+}
+
+/// A SHA-256.
+pub(super) type Sha256 = [u8; digest::SHA256_OUTPUT_LEN];
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ use http::{HeaderValue, header};
 use serde_json::Value;
 
 use super::*;
+use crate::mail::Mailbox;
 
 /// A platform that knows the key `dev` and keeps its mail.
 pub(super) struct TestPlatform {

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::testing::{TestPlatform, check, open};
 use super::*;
+use crate::mail;
 use crate::server::shutdown::stop_signal;
 
 #[test]
@@ -87,7 +88,7 @@ async fn nobody_calls_without_a_key_but_the_ingress_itself() {
     };
     assert_eq!(send(Some("Bearer dev"), None).await.status(), 200);
     assert_eq!(send(Some("Basic OmRldg=="), None).await.status(), 200);
-    assert_eq!(send(None, Some(OwnCall::Ordinary)).await.status(), 200);
+    assert_eq!(send(None, Some(OwnCall)).await.status(), 200);
     for key in [None, Some("Bearer wrong")] {
         let refused = send(key, None).await;
         assert_eq!(refused.status(), 401);
@@ -231,7 +232,7 @@ async fn hits_are_written_when_the_drain_begins() {
     };
     let call = async |platform: &Platform, endpoint: &str, body: Value| {
         let request = http::Request::post(format!("/v1/url/{endpoint}"))
-            .extension(OwnCall::Ordinary)
+            .extension(OwnCall)
             .body(Body::from(body.to_string()))
             .unwrap();
         let answer = platform

@@ -10,7 +10,6 @@ use super::store::{Read, Table};
 use super::{EVERYTHING, Platform, random};
 use crate::destination::Destination;
 use crate::id::LinkId;
-use crate::upstream::OwnCall;
 
 /// A short link as it is kept.
 #[derive(Clone, Serialize, Deserialize)]
@@ -26,7 +25,6 @@ pub(super) async fn call(
     platform: &Platform,
     endpoint: &str,
     fields: &Fields,
-    own: Option<OwnCall>,
 ) -> Result<Value, Error> {
     match endpoint {
         "Create" => {
@@ -38,7 +36,7 @@ pub(super) async fn call(
             Ok(json!({ "shortURL": platform.ways().links.link(&id) }))
         }
         "List" => list(platform, fields).await,
-        "Resolve" => resolve(platform, fields, own),
+        "Resolve" => resolve(platform, fields),
         "Update" => update(platform, fields).await,
         "Delete" => delete(platform, fields).await,
         _ => Err(Error::NoEndpoint),
@@ -50,11 +48,7 @@ async fn create(
     fields: &Fields,
     chosen: Option<LinkId>,
 ) -> Result<(LinkId, Link), Error> {
-    let link = Link {
-        destination: destination(fields)?,
-        created: Timestamp::now(),
-        hits: 0,
-    };
+    let link = Link::to(destination(fields)?);
     let write = platform.store.write(move |tx| {
         let taken = |id: &LinkId| {
             let known: Option<Link> = tx.get(Table::Links, id.as_str())?;
@@ -102,15 +96,18 @@ async fn list(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
     Ok(json!({ "urlPairs": pairs }))
 }
 
-fn resolve(platform: &Platform, fields: &Fields, own: Option<OwnCall>) -> Result<Value, Error> {
+fn resolve(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
     let id = known_id(platform, fields)?;
+    let destination = destination_of(platform, &id)?;
+    platform.hits.count(&platform.hits.of(&id));
+    Ok(json!({ "destinationURL": destination }))
+}
+
+/// Where a link leads, as it is kept.
+pub(super) fn destination_of(platform: &Platform, id: &LinkId) -> Result<String, Error> {
     let link: Option<Link> = platform.store.read()?.get(Table::Links, id.as_str())?;
-    let link = link.ok_or(Error::NotFound(KIND))?;
-    match own {
-        None | Some(OwnCall::Ordinary) => platform.hits.count(id),
-        Some(OwnCall::Uncounted) => {}
-    }
-    Ok(json!({ "destinationURL": link.destination }))
+    link.map(|link| link.destination)
+        .ok_or(Error::NotFound(KIND))
 }
 
 async fn update(platform: &Platform, fields: &Fields) -> Result<Value, Error> {
@@ -160,7 +157,12 @@ fn known_id(platform: &Platform, fields: &Fields) -> Result<LinkId, Error> {
     let Some(short_url) = fields.filled("shortURL")? else {
         return Err(Error::field("id", "is missing, and so is shortURL"));
     };
-    let id = platform.ways().links.link_id(&short_url);
+    id_in(platform, &short_url)
+}
+
+/// The link that a whole URL is one of.
+pub(super) fn id_in(platform: &Platform, short_url: &str) -> Result<LinkId, Error> {
+    let id = platform.ways().links.link_id(short_url);
     id.ok_or(Error::NotFound(KIND))
 }
 
@@ -169,6 +171,15 @@ fn random_id() -> LinkId {
 }
 
 impl Link {
+    /// A new one.
+    pub(super) fn to(destination: String) -> Self {
+        Self {
+            destination,
+            created: Timestamp::now(),
+            hits: 0,
+        }
+    }
+
     fn to_json(&self, platform: &Platform, id: &LinkId) -> Value {
         let hits = self.hits.saturating_add(platform.hits.pending(id));
         json!({
@@ -187,6 +198,7 @@ const KIND: &str = "short link";
 mod tests {
     use super::super::testing::{TestPlatform, check};
     use super::*;
+    use crate::upstream::{Hit, LocalApi, ShortLink};
 
     #[tokio::test]
     async fn a_short_link_lives_from_create_to_delete() {
@@ -252,11 +264,10 @@ mod tests {
                 .await;
         }
         assert_eq!(hits().await, "3");
-        for (own, expected) in [(OwnCall::Uncounted, "3"), (OwnCall::Ordinary, "4")] {
-            let mut request = TestPlatform::request("url/Resolve", &json!({"shortURL": short_url}));
-            request.headers_mut().clear();
-            request.extensions_mut().insert(own);
-            assert_eq!(platform.send(request).await.status(), 200);
+        for (hit, expected) in [(Hit::Peek, "3"), (Hit::Count, "4")] {
+            let link = ShortLink::Url(short_url.clone());
+            let found = platform.platform().link(&link, hit).unwrap();
+            assert_eq!(found.as_str(), "https://a.example/");
             assert_eq!(hits().await, expected);
         }
     }

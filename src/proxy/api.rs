@@ -8,7 +8,7 @@ use http_body::Body as _;
 use super::error::{Error, of_body, of_upstream};
 use super::form::Form;
 use super::headers;
-use super::parameters::{Parameters, without_key};
+use super::parameters::{Parameters, has_key, without_key};
 use super::upgrade::Upgrade;
 use super::{Client, Proxy};
 use crate::credentials::{Credentials, Secret};
@@ -33,13 +33,13 @@ impl Proxy {
     pub(super) async fn api(
         &self,
         endpoint: &str,
-        mut request: Request,
+        request: &mut Request,
         refused: Option<Box<Error>>,
         client: &Client<'_>,
         exchange: &mut Exchange,
     ) -> Response {
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let in_url = take_key_from_url(&mut request);
+        let in_url = take_key_from_url(request);
         let keyed_url = in_url.is_some();
         let answered = match (refused, request.method()) {
             (Some(error), _) => Err(*error),
@@ -48,7 +48,7 @@ impl Proxy {
                 Ok(Wish::Preflight) => Ok(preflight(request.headers())),
                 Ok(Wish::Call) => {
                     let key = in_url.flatten();
-                    self.call(endpoint, request, key, client, exchange).await
+                    pin!(self.call(endpoint, request, key, client, exchange)).await
                 }
             },
         };
@@ -67,29 +67,40 @@ impl Proxy {
     async fn call(
         &self,
         endpoint: &str,
-        mut request: Request,
+        request: &mut Request,
         key: Option<Secret>,
         client: &Client<'_>,
         exchange: &mut Exchange,
     ) -> Result<Response, Error> {
         check(request.headers())?;
-        let upgrade = Upgrade::asked_by(&request).filter(Upgrade::is_websocket);
-        client.prepare(&mut request);
+        let upgrade = Upgrade::asked_by(request).filter(Upgrade::is_websocket);
+        match self.upstream.is_local() {
+            // What it says of its way is for others.
+            true => headers::remove_hop_by_hop(request.headers_mut()),
+            false => client.prepare(request),
+        }
         keep_private(request.headers_mut());
         if let Some(upgrade) = upgrade {
-            return self
-                .websocket(endpoint, request, key, upgrade, client, exchange)
-                .await;
+            // Boxed, as what few calls are for: the future of each has room for all the rest.
+            let opened = self.websocket(endpoint, request, key, upgrade, client, exchange);
+            return Box::pin(opened).await;
         }
         // Before a form is read, unless the key is in there.
         let counted = self.count_key(request.headers(), key.as_ref(), client, exchange)?;
-        let key = self.to_json(&mut request, key).await?;
+        let key = if request.body().is_end_stream() {
+            let parameters = Parameters::parse(query_of(request));
+            become_json(request, &parameters);
+            key
+        } else {
+            Box::pin(self.form_to_json(request, key)).await?
+        };
         authorize(request.headers_mut(), key)?;
         if !counted {
             self.count_key(request.headers(), None, client, exchange)?;
         }
         *request.method_mut() = Method::POST;
-        let mut response = self.ask(endpoint, request, client, exchange).await?;
+        let asked = pin!(self.ask(endpoint, request, client, exchange));
+        let mut response = asked.await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::BackendUpgrade);
         }
@@ -101,11 +112,12 @@ impl Proxy {
     async fn ask(
         &self,
         endpoint: &str,
-        request: Request,
+        request: &mut Request,
         client: &Client<'_>,
         exchange: &mut Exchange,
     ) -> Result<Response, Error> {
         let limit = self.settings.timeouts.response;
+        let request = std::mem::take(request);
         let passed = pin!(self.upstream.pass(endpoint, request, Some(exchange)));
         client
             .peer
@@ -120,7 +132,7 @@ impl Proxy {
     async fn websocket(
         &self,
         endpoint: &str,
-        mut request: Request,
+        request: &mut Request,
         key: Option<Secret>,
         upgrade: Upgrade,
         client: &Client<'_>,
@@ -161,18 +173,13 @@ impl Proxy {
         Ok(response)
     }
 
-    /// Turns a form, or a request without a body, into one JSON object; leaves every other body as
-    /// it is. Gives the key, which a form may hold too.
-    async fn to_json(
+    /// Turns a form into one JSON object; leaves every other body as it is. Gives the key, which a form may
+    /// hold too.
+    async fn form_to_json(
         &self,
         request: &mut Request,
         key: Option<Secret>,
     ) -> Result<Option<Secret>, Error> {
-        if request.body().is_end_stream() {
-            let parameters = Parameters::parse(query_of(request));
-            become_json(request, &parameters)?;
-            return Ok(key);
-        }
         let kind = kind_of(request.headers());
         if !matches!(kind, Kind::Urlencoded | Kind::Multipart) {
             return Ok(key);
@@ -199,7 +206,7 @@ impl Proxy {
         };
         let mut parameters = Parameters::parse(query_of(request)).overlaid_with(form);
         let in_form = parameters.take_key();
-        become_json(request, &parameters)?;
+        become_json(request, &parameters);
         Ok(key.or(in_form))
     }
 
@@ -255,11 +262,8 @@ fn query_of(request: &Request) -> &[u8] {
 /// Takes `api_key` out of the query: the outer option says that it was there, the inner one that it
 /// had a value.
 pub(super) fn take_key_from_url(request: &mut Request) -> Option<Option<Secret>> {
-    let query = request.uri().query()?;
-    let (rest, had_key) = without_key(query);
-    if !had_key {
-        return None;
-    }
+    let query = request.uri().query().filter(|query| has_key(query))?;
+    let (rest, _) = without_key(query);
     let key = Parameters::parse(query.as_bytes()).take_key();
     let path = request.uri().path();
     let target = if rest.is_empty() {
@@ -296,7 +300,7 @@ pub(super) fn take_subprotocol(headers: &mut HeaderMap) -> Option<(Secret, Heade
     Some((Secret::new(first), value))
 }
 
-fn become_json(request: &mut Request, parameters: &Parameters) -> Result<(), Error> {
+fn become_json(request: &mut Request, parameters: &Parameters) {
     let json = parameters.to_json();
     let headers = request.headers_mut();
     headers.insert(header::CONTENT_TYPE, JSON);
@@ -304,8 +308,8 @@ fn become_json(request: &mut Request, parameters: &Parameters) -> Result<(), Err
     headers.remove(header::TRANSFER_ENCODING);
     headers.remove(header::CONTENT_ENCODING);
     *request.body_mut() = Body::from(json);
-    *request.uri_mut() = Uri::try_from(request.uri().path()).map_err(|_| Error::Target)?;
-    Ok(())
+    // All that would go on of it is its query.
+    *request.uri_mut() = Uri::default();
 }
 
 fn kind_of(headers: &HeaderMap) -> Kind {

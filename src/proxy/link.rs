@@ -1,14 +1,14 @@
 //! Short links: where one leads, as a redirect.
 
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::Proxy;
 use super::error::Error;
 use super::route::is_of_the_api;
 use crate::destination::Destination;
 use crate::telemetry::exchange::Exchange;
-use crate::upstream::{self, Hit, ShortLink};
-use crate::wire::{Body, Request, Response};
+use crate::upstream::{self, Hit, NoLink, ShortLink};
+use crate::wire::{self, Body, Request, Response};
 
 const ROBOTS: HeaderName = HeaderName::from_static("x-robots-tag");
 
@@ -17,24 +17,17 @@ impl Proxy {
     pub(super) async fn link(
         &self,
         link: &ShortLink,
-        request: &Request,
+        request: &mut Request,
         exchange: &mut Exchange,
     ) -> Result<Response, Error> {
         let hit = hit(request.method(), request.uri().path())?;
-        let url = self
-            .upstream
-            .resolve_link(link, hit, Some(exchange))
-            .await
-            .map_err(|error| unresolved(error, request.uri().path()))?;
-        // Checked when it was written, and again here: what is sent is what we answer for.
-        let destination = Destination::parse(&url).map_err(Error::Destination)?;
-        let mut response = redirect(&destination);
+        let found = self.upstream.resolve_link(link, hit, Some(exchange)).await;
+        let destination = found.map_err(|error| unresolved(error, request.uri().path()))?;
+        let mut response = redirect(&destination, wire::emptied(request.headers_mut()));
         let headers = response.headers_mut();
         // Each visit is counted, so nobody may remember it for the next one.
-        headers.insert(
-            header::CACHE_CONTROL,
-            HeaderValue::from_static("private, no-cache"),
-        );
+        let nobody = HeaderValue::from_static("private, no-cache");
+        headers.insert(header::CACHE_CONTROL, nobody);
         headers.insert(ROBOTS, HeaderValue::from_static("noindex"));
         Ok(response)
     }
@@ -52,26 +45,29 @@ pub(super) fn hit(method: &Method, path: &str) -> Result<Hit, Error> {
 }
 
 /// Why a link leads nowhere.
-pub(super) fn unresolved(error: upstream::Error, path: &str) -> Error {
+pub(super) fn unresolved(error: NoLink, path: &str) -> Error {
     match error {
-        upstream::Error::NotFound
-        | upstream::Error::Rejected(StatusCode::BAD_REQUEST | StatusCode::GONE) => {
+        NoLink::Upstream(
+            upstream::Error::NotFound
+            | upstream::Error::Rejected(StatusCode::BAD_REQUEST | StatusCode::GONE),
+        ) => {
             if is_of_the_api(path) {
                 Error::NoSuchEndpoint
             } else {
                 Error::NoSuchLink
             }
         }
-        error => Error::Upstream(error),
+        NoLink::Upstream(error) => Error::Upstream(error),
+        NoLink::Destination(error) => Error::Destination(error),
     }
 }
 
-/// A `302` to `destination`, to the byte.
-pub(super) fn redirect(destination: &Destination) -> Response {
+/// A `302` to `destination`, to the byte; `fields` is an empty map that is filled.
+pub(super) fn redirect(destination: &Destination, fields: HeaderMap) -> Response {
     let mut response = Response::new(Body::Empty);
+    *response.headers_mut() = fields;
     *response.status_mut() = StatusCode::FOUND;
-    let location =
-        HeaderValue::from_str(destination.as_str()).expect("a destination is visible ASCII");
-    response.headers_mut().insert(header::LOCATION, location);
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, destination.to_header());
     response
 }

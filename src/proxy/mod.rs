@@ -284,11 +284,10 @@ impl Proxy {
                 answering.await
             }
             Route::Api(endpoint) => {
-                let request = std::mem::take(request);
                 let answered = self.api(endpoint, request, refused, &client, exchange);
                 Ok(Box::pin(answered).await)
             }
-            Route::Link(link) => Box::pin(self.link(&link, request, exchange)).await,
+            Route::Link(link) => self.link(&link, request, exchange).await,
             Route::Verify(id) => Box::pin(self.verify(id, request, &client, exchange)).await,
             Route::Proof(token) => proof::respond(token, request.method()),
             Route::Index => Box::pin(self.index(request, &client, exchange)).await,

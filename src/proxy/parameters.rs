@@ -4,7 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
 
 use crate::credentials::Secret;
 
@@ -85,20 +85,16 @@ impl Parameters {
         self.key.take()
     }
 
-    /// One JSON object: a string each, an array of strings for a repeated name.
+    /// One JSON object: a string each, an array of strings for a repeated name; in the order of the names.
     pub fn to_json(&self) -> Vec<u8> {
-        let object: Map<String, Value> = self
-            .values
-            .iter()
-            .map(|(name, values)| {
-                let value = match values.as_slice() {
-                    [one] => Value::from(one.as_str()),
-                    many => Value::from(many),
-                };
-                (name.clone(), value)
-            })
-            .collect();
-        serde_json::to_vec(&object).expect("strings always serialise")
+        let mut sorted: Vec<_> = self.values.iter().collect();
+        sorted.sort_unstable_by_key(|(name, _)| name);
+        let pairs = sorted.iter().map(|(name, values)| (name, Values(values)));
+        let mut json = Vec::with_capacity(128);
+        serde_json::Serializer::new(&mut json)
+            .collect_map(pairs)
+            .expect("strings always serialise");
+        json
     }
 
     fn add(&mut self, name: &str, value: String) {
@@ -115,6 +111,18 @@ impl Parameters {
     }
 }
 
+/// What stands under one name.
+struct Values<'a>(&'a [String]);
+
+impl Serialize for Values<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            [one] => serializer.serialize_str(one),
+            many => serializer.collect_seq(many),
+        }
+    }
+}
+
 impl std::fmt::Debug for Parameters {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // A value may be a password, and where one is missing so may the name.
@@ -122,21 +130,28 @@ impl std::fmt::Debug for Parameters {
     }
 }
 
+/// Whether a query holds a key.
+pub fn has_key(query: &str) -> bool {
+    query.split('&').any(names_key)
+}
+
 /// A query without its key, every other byte as it was; and whether it had one.
 pub fn without_key(query: &str) -> (String, bool) {
-    let names_key = |pair: &&str| {
-        form_urlencoded::parse(pair.as_bytes())
-            .next()
-            .is_some_and(|(name, _)| name == KEY)
-    };
     let kept: Vec<&str> = query.split('&').filter(|pair| !names_key(pair)).collect();
-    let had_key = query.split('&').any(|pair| names_key(&pair));
-    (kept.join("&"), had_key)
+    (kept.join("&"), has_key(query))
+}
+
+fn names_key(pair: &str) -> bool {
+    let name = pair.split('=').next().unwrap_or_default();
+    // Only an escape can write it otherwise.
+    let escaped = || form_urlencoded::parse(name.as_bytes()).next();
+    name == KEY || (name.contains('%') && escaped().is_some_and(|(name, _)| name == KEY))
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::Value;
 
     use super::*;
 

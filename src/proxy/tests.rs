@@ -2,12 +2,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::*;
+use crate::destination::Destination;
 use crate::rates;
 use crate::resolve;
 use crate::telemetry::access::Access;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::{LocalAnswer, LocalApi, Via};
+use crate::upstream::{Hit, LocalAnswer, LocalApi, NoLink, ShortLink, Via};
 use crate::wire::timer::Timer;
 use crate::wire::{Covers, Secured};
 
@@ -22,6 +23,10 @@ impl LocalApi for Clumsy {
         _tasks: &'a TaskTracker,
     ) -> LocalAnswer<'a> {
         Box::pin(async { panic!("on purpose") })
+    }
+
+    fn link(&self, _link: &ShortLink, _hit: Hit) -> Result<Destination, NoLink> {
+        panic!("on purpose")
     }
 
     fn generation(&self) -> u64 {

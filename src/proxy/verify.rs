@@ -1,6 +1,6 @@
 //! Verification links: spends the token of a mail and sends its reader on.
 
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
@@ -106,7 +106,7 @@ impl Proxy {
         if let Some(target) = &asked.failure
             && !self.settings.user.redirect_hosts.is_empty()
         {
-            return redirect(target);
+            return redirect(target, HeaderMap::new());
         }
         let message = Message {
             status: 400,
@@ -185,7 +185,7 @@ pub(super) fn seal(response: &mut Response) {
 
 fn verified(asked: &Asked, client: &Client<'_>) -> Response {
     if let Some(target) = &asked.success {
-        return redirect(target);
+        return redirect(target, HeaderMap::new());
     }
     let message = Message {
         status: 200,

@@ -1,7 +1,7 @@
 //! One connection of a client: request after request, each phase within its time.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -177,7 +177,9 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
             match self.next().await {
                 Ok(Came::Request(request)) => {
                     let snapshot = self.current.now();
-                    match self.answer(request, &snapshot).await {
+                    // Pinned where it is made: passed on, it would be copied.
+                    let ended = pin!(self.answer(request, &snapshot)).await;
+                    match ended {
                         Ended::Answered(After::Open) => {}
                         ended => break (ended, snapshot),
                     }
@@ -293,7 +295,12 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
     async fn answer(&mut self, head: http::Request<()>, snapshot: &Snapshot<H>) -> Ended {
         let Snapshot { handler, settings } = snapshot;
         let request = self.receive(head, settings);
-        let Some(mut response) = self.response(handler.handle(request, self.peer)).await else {
+        let answered = {
+            // Pinned here as well, and gone before the answer is written.
+            let answering = pin!(Some(handler.handle(request, self.peer)));
+            self.response(answering).await
+        };
+        let Some(mut response) = answered else {
             return Ended::Broken;
         };
         let mut tunnel = None;
@@ -327,8 +334,10 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
     }
 
     /// Waits for the answer; `None` when the client leaves first.
-    async fn response<T>(&self, answering: impl Future<Output = T>) -> Option<T> {
-        let mut answering = pin!(Some(answering));
+    async fn response<T>(
+        &self,
+        mut answering: Pin<&mut Option<impl Future<Output = T>>>,
+    ) -> Option<T> {
         let mut watch = Watch::default();
         poll_fn(|context| {
             let polled = answering.as_mut().as_pin_mut();

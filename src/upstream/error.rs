@@ -47,3 +47,21 @@ pub enum Error {
     #[error("the address or the token of the API cannot be used")]
     Misconfigured,
 }
+
+impl Error {
+    /// What an answer says that is no success.
+    #[must_use]
+    pub fn of(status: StatusCode) -> Self {
+        match status {
+            StatusCode::NOT_FOUND => Self::NotFound,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Self::TokenRefused(status),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+                Self::Unavailable(status)
+            }
+            status if status.is_client_error() => Self::Rejected(status),
+            status if status.is_server_error() => Self::Unavailable(status),
+            // Redirects among them: following one would carry our token elsewhere.
+            status => Self::Unexpected(status),
+        }
+    }
+}

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
 
 use crate::credentials::{Credentials, Secret};
+use crate::destination::{BadDestination, Destination};
 use crate::id::{LinkId, WorkloadId};
 use crate::pool::{Origin, Pool, Reach};
 use crate::telemetry::client::Side;
@@ -96,6 +97,12 @@ pub trait LocalApi: Send + Sync {
         tasks: &'a TaskTracker,
     ) -> LocalAnswer<'a>;
 
+    /// Where a short link leads, which waits for nothing.
+    ///
+    /// # Errors
+    /// As [`Upstream::resolve_link`].
+    fn link(&self, link: &ShortLink, hit: Hit) -> Result<Destination, NoLink>;
+
     /// Rises with every write that can change what an app or function resolves to.
     fn generation(&self) -> u64;
 }
@@ -105,12 +112,7 @@ pub type LocalAnswer<'a> = std::pin::Pin<Box<dyn Future<Output = Response> + 'a>
 
 /// Marks a call that the ingress makes for itself. Only code in this process can set it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OwnCall {
-    /// An ordinary one.
-    Ordinary,
-    /// Looks a short link up without counting a hit.
-    Uncounted,
-}
+pub struct OwnCall;
 
 /// How the API is reached: chosen once, at start.
 #[derive(Clone)]
@@ -173,6 +175,17 @@ pub enum Hit {
     Peek,
 }
 
+/// Why a short link leads nowhere.
+#[derive(Debug, thiserror::Error)]
+pub enum NoLink {
+    /// Where it leads is not known.
+    #[error(transparent)]
+    Upstream(#[from] Error),
+    /// It leads where nobody can be sent.
+    #[error(transparent)]
+    Destination(#[from] BadDestination),
+}
+
 /// The largest answer to one of our own calls that is read.
 const MAX_ANSWER: u64 = 8 << 20;
 
@@ -233,8 +246,7 @@ impl Upstream {
         let id = ById {
             id: id.as_str().into(),
         };
-        self.call(Self::RESOLVE_APP, &id, OwnCall::Ordinary, None)
-            .await
+        self.call(Self::RESOLVE_APP, &id, None).await
     }
 
     /// Where a function runs.
@@ -245,39 +257,48 @@ impl Upstream {
         let id = ById {
             id: id.as_str().into(),
         };
-        self.call(Self::RESOLVE_FUNCTION, &id, OwnCall::Ordinary, None)
-            .await
+        self.call(Self::RESOLVE_FUNCTION, &id, None).await
     }
 
-    /// Where a short link leads, for whoever asks in `exchange`.
+    /// Where a short link leads, for whoever asks in `exchange`. A remote API is asked each time, since each is
+    /// a hit there.
     ///
     /// # Errors
-    /// As [`Upstream::resolve_app`].
+    /// As [`Upstream::resolve_app`], and where it leads nobody can be sent.
     pub async fn resolve_link(
         &self,
         link: &ShortLink,
         hit: Hit,
         exchange: Option<&mut Exchange>,
-    ) -> Result<String, Error> {
-        let own = match hit {
-            Hit::Count => OwnCall::Ordinary,
-            Hit::Peek => OwnCall::Uncounted,
-        };
+    ) -> Result<Destination, NoLink> {
+        match &self.via {
+            Via::Local(api) => api.link(link, hit),
+            // Boxed, so that only a link that is asked for needs the room.
+            Via::Remote(_) => Box::pin(self.ask_for_link(link, exchange)).await,
+        }
+    }
+
+    async fn ask_for_link(
+        &self,
+        link: &ShortLink,
+        exchange: Option<&mut Exchange>,
+    ) -> Result<Destination, NoLink> {
         let resolved: LinkResolved = match link {
             ShortLink::Id(id) => {
                 let id = ById {
                     id: id.as_str().into(),
                 };
-                self.call(Self::RESOLVE_LINK, &id, own, exchange).await?
+                self.call(Self::RESOLVE_LINK, &id, exchange).await?
             }
             ShortLink::Url(url) => {
                 let url = ByShortUrl {
                     short_url: url.into(),
                 };
-                self.call(Self::RESOLVE_LINK, &url, own, exchange).await?
+                self.call(Self::RESOLVE_LINK, &url, exchange).await?
             }
         };
-        Ok(resolved.destination_url)
+        // Checked when it was written, and again here: what is sent is what we answer for.
+        Ok(Destination::parse(&resolved.destination_url)?)
     }
 
     /// Spends the token of a verification mail for whoever clicked in `exchange`. Never repeated.
@@ -289,9 +310,7 @@ impl Upstream {
         let token = ByToken {
             token: token.expose().into(),
         };
-        let _: serde::de::IgnoredAny = self
-            .call(Self::VERIFY, &token, OwnCall::Ordinary, Some(exchange))
-            .await?;
+        let _: serde::de::IgnoredAny = self.call(Self::VERIFY, &token, Some(exchange)).await?;
         Ok(())
     }
 
@@ -300,10 +319,8 @@ impl Upstream {
     /// # Errors
     /// Whatever the call met.
     pub async fn list_apps(&self, exchange: &mut Exchange) -> Result<Vec<ListedApp>, Error> {
-        let (all, own) = (serde_json::json!({}), OwnCall::Ordinary);
-        let list: AppList = self
-            .call(Self::LIST_APPS, &all, own, Some(exchange))
-            .await?;
+        let all = serde_json::json!({});
+        let list: AppList = self.call(Self::LIST_APPS, &all, Some(exchange)).await?;
         Ok(list.services)
     }
 
@@ -328,19 +345,27 @@ impl Upstream {
         };
         *request.uri_mut() = Uri::try_from(target).map_err(|_| Error::Misconfigured)?;
         match &self.via {
-            Via::Remote(remote) => {
-                let (address, port) = (remote.origin.authority(), remote.origin.port());
-                request.headers_mut().insert(header::HOST, address.clone());
-                let asking = match exchange {
-                    Some(exchange) => exchange.asks(Side::Upstream, address, port, &mut request),
-                    None => self.pool.asking(Side::Upstream),
-                };
-                let response = self.pool.send(&remote.origin, request).await?;
-                asking.answered(response.status());
-                Ok(response)
-            }
+            // Boxed, so that the platform is not called with room for it.
+            Via::Remote(remote) => Box::pin(self.send(remote, request, exchange)).await,
             Via::Local(api) => Ok(api.call(request, &self.pool, &self.tasks).await),
         }
+    }
+
+    async fn send(
+        &self,
+        remote: &Remote,
+        mut request: Request,
+        exchange: Option<&mut Exchange>,
+    ) -> Result<Response, Error> {
+        let (address, port) = (remote.origin.authority(), remote.origin.port());
+        request.headers_mut().insert(header::HOST, address.clone());
+        let asking = match exchange {
+            Some(exchange) => exchange.asks(Side::Upstream, address, port, &mut request),
+            None => self.pool.asking(Side::Upstream),
+        };
+        let response = self.pool.send(&remote.origin, request).await?;
+        asking.answered(response.status());
+        Ok(response)
     }
 
     /// One of our own calls.
@@ -348,7 +373,6 @@ impl Upstream {
         &self,
         endpoint: &str,
         question: &impl Serialize,
-        own: OwnCall,
         exchange: Option<&mut Exchange>,
     ) -> Result<A, Error> {
         let json = serde_json::to_vec(question).map_err(|_| Error::Misconfigured)?;
@@ -369,7 +393,7 @@ impl Upstream {
                     .map_err(|_| Error::TimedOut)??
             }
             Via::Local(_) => {
-                request.extensions_mut().insert(own);
+                request.extensions_mut().insert(OwnCall);
                 self.ask(endpoint, request, exchange).await?
             }
         };
@@ -393,19 +417,7 @@ impl Upstream {
         }
         // What an error says is of no use, but unread it would cost its connection.
         let _unread = body.collect(MAX_ERROR).await;
-        match head.status {
-            StatusCode::NOT_FOUND => Err(Error::NotFound),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Err(Error::TokenRefused(head.status))
-            }
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
-                Err(Error::Unavailable(head.status))
-            }
-            status if status.is_client_error() => Err(Error::Rejected(status)),
-            status if status.is_server_error() => Err(Error::Unavailable(status)),
-            // Redirects among them: following one would carry our token elsewhere.
-            status => Err(Error::Unexpected(status)),
-        }
+        Err(Error::of(head.status))
     }
 }
 

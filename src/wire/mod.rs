@@ -32,3 +32,11 @@ pub type Request = http::Request<Body>;
 
 /// A response, its body still on its way.
 pub type Response = http::Response<Body>;
+
+/// An empty map in the memory of a request's fields, which are not needed any more: for those of its answer.
+#[must_use]
+pub fn emptied(fields: &mut http::HeaderMap) -> http::HeaderMap {
+    let mut fields = std::mem::take(fields);
+    fields.clear();
+    fields
+}

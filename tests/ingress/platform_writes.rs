@@ -58,6 +58,37 @@ fn an_app_that_is_run_updated_deleted_and_run_again_follows_each_time() {
 }
 
 #[test]
+fn a_short_link_that_is_changed_leads_elsewhere_at_once_and_no_hit_is_lost() {
+    let ingress = platform();
+    let mut callers = callers(&ingress);
+    let mut follow = |to: Option<&str>| {
+        // Twice, since what was followed once may be remembered.
+        for caller in &mut callers {
+            for _ in 0..2 {
+                let reply = caller.get("m3o.one", "/u/abc");
+                assert_eq!(reply.status(), if to.is_some() { 302 } else { 404 });
+                assert_eq!(reply.field("Location"), to);
+            }
+        }
+    };
+    let call = |endpoint: &str, to: &str| {
+        let json = serde_json::json!({ "id": "abc", "destinationURL": to });
+        ingress.post_json(endpoint, &json.to_string()).expect(200);
+    };
+    for _ in 0..5 {
+        follow(None);
+        call("url/Create", "https://one.example/");
+        follow(Some("https://one.example/"));
+        call("url/Update", "https://two.example/");
+        follow(Some("https://two.example/"));
+        let listed = ingress.post_json("url/List", "{}").expect(200).json();
+        assert_eq!(listed["urlPairs"][0]["hitCount"], "32");
+        call("url/Delete", "");
+    }
+    follow(None);
+}
+
+#[test]
 fn a_function_that_is_deployed_and_deleted_follows_each_time() {
     let backend = TestBackend::answering(ok("result"));
     let ingress = platform();

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -18,6 +18,7 @@ use crate::telemetry::platform::Platform as Series;
 mod backup;
 mod engine;
 mod file;
+mod generations;
 mod memory;
 mod obstacle;
 mod record;
@@ -26,11 +27,13 @@ mod trial;
 mod writer;
 
 use engine::{Engine, Fault, Pairs, Snapshot};
+use generations::Generations;
 use writer::{Job, Work};
 
 pub use backup::BackupError;
 pub(crate) use engine::Table;
 pub use file::FileError;
+pub(crate) use generations::Remembered;
 pub(crate) use obstacle::obstacle;
 pub(crate) use writer::Transaction;
 
@@ -62,7 +65,7 @@ pub(crate) enum Error {
 pub(crate) struct Store {
     engine: Arc<dyn Engine>,
     place: String,
-    generation: Arc<AtomicU64>,
+    generations: Arc<Generations>,
     /// Absent only while the store is dropped.
     jobs: Option<SyncSender<Box<dyn Job>>>,
     /// Joined when the store is dropped, after the last job that was taken.
@@ -121,6 +124,7 @@ impl Store {
     /// nothing is written. Waits for a commit that is under way.
     pub(crate) fn let_go(&self) {
         self.engine.let_go();
+        self.generations.closed();
     }
 
     /// Opens the file again after that. Where it cannot be opened now, the writer tries again and again.
@@ -131,7 +135,7 @@ impl Store {
         if let Err(error) = opened.await {
             tracing::error!(store = %self.place, %error, "{error}: it is opened as soon as it can be");
         }
-        self.generation.fetch_add(1, Ordering::Release);
+        self.generations.opened();
     }
 
     /// Opens the file at `path`, which nobody else has open, to read what is in it.
@@ -142,18 +146,18 @@ impl Store {
     }
 
     fn on(engine: Arc<dyn Engine>, watch: Watch, series: &Series) -> Self {
-        let generation = Arc::<AtomicU64>::default();
+        let generations = Arc::<Generations>::default();
         let (jobs, queue) = sync_channel(QUEUE);
         let writer = std::thread::Builder::new().name("store".to_owned()).spawn({
             let engine = Arc::clone(&engine);
-            let generation = Arc::clone(&generation);
+            let generations = Arc::clone(&generations);
             let series = series.clone();
-            move || writer::run(&engine, &queue, &generation, &watch, &series)
+            move || writer::run(&engine, &queue, &generations, &watch, &series)
         });
         Self {
             place: engine.place(),
             engine,
-            generation,
+            generations,
             jobs: Some(jobs),
             writer: Some(writer.expect("a process that starts can start a thread")),
             copies_stopped: AtomicBool::new(false),
@@ -219,7 +223,13 @@ impl Store {
 
     /// Rises with every write to the apps or functions, before that write is answered.
     pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        self.generation_of(Remembered::Backends)
+    }
+
+    /// Rises with every write to what is remembered, before that write is answered. What was read under
+    /// another generation is to be read again.
+    pub(crate) fn generation_of(&self, what: Remembered) -> u64 {
+        self.generations.now(what)
     }
 }
 

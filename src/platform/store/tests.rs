@@ -1,7 +1,7 @@
 //! What the store promises, on both engines.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::engine::Changes;
 use super::memory::Memory;

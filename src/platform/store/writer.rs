@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use super::engine::{Changes, Engine, Pairs, Snapshot, Table};
+use super::generations::{Changed, Generations};
 use super::{Error, Read, Series, View, Watch, record, unavailable};
 
 /// What a job sees and changes: its own view, kept only if it succeeds.
@@ -21,17 +21,25 @@ pub(crate) struct Transaction<'a> {
     /// What earlier jobs of the same commit changed.
     earlier: &'a Changes,
     own: Changes,
+    changed: Changed,
 }
 
 impl Transaction<'_> {
     /// Keeps `value` under `key`.
     pub(crate) fn put(&mut self, table: Table, key: &str, value: &impl Serialize) {
+        self.changed.note(table);
+        self.put_unnoticed(table, key, value);
+    }
+
+    /// The same where nothing has changed that is remembered: no generation rises.
+    pub(crate) fn put_unnoticed(&mut self, table: Table, key: &str, value: &impl Serialize) {
         let bytes = record::seal(table, key, value);
         self.own.insert((table, key.to_owned()), Some(bytes));
     }
 
     /// Removes what is under `key`, if anything.
     pub(crate) fn delete(&mut self, table: Table, key: &str) {
+        self.changed.note(table);
         self.own.insert((table, key.to_owned()), None);
     }
 
@@ -139,7 +147,7 @@ where
 pub(super) fn run(
     engine: &Arc<dyn Engine>,
     jobs: &Receiver<Box<dyn Job>>,
-    generation: &Arc<AtomicU64>,
+    generations: &Generations,
     watch: &Watch,
     series: &Series,
 ) {
@@ -151,7 +159,7 @@ pub(super) fn run(
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        if engine.is_let_go() || !heal(engine.as_ref(), &place, series) {
+        if engine.is_let_go() || !heal(engine.as_ref(), &place, generations, series) {
             // All that wait: each would open the file again, and be told the same later.
             for job in first.into_iter().chain(jobs.try_iter()) {
                 series.unwritten.inc();
@@ -166,19 +174,22 @@ pub(super) fn run(
         group.extend(jobs.try_iter().take(GROUP - 1));
 
         let mut changes = Changes::new();
-        let outcome = run_group(engine.as_ref(), &place, &mut group, &mut changes)
-            .and_then(|()| commit(engine.as_ref(), &place, &changes));
-        let resolves =
-            |(table, _): &(Table, String)| matches!(table, Table::Apps | Table::Functions);
-        if changes.keys().any(resolves) {
-            // After the commit, before the answers: whoever reads this number and then the store
-            // never sees data that is older than the number. After a failed commit as well, since
-            // a disk may have kept what it said it had not.
-            generation.fetch_add(1, Ordering::Release);
-        }
+        let mut changed = Changed::default();
+        let outcome = run_group(
+            engine.as_ref(),
+            &place,
+            &mut group,
+            &mut changes,
+            &mut changed,
+        )
+        .and_then(|()| commit(engine.as_ref(), &place, &changes));
+        // After the commit, before the answers. After a failed commit as well, since a disk may have
+        // kept what it said it had not.
+        changed.iter().for_each(|what| generations.rise(what));
         if outcome.is_err() {
             // At once: readers have no good handle until then.
-            heal(engine.as_ref(), &place, series);
+            generations.closed();
+            heal(engine.as_ref(), &place, generations, series);
         }
         let counted = match &outcome {
             Ok(()) => &series.written,
@@ -218,10 +229,11 @@ fn show(engine: &dyn Engine, place: &str, watch: &Watch, unseen: &mut BTreeSet<S
 }
 
 /// Whether the engine is open, after opening it again where that was needed.
-fn heal(engine: &dyn Engine, place: &str, series: &Series) -> bool {
+fn heal(engine: &dyn Engine, place: &str, generations: &Generations, series: &Series) -> bool {
     let healed = engine.heal();
     series.store_open.set(healed.is_ok().into());
     if let Err(error) = &healed {
+        generations.closed();
         tracing::error!(store = %place, %error, "the store is not open: {error}");
     }
     healed.is_ok()
@@ -233,6 +245,7 @@ fn run_group(
     place: &str,
     group: &mut [Box<dyn Job>],
     changes: &mut Changes,
+    changed: &mut Changed,
 ) -> Result<(), Error> {
     // Dropped before the commit, so that it keeps nothing alive.
     let snapshot = engine.snapshot().map_err(|error| failed(place, &error))?;
@@ -242,11 +255,17 @@ fn run_group(
             snapshot: snapshot.as_ref(),
             earlier: changes,
             own: Changes::new(),
+            changed: Changed::default(),
         };
         let keep = catch_unwind(AssertUnwindSafe(|| job.run(&mut transaction)));
-        let own = transaction.own;
+        let Transaction {
+            own,
+            changed: noted,
+            ..
+        } = transaction;
         if keep.unwrap_or(false) {
             changes.extend(own);
+            *changed = changed.and(noted);
         }
     }
     Ok(())

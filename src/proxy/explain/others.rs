@@ -1,9 +1,8 @@
 //! The way of a request that the ingress answers by itself.
 
-use http::Method;
+use http::{HeaderMap, Method};
 
 use super::walk::{End, Walk, key};
-use crate::destination::Destination;
 use crate::proxy::error::Error;
 use crate::proxy::verify::{Act, Confirm};
 use crate::proxy::{index, link};
@@ -39,15 +38,14 @@ impl Walk<'_> {
             ));
         };
         self.step("link", &format!("asks {question}; {visit}"), &[]);
-        let url = platform.resolve_link(asked, Hit::Peek, None).await;
-        let url = url.map_err(|error| link::unresolved(error, path))?;
-        let destination = Destination::parse(&url).map_err(Error::Destination)?;
+        let found = platform.resolve_link(asked, Hit::Peek, None).await;
+        let destination = found.map_err(|error| link::unresolved(error, path))?;
         self.step(
             "leads to",
             &format!("{}, its path not shown", destination.host()),
             &[],
         );
-        Ok(End::Ours(link::redirect(&destination)))
+        Ok(End::Ours(link::redirect(&destination, HeaderMap::new())))
     }
 
     /// As `Proxy::verify` goes, but that no token is spent.
