@@ -69,7 +69,7 @@ impl<S: Carrier> Source for RequestBody<S> {
 
 impl<S: Carrier> RequestBody<S> {
     /// The next bytes in a pipe; `None` where they are to be read.
-    fn poll_pipe(&mut self, context: &mut Context<'_>) -> Poll<Option<Pipe>> {
+    fn poll_pipe(&self, context: &mut Context<'_>) -> Poll<Option<Pipe>> {
         let mut half = self.0.borrow_mut();
         // Who reads sees to what is to be written before, such as leave to send.
         let is_here = !half.left && !half.expects && half.link.is_flushed();
