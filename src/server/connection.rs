@@ -3,88 +3,27 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::current::{Current, Snapshot};
 use super::drain::Drained;
 use super::http2;
+use super::linger::linger;
 use super::refusal::{self, Form, Refusal};
+use super::settings::ConnectionSettings;
 use crate::id::RequestId;
-use crate::settings::{Limits, Timeouts};
-use crate::telemetry::connections::{Http2Ended, Open, Protocol};
+use crate::telemetry::connections::{Open, Protocol};
 use crate::telemetry::exchange;
-use crate::telemetry::metrics::Metrics;
 use crate::wire::body::{Answer, Cut, Received};
-use crate::wire::head::{BadHead, HeadLimits};
+use crate::wire::head::BadHead;
 use crate::wire::link::Transport;
 use crate::wire::server::{After, Next, Presence, Server};
 use crate::wire::timer::{self, Deadline};
 use crate::wire::tunnel::Tunnel;
 use crate::wire::{Body, Handler, Peer, Request, Scheme};
-
-/// What every connection of a listener is held to.
-#[derive(Debug, Clone)]
-pub struct ConnectionSettings {
-    pub(super) timeouts: Timeouts,
-    pub(super) body_limit: u64,
-    pub(super) head: HeadLimits,
-    pub(super) streams: usize,
-    /// Where connections are counted; `None`: nowhere.
-    metrics: Option<Arc<Metrics>>,
-}
-
-impl ConnectionSettings {
-    /// From the configuration.
-    #[must_use]
-    pub fn new(timeouts: &Timeouts, limits: &Limits) -> Self {
-        Self {
-            timeouts: timeouts.clone(),
-            body_limit: limits.body,
-            head: HeadLimits::new(limits),
-            streams: limits.streams,
-            metrics: None,
-        }
-    }
-
-    /// The same, its connections counted in `metrics`.
-    #[must_use]
-    pub fn counted_in(self, metrics: &Arc<Metrics>) -> Self {
-        Self {
-            metrics: Some(Arc::clone(metrics)),
-            ..self
-        }
-    }
-
-    /// Counts a connection that is let in.
-    pub(super) fn accepted(&self, scheme: Scheme) {
-        if let Some(metrics) = &self.metrics {
-            metrics.connections_of.accepted(scheme);
-        }
-    }
-
-    /// Counts what is open until that is dropped.
-    pub(super) fn count(&self, protocol: Protocol, scheme: Scheme) -> Option<Open> {
-        let metrics = self.metrics.as_ref()?;
-        Some(Open::count(metrics, protocol, scheme))
-    }
-
-    /// Counts a connection of HTTP/2 that is ended.
-    pub(super) fn http2_ended(&self, reason: Http2Ended) {
-        if let Some(metrics) = &self.metrics {
-            metrics.connections_of.http2_ended(reason);
-        }
-    }
-
-    /// How long a TLS handshake may take.
-    pub(super) fn handshake(&self) -> Duration {
-        self.timeouts.header
-    }
-}
 
 /// Serves requests on `stream` until it ends, is overdue, or has drained.
 pub(super) async fn serve<S, P, H>(
@@ -406,22 +345,3 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
         ended
     }
 }
-
-/// Takes what the client still sends and throws it away for a moment.
-///
-/// RFC 9112, 9.6: closing with data unread resets the connection, and the reset may overtake the
-/// answer that is on its way.
-pub(super) async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let discarding = async {
-        stream.shutdown().await?;
-        tokio::io::copy(
-            &mut (&mut stream).take(LINGER_BYTES),
-            &mut tokio::io::sink(),
-        )
-        .await
-    };
-    let _client_gone_or_patience_over = tokio::time::timeout(LINGER_TIME, discarding).await;
-}
-
-const LINGER_TIME: Duration = Duration::from_secs(2);
-const LINGER_BYTES: u64 = 4 << 20;

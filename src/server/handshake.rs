@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
-use super::connection;
 use super::drain::Drained;
+use super::linger::linger;
 use crate::telemetry::tls::Handshake;
 use crate::tls::identities::Identity;
 use crate::tls::terms::{CHALLENGE, Terms};
@@ -101,7 +101,7 @@ async fn agree(
     {
         // RFC 8737, 3: the handshake is the answer.
         let proven = start.into_stream(terms.for_challenge(key)).await;
-        connection::linger(proven.map_err(|error| failed(&error))?).await;
+        linger(proven.map_err(|error| failed(&error))?).await;
         return Err(Failed::Over(Handshake::Challenge));
     }
     let local = start.io.local_addr().map_err(|error| failed(&error))?;
@@ -168,7 +168,7 @@ fn poll_first(
 async fn refuse(mut start: StartHandshake<TcpStream>) {
     // A client that is gone need not be told.
     let _outcome = start.io.write_all(&UNRECOGNIZED_NAME).await;
-    connection::linger(start.io).await;
+    linger(start.io).await;
 }
 
 /// A fatal alert in a record of its own (RFC 8446, 5.1 and 6), as long as there are no keys.
