@@ -1,11 +1,12 @@
 //! One connection of a client: request after request, each phase within its time.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::LocalBoxFuture;
 use http::StatusCode;
 
 use super::current::{Current, Snapshot};
@@ -26,36 +27,54 @@ use crate::wire::tunnel::Tunnel;
 use crate::wire::{Body, Handler, Peer, Request, Scheme};
 
 /// Serves requests on `stream` until it ends, is overdue, or has drained.
-pub(super) async fn serve<S, P, H>(
+pub(super) fn serve<S, P, H>(
     stream: S,
     permit: P,
     peer: Peer,
     current: Rc<Current<H>>,
     drained: Drained,
-) where
+) -> impl Future<Output = ()>
+where
     S: Transport + 'static,
     H: Handler + 'static,
 {
-    let _held = permit;
-    let connection = Connection {
+    let timer = peer.timer.clone();
+    // One piece of memory that changes hands: what a future is given, it may hold twice.
+    let connection = Box::new(Connection {
         server: Server::new(stream, current.head()),
         open: current.now().settings.count(Protocol::Http1, peer.scheme),
-        peer: &peer,
-        current: &current,
+        peer,
+        current,
         drained,
-    };
-    let running = pin!(connection.run());
-    timer::drive(&peer.timer, running).await;
+        idle_until: None,
+    });
+    async move {
+        let _held = &permit;
+        let running = pin!(connection.run());
+        timer::drive(&timer, running).await;
+    }
 }
 
-struct Connection<'a, S, H> {
+struct Connection<S, H> {
     server: Server<S>,
     /// Counted as one of HTTP/1.1 as long as it is.
     open: Option<Open>,
-    peer: &'a Peer,
+    peer: Peer,
     /// What each request takes when it begins.
-    current: &'a Current<H>,
+    current: Rc<Current<H>>,
     drained: Drained,
+    /// How long it may be without a request, where it rests or has rested since the last one.
+    idle_until: Option<Deadline>,
+}
+
+/// What becomes of a connection that was awake.
+enum Left<S, H> {
+    /// It waits for its next request, and mostly for long.
+    Resting(Box<Connection<S, H>>),
+    /// It is over.
+    Over,
+    /// It carries no requests any more, and this goes on with it.
+    Other(LocalBoxFuture<'static, ()>),
 }
 
 /// What comes of a connection that waits.
@@ -68,6 +87,8 @@ enum Came {
     Request(http::Request<()>),
     /// The preface of HTTP/2.
     Http2,
+    /// Nothing for a moment.
+    Nothing,
     /// Nothing more.
     End,
 }
@@ -87,8 +108,6 @@ enum Ended {
 enum Wait {
     /// The next request, which mostly comes at once.
     Next,
-    /// The next request, whenever it comes.
-    Idle,
     /// The rest of a head.
     Head,
 }
@@ -106,69 +125,114 @@ struct Watch {
 const LOOK: Duration = Duration::from_millis(250);
 /// A client that has closed its half is taken to have left when nothing has moved for so long.
 const GRACE: Duration = Duration::from_millis(400);
-/// An idle connection keeps its buffers for so long.
+/// A connection without a request is ready for the next one for so long; then it rests, and keeps no memory
+/// for it.
 const REST: Duration = Duration::from_secs(1);
 
-impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
-    async fn run(mut self) {
+impl<S: Transport + 'static, H: Handler + 'static> Connection<S, H> {
+    /// Rests until there is something to do, does it, and rests again.
+    async fn run(mut self: Box<Self>) {
+        while self.rest().await {
+            // Boxed, so that a connection that rests keeps no room for a request.
+            match Box::pin(self.serve_requests()).await {
+                Left::Resting(connection) => self = connection,
+                Left::Over => return,
+                Left::Other(rest) => return rest.await,
+            }
+        }
+    }
+
+    /// Waits until the client sends something; false where the connection is over instead.
+    async fn rest(&mut self) -> bool {
+        let idle = || self.current.timeouts(|timeouts| timeouts.idle);
+        let until = *self
+            .idle_until
+            .get_or_insert_with(|| self.peer.timer.after(idle()));
+        let came = poll_fn(|context| {
+            if self.server.poll_unread(context).is_ready() {
+                return Poll::Ready(true);
+            }
+            // A request that is here is answered, also one that nobody was told of yet.
+            let leaves = self.drained.leaves(context) && !self.server.has_unread();
+            match leaves || self.peer.timer.passed(until) {
+                true => Poll::Ready(false),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+        if !came {
+            self.server.farewell();
+        }
+        came
+    }
+
+    /// Serves request after request, as long as the next one comes soon.
+    async fn serve_requests(mut self: Box<Self>) -> Left<S, H> {
         // A tunnel keeps what it began with, such as the pool of the connection behind it.
         let (ended, held) = loop {
             match self.next().await {
                 Ok(Came::Request(request)) => {
+                    self.idle_until = None;
                     let snapshot = self.current.now();
                     match self.answer(request, &snapshot).await {
                         Ended::Answered(After::Open) => {}
                         ended => break (ended, snapshot),
                     }
                 }
-                Ok(Came::Http2) => {
-                    drop(self.open);
-                    if let Some(link) = self.server.into_link() {
-                        let (stream, ahead) = link.into_parts();
-                        let (peer, current) = (self.peer, self.current);
-                        let drained = self.drained;
-                        // Boxed, so that a connection of HTTP/1.1 keeps no room for it.
-                        Box::pin(http2::run(stream, ahead, peer, current, drained)).await;
-                    }
-                    return;
-                }
+                Ok(Came::Nothing) => return Left::Resting(self),
+                Ok(Came::Http2) => return Left::Other(Box::pin(self.run_http2())),
                 Ok(Came::End) => {
-                    if let Some(mut link) = self.server.into_link() {
-                        link.farewell();
-                    }
-                    return;
+                    self.server.farewell();
+                    return Left::Over;
                 }
-                Err(refusal) => {
-                    let id = RequestId::new();
-                    let form = if self.server.is_asked_by_head() {
-                        Form::HeadAlone
-                    } else {
-                        Form::Whole
-                    };
-                    if let Some(mut link) = self.server.into_link() {
-                        let handler = &self.current.now().handler;
-                        let promise = handler.promise(self.peer);
-                        refusal::write(&mut link, refusal, form, promise.as_ref(), &id).await;
-                        handler.refused(self.peer, refusal.status(), id);
-                        linger(link).await;
-                    }
-                    return;
-                }
+                Err(refusal) => return Left::Other(Box::pin(self.refuse(refusal))),
             }
-        };
-        let Some(mut link) = self.server.into_link() else {
-            return;
         };
         match ended {
             // Nothing is unread, so the system ends it in order.
-            Ended::Answered(After::Open | After::Close) => link.farewell(),
-            Ended::Answered(After::Linger) => linger(link).await,
-            Ended::Switched(tunnel) => {
-                let _open = held.settings.count(Protocol::Tunnel, self.peer.scheme);
-                let mut drained = self.drained.of_tunnel();
-                tunnel.join(link, |context| drained.leaves(context)).await;
+            Ended::Answered(After::Open | After::Close) => self.server.farewell(),
+            Ended::Answered(After::Linger) => {
+                if let Some(link) = self.server.into_link() {
+                    return Left::Other(Box::pin(linger(link)));
+                }
             }
+            Ended::Switched(tunnel) => return Left::Other(Box::pin(self.join(tunnel, held))),
             Ended::Broken => {}
+        }
+        Left::Over
+    }
+
+    async fn run_http2(self: Box<Self>) {
+        drop(self.open);
+        if let Some(link) = self.server.into_link() {
+            let (stream, ahead) = link.into_parts();
+            http2::run(stream, ahead, &self.peer, &self.current, self.drained).await;
+        }
+    }
+
+    /// Says why there is no answer, and ends.
+    async fn refuse(self: Box<Self>, refusal: Refusal) {
+        let id = RequestId::new();
+        let form = if self.server.is_asked_by_head() {
+            Form::HeadAlone
+        } else {
+            Form::Whole
+        };
+        if let Some(mut link) = self.server.into_link() {
+            let handler = &self.current.now().handler;
+            let promise = handler.promise(&self.peer);
+            refusal::write(&mut link, refusal, form, promise.as_ref(), &id).await;
+            handler.refused(&self.peer, refusal.status(), id);
+            linger(link).await;
+        }
+    }
+
+    /// Carries what both ends say, whatever it is.
+    async fn join(self: Box<Self>, tunnel: Tunnel, held: Rc<Snapshot<H>>) {
+        let _open = held.settings.count(Protocol::Tunnel, self.peer.scheme);
+        let mut drained = self.drained.of_tunnel();
+        if let Some(link) = self.server.into_link() {
+            tunnel.join(link, |context| drained.leaves(context)).await;
         }
     }
 
@@ -198,19 +262,21 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
             if idle && self.drained.leaves(context) && !self.server.has_unread() {
                 return Poll::Ready(Ok(Came::End));
             }
-            let (mut wait, mut deadline) = match waiting {
+            let (wait, deadline) = match waiting {
                 Some((wait, deadline)) if idle == (wait != Wait::Head) => (wait, deadline),
                 _ => self.wait(if idle { Wait::Next } else { Wait::Head }),
             };
-            if wait == Wait::Next && self.peer.timer.passed(deadline) {
-                self.server.shrink();
-                (wait, deadline) = self.wait(Wait::Idle);
-            }
             waiting = Some((wait, deadline));
             match wait {
                 _ if !self.peer.timer.passed(deadline) => Poll::Pending,
                 Wait::Head => Poll::Ready(Err(Refusal::HeadTimedOut)),
-                Wait::Next | Wait::Idle => Poll::Ready(Ok(Came::End)),
+                Wait::Next => {
+                    self.server.shrink();
+                    let idle = self.current.timeouts(|timeouts| timeouts.idle);
+                    let left = || self.peer.timer.after(idle.saturating_sub(REST));
+                    self.idle_until.get_or_insert_with(left);
+                    Poll::Ready(Ok(Came::Nothing))
+                }
             }
         })
         .await
@@ -220,7 +286,6 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
     fn wait(&self, wait: Wait) -> (Wait, Deadline) {
         let limit = self.current.timeouts(|timeouts| match wait {
             Wait::Next => REST.min(timeouts.idle),
-            Wait::Idle => timeouts.idle.saturating_sub(REST),
             Wait::Head => timeouts.header,
         });
         (wait, self.peer.timer.after(limit))
@@ -229,7 +294,12 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
     async fn answer(&mut self, head: http::Request<()>, snapshot: &Snapshot<H>) -> Ended {
         let Snapshot { handler, settings } = snapshot;
         let request = self.receive(head, settings);
-        let Some(mut response) = self.response(handler.handle(request, self.peer)).await else {
+        let answered = {
+            // Pinned here: what is given to a future is in memory twice, and copied.
+            let answering = pin!(Some(handler.handle(request, &self.peer)));
+            self.response(answering).await
+        };
+        let Some(mut response) = answered else {
             return Ended::Broken;
         };
         let mut tunnel = None;
@@ -263,8 +333,10 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
     }
 
     /// Waits for the answer; `None` when the client leaves first.
-    async fn response<T>(&self, answering: impl Future<Output = T>) -> Option<T> {
-        let mut answering = pin!(Some(answering));
+    async fn response<T>(
+        &self,
+        mut answering: Pin<&mut Option<impl Future<Output = T>>>,
+    ) -> Option<T> {
         let mut watch = Watch::default();
         poll_fn(|context| {
             let polled = answering.as_mut().as_pin_mut();
@@ -345,3 +417,6 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
         ended
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -202,6 +202,15 @@ impl Transport for TlsStream<TcpStream> {
         self.get_ref().0.has_unread()
     }
 
+    fn poll_unread(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let (stream, session) = self.get_mut();
+        match session.wants_read() {
+            true => stream.poll_unread(context),
+            // Something is left of what was read.
+            false => Poll::Ready(()),
+        }
+    }
+
     fn reset_on_drop(&self, reset: bool) {
         self.get_ref().0.reset_on_drop(reset);
     }

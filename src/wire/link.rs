@@ -23,6 +23,10 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// Whether bytes wait to be read, also when nobody was told of them yet.
     fn has_unread(&self) -> bool;
 
+    /// Waits until there is something to read, or its end. What was read before, was read until there was no
+    /// more.
+    fn poll_unread(&mut self, context: &mut Context<'_>) -> Poll<()>;
+
     /// Whether to be dropped is to look like a fault to the other end, and not like an end.
     fn reset_on_drop(&self, reset: bool);
 
@@ -40,6 +44,11 @@ impl Transport for TcpStream {
         has_bytes(&SockRef::from(self))
     }
 
+    fn poll_unread(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // What an error is, reading tells.
+        self.poll_read_ready(context).map(drop)
+    }
+
     fn reset_on_drop(&self, reset: bool) {
         // Where it fails the connection is gone already.
         let _outcome = SockRef::from(self).set_linger(reset.then_some(Duration::ZERO));
@@ -53,6 +62,10 @@ impl Transport for UnixStream {
 
     fn has_unread(&self) -> bool {
         has_bytes(&SockRef::from(self))
+    }
+
+    fn poll_unread(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_read_ready(context).map(drop)
     }
 
     /// A socket of this machine knows no reset.
@@ -78,6 +91,11 @@ impl Transport for DuplexStream {
 
     fn has_unread(&self) -> bool {
         false
+    }
+
+    /// It is known by reading alone.
+    fn poll_unread(&mut self, _context: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
     }
 
     fn reset_on_drop(&self, _reset: bool) {}
@@ -139,6 +157,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         S: Transport,
     {
         self.stream.farewell();
+    }
+
+    /// Waits until there is something to read, as [`Transport::poll_unread`] does.
+    pub fn poll_unread(&mut self, context: &mut Context<'_>) -> Poll<()>
+    where
+        S: Transport,
+    {
+        self.stream.poll_unread(context)
     }
 
     /// The stream, and what was read ahead of it. Only when nothing is left to be written.

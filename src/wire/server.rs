@@ -192,6 +192,17 @@ impl<S: Transport + 'static> Server<S> {
         self.half.borrow().link.transport().has_unread()
     }
 
+    /// Waits until bytes of the client, or its end, can be read. To be asked while it is
+    /// [idle](Self::is_idle), and once what there was has been read.
+    pub fn poll_unread(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.half.borrow_mut().link.poll_unread(context)
+    }
+
+    /// Says that this is the end, as [`Transport::farewell`] does.
+    pub fn farewell(&mut self) {
+        self.half.borrow_mut().link.farewell();
+    }
+
     /// Gives the memory of empty buffers back.
     pub fn shrink(&mut self) {
         self.half.borrow_mut().link.shrink();
