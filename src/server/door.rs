@@ -264,7 +264,7 @@ impl<H: Handler + 'static> Door<H> {
         stream: TcpStream,
         permit: Permit,
         mut peer: Peer,
-        terms: &Terms,
+        terms: &Arc<Terms>,
         mut drained: Drained,
     ) {
         let limit = self.current.now().settings.handshake();
@@ -288,7 +288,7 @@ impl<H: Handler + 'static> Door<H> {
         };
         let current = Rc::clone(&self.current);
         // Boxed, so that a handshake keeps no room for either, and neither for the other.
-        if stream.get_ref().1.alpn_protocol() == Some(HTTP2) {
+        if stream.terms().alpn_protocol() == Some(HTTP2) {
             let serving = http2::serve(stream, permit, peer, current, drained);
             Box::pin(serving).await;
         } else {

@@ -28,6 +28,7 @@ pub mod pressure;
 pub mod proxy_protocol;
 pub mod pulse;
 mod refusal;
+mod sealed;
 pub mod settings;
 pub mod shutdown;
 mod turned_away;

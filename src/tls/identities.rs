@@ -51,6 +51,16 @@ impl Identities {
         self.named(sni, local).or_else(|| self.fallback())
     }
 
+    /// As [`find`](Self::find), where that has not to wait for anything.
+    #[must_use]
+    pub fn at_once(&self, sni: Option<&str>, local: IpAddr) -> Option<Identity> {
+        let may_come = sni.is_some() && self.on_demand.is_some();
+        match self.named(sni, local) {
+            None if may_come => None,
+            found => found.or_else(|| self.fallback()),
+        }
+    }
+
     fn named(&self, sni: Option<&str>, local: IpAddr) -> Option<Identity> {
         match sni {
             Some(name) => self.known(name),

@@ -30,6 +30,10 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// Whether to be dropped is to look like a fault to the other end, and not like an end.
     fn reset_on_drop(&self, reset: bool);
 
+    /// Sends what was held back to go with what comes next, as far as the system takes it at once: for a while
+    /// nothing comes.
+    fn settle(&mut self) {}
+
     /// Says that this is the end, where the protocol has words for it: without them a client takes the
     /// end for a fault. Waits for nothing; everything else was written before.
     fn farewell(&mut self) {}
@@ -165,6 +169,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         S: Transport,
     {
         self.stream.poll_unread(context)
+    }
+
+    /// Sends what the stream has held back, as [`Transport::settle`] does.
+    pub fn settle(&mut self)
+    where
+        S: Transport,
+    {
+        self.stream.settle();
     }
 
     /// The stream, and what was read ahead of it. Only when nothing is left to be written.

@@ -205,7 +205,9 @@ impl<S: Transport + 'static> Server<S> {
 
     /// Gives the memory of empty buffers back.
     pub fn shrink(&mut self) {
-        self.half.borrow_mut().link.shrink();
+        let link = &mut self.half.borrow_mut().link;
+        link.settle();
+        link.shrink();
         self.spare = HeaderMap::new();
     }
 
