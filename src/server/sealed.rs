@@ -2,7 +2,7 @@
 //!
 //! Records are opened and sealed in memory that all connections of a thread use in turn, so one that is idle
 //! holds none. What is sealed leaves when the stream is flushed, so what belongs together leaves together: the
-//! tickets after a handshake with the first answer.
+//! tickets after a handshake with the first answer, the last answer with the word that it was the last.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -241,9 +241,18 @@ impl Sealed {
 
     /// Sends what is sealed.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_send_by(context, |stream, context, waiting| {
+            Pin::new(stream).poll_write(context, waiting)
+        })
+    }
+
+    fn poll_send_by(
+        &mut self,
+        context: &mut Context<'_>,
+        mut write: impl FnMut(&mut TcpStream, &mut Context<'_>, &[u8]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<()>> {
         while !self.outgoing.is_empty() {
-            let waiting = self.outgoing.waiting();
-            match Pin::new(&mut self.stream).poll_write(context, waiting)? {
+            match write(&mut self.stream, context, self.outgoing.waiting())? {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(sent) => self.outgoing.advance(sent),
                 Poll::Pending => {

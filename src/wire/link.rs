@@ -2,12 +2,14 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::FutureExt;
+use rustix::net::SendFlags;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
@@ -30,6 +32,21 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// Whether to be dropped is to look like a fault to the other end, and not like an end.
     fn reset_on_drop(&self, reset: bool);
 
+    /// Writes `data` as the last that is written: what is left is passed on by [`poll_finish`](Self::poll_finish),
+    /// together with the end.
+    fn poll_write_last(
+        &mut self,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(context, data)
+    }
+
+    /// Passes on what was written. Where the end of it can go with it, it does.
+    fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_flush(context)
+    }
+
     /// Sends what was held back to go with what comes next, as far as the system takes it at once: for a while
     /// nothing comes.
     fn settle(&mut self) {}
@@ -51,6 +68,35 @@ impl Transport for TcpStream {
     fn poll_unread(&mut self, context: &mut Context<'_>) -> Poll<()> {
         // What an error is, reading tells.
         self.poll_read_ready(context).map(drop)
+    }
+
+    fn poll_write_last(
+        &mut self,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(context))?;
+            // What does not fill a segment waits for the end, and goes in one with it.
+            let written = self.try_io(Interest::WRITABLE, || {
+                Ok(rustix::net::send(
+                    &*self,
+                    data,
+                    SendFlags::MORE | SendFlags::NOSIGNAL,
+                )?)
+            });
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return Poll::Ready(outcome),
+            }
+        }
+    }
+
+    fn poll_finish(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Before it is closed: that would throw away what is to be sent where something is left to be read.
+        // Where it fails the connection is gone already.
+        let _outcome = SockRef::from(&*self).shutdown(Shutdown::Write);
+        Poll::Ready(Ok(()))
     }
 
     fn reset_on_drop(&self, reset: bool) {
@@ -240,6 +286,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             self.flushed = true;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// As [`poll_flush`](Self::poll_flush), where nothing will be written any more.
+    ///
+    /// # Errors
+    /// What the stream says.
+    pub fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        S: Transport,
+    {
+        while let Some(only) = self.output.only().filter(|only| !only.is_empty()) {
+            match ready!(self.stream.poll_write_last(context, only))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => {
+                    self.output.advance(written);
+                    self.written += written as u64;
+                    self.flushed = false;
+                }
+            }
+        }
+        // Several pieces.
+        ready!(self.poll_flush(context))?;
+        self.stream.poll_finish(context)
     }
 
     /// Whether everything was written, and passed on.

@@ -55,6 +55,8 @@ struct Asked {
     /// Whether the client itself ends the connection after this request.
     wants_close: bool,
     keeps: bool,
+    /// Whether the connection ends with the answer.
+    ends: bool,
 }
 
 /// What there is of the next request.
@@ -118,6 +120,7 @@ impl<S: Transport + 'static> Server<S> {
                 by_head: false,
                 wants_close: false,
                 keeps: true,
+                ends: false,
             },
         }
     }
@@ -273,6 +276,7 @@ impl<S: Transport + 'static> Server<S> {
             && !unread
             && length != Length::UntilClose
             && encode::keeps_alive(Version::HTTP_11, response.headers());
+        self.asked.ends = !self.asked.keeps && !switches;
         let connection = match (self.asked.keeps, self.asked.version) {
             _ if switches => None,
             (false, _) => Some("close"),
@@ -334,7 +338,12 @@ impl<S: Transport + 'static> Server<S> {
                     Poll::Pending => waits = true,
                 }
             }
-            match self.half.borrow_mut().link.poll_flush(context) {
+            let link = &mut self.half.borrow_mut().link;
+            let written = match encoder.is_ended() && self.asked.ends {
+                true => link.poll_finish(context),
+                false => link.poll_flush(context),
+            };
+            match written {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Cut::Client)),
                 Poll::Pending => return Poll::Pending,
@@ -400,6 +409,7 @@ impl<S> Half<S> {
             by_head: request.method() == Method::HEAD,
             wants_close: !keeps,
             keeps,
+            ends: false,
         })
     }
 

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use rustls::unbuffered::EncryptError;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::Sealed;
 use super::outgoing::{ADDED, ROOM};
@@ -151,6 +152,14 @@ impl Transport for Sealed {
                 Err(_) => return self.outgoing.settle(),
             }
         }
+    }
+
+    fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.has_ended {
+            self.end();
+        }
+        ready!(self.poll_send_by(context, TcpStream::poll_write_last))?;
+        self.stream.poll_finish(context)
     }
 
     fn reset_on_drop(&self, reset: bool) {
