@@ -19,9 +19,9 @@ use crate::otlp::Exporter;
 use crate::pool::outliers::Outliers;
 use crate::rates::Rates;
 use crate::resolve::Cache;
-use crate::server::connection::ConnectionSettings;
 use crate::server::descriptors;
 use crate::server::permits::Permits;
+use crate::server::settings::ConnectionSettings;
 use crate::server::shutdown::Stop;
 use crate::settings::Limits;
 

@@ -3,120 +3,78 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::LocalBoxFuture;
 use http::StatusCode;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::current::{Current, Snapshot};
 use super::drain::Drained;
 use super::http2;
+use super::linger::linger;
 use super::refusal::{self, Form, Refusal};
+use super::settings::ConnectionSettings;
 use crate::id::RequestId;
-use crate::settings::{Limits, Timeouts};
-use crate::telemetry::connections::{Http2Ended, Open, Protocol};
+use crate::telemetry::connections::{Open, Protocol};
 use crate::telemetry::exchange;
-use crate::telemetry::metrics::Metrics;
 use crate::wire::body::{Answer, Cut, Received};
-use crate::wire::head::{BadHead, HeadLimits};
+use crate::wire::head::BadHead;
 use crate::wire::link::Transport;
 use crate::wire::server::{After, Next, Presence, Server};
 use crate::wire::timer::{self, Deadline};
 use crate::wire::tunnel::Tunnel;
 use crate::wire::{Body, Handler, Peer, Request, Scheme};
 
-/// What every connection of a listener is held to.
-#[derive(Debug, Clone)]
-pub struct ConnectionSettings {
-    pub(super) timeouts: Timeouts,
-    pub(super) body_limit: u64,
-    pub(super) head: HeadLimits,
-    pub(super) streams: usize,
-    /// Where connections are counted; `None`: nowhere.
-    metrics: Option<Arc<Metrics>>,
-}
-
-impl ConnectionSettings {
-    /// From the configuration.
-    #[must_use]
-    pub fn new(timeouts: &Timeouts, limits: &Limits) -> Self {
-        Self {
-            timeouts: timeouts.clone(),
-            body_limit: limits.body,
-            head: HeadLimits::new(limits),
-            streams: limits.streams,
-            metrics: None,
-        }
-    }
-
-    /// The same, its connections counted in `metrics`.
-    #[must_use]
-    pub fn counted_in(self, metrics: &Arc<Metrics>) -> Self {
-        Self {
-            metrics: Some(Arc::clone(metrics)),
-            ..self
-        }
-    }
-
-    /// Counts a connection that is let in.
-    pub(super) fn accepted(&self, scheme: Scheme) {
-        if let Some(metrics) = &self.metrics {
-            metrics.connections_of.accepted(scheme);
-        }
-    }
-
-    /// Counts what is open until that is dropped.
-    pub(super) fn count(&self, protocol: Protocol, scheme: Scheme) -> Option<Open> {
-        let metrics = self.metrics.as_ref()?;
-        Some(Open::count(metrics, protocol, scheme))
-    }
-
-    /// Counts a connection of HTTP/2 that is ended.
-    pub(super) fn http2_ended(&self, reason: Http2Ended) {
-        if let Some(metrics) = &self.metrics {
-            metrics.connections_of.http2_ended(reason);
-        }
-    }
-
-    /// How long a TLS handshake may take.
-    pub(super) fn handshake(&self) -> Duration {
-        self.timeouts.header
-    }
-}
-
 /// Serves requests on `stream` until it ends, is overdue, or has drained.
-pub(super) async fn serve<S, P, H>(
+pub(super) fn serve<S, P, H>(
     stream: S,
     permit: P,
     peer: Peer,
     current: Rc<Current<H>>,
     drained: Drained,
-) where
+) -> impl Future<Output = ()>
+where
     S: Transport + 'static,
     H: Handler + 'static,
 {
-    let _held = permit;
-    let connection = Connection {
+    let timer = peer.timer.clone();
+    // One piece of memory that changes hands: what a future is given, it may hold twice.
+    let connection = Box::new(Connection {
         server: Server::new(stream, current.head()),
         open: current.now().settings.count(Protocol::Http1, peer.scheme),
-        peer: &peer,
-        current: &current,
+        peer,
+        current,
         drained,
-    };
-    let running = pin!(connection.run());
-    timer::drive(&peer.timer, running).await;
+        idle_until: None,
+    });
+    async move {
+        let _held = &permit;
+        let running = pin!(connection.run());
+        timer::drive(&timer, running).await;
+    }
 }
 
-struct Connection<'a, S, H> {
+struct Connection<S, H> {
     server: Server<S>,
     /// Counted as one of HTTP/1.1 as long as it is.
     open: Option<Open>,
-    peer: &'a Peer,
+    peer: Peer,
     /// What each request takes when it begins.
-    current: &'a Current<H>,
+    current: Rc<Current<H>>,
     drained: Drained,
+    /// How long it may be without a request, where it rests or has rested since the last one.
+    idle_until: Option<Deadline>,
+}
+
+/// What becomes of a connection that was awake.
+enum Left<S, H> {
+    /// It waits for its next request, and mostly for long.
+    Resting(Box<Connection<S, H>>),
+    /// It is over.
+    Over,
+    /// It carries no requests any more, and this goes on with it.
+    Other(LocalBoxFuture<'static, ()>),
 }
 
 /// What comes of a connection that waits.
@@ -129,6 +87,8 @@ enum Came {
     Request(http::Request<()>),
     /// The preface of HTTP/2.
     Http2,
+    /// Nothing for a moment.
+    Nothing,
     /// Nothing more.
     End,
 }
@@ -148,8 +108,6 @@ enum Ended {
 enum Wait {
     /// The next request, which mostly comes at once.
     Next,
-    /// The next request, whenever it comes.
-    Idle,
     /// The rest of a head.
     Head,
 }
@@ -167,15 +125,54 @@ struct Watch {
 const LOOK: Duration = Duration::from_millis(250);
 /// A client that has closed its half is taken to have left when nothing has moved for so long.
 const GRACE: Duration = Duration::from_millis(400);
-/// An idle connection keeps its buffers for so long.
+/// A connection without a request is ready for the next one for so long; then it rests, and keeps no memory
+/// for it.
 const REST: Duration = Duration::from_secs(1);
 
-impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
-    async fn run(mut self) {
+impl<S: Transport + 'static, H: Handler + 'static> Connection<S, H> {
+    /// Rests until there is something to do, does it, and rests again.
+    async fn run(mut self: Box<Self>) {
+        while self.rest().await {
+            // Boxed, so that a connection that rests keeps no room for a request.
+            match Box::pin(self.serve_requests()).await {
+                Left::Resting(connection) => self = connection,
+                Left::Over => return,
+                Left::Other(rest) => return rest.await,
+            }
+        }
+    }
+
+    /// Waits until the client sends something; false where the connection is over instead.
+    async fn rest(&mut self) -> bool {
+        let idle = || self.current.timeouts(|timeouts| timeouts.idle);
+        let until = *self
+            .idle_until
+            .get_or_insert_with(|| self.peer.timer.after(idle()));
+        let came = poll_fn(|context| {
+            if self.server.poll_unread(context).is_ready() {
+                return Poll::Ready(true);
+            }
+            // A request that is here is answered, also one that nobody was told of yet.
+            let leaves = self.drained.leaves(context) && !self.server.has_unread();
+            match leaves || self.peer.timer.passed(until) {
+                true => Poll::Ready(false),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+        if !came {
+            self.server.farewell();
+        }
+        came
+    }
+
+    /// Serves request after request, as long as the next one comes soon.
+    async fn serve_requests(mut self: Box<Self>) -> Left<S, H> {
         // A tunnel keeps what it began with, such as the pool of the connection behind it.
         let (ended, held) = loop {
             match self.next().await {
                 Ok(Came::Request(request)) => {
+                    self.idle_until = None;
                     let snapshot = self.current.now();
                     // Pinned where it is made: passed on, it would be copied.
                     let ended = pin!(self.answer(request, &snapshot)).await;
@@ -184,57 +181,63 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
                         ended => break (ended, snapshot),
                     }
                 }
-                Ok(Came::Http2) => {
-                    drop(self.open);
-                    if let Some(link) = self.server.into_link() {
-                        let (stream, ahead) = link.into_parts();
-                        let (peer, current) = (self.peer, self.current);
-                        let drained = self.drained;
-                        // Boxed, so that a connection of HTTP/1.1 keeps no room for it.
-                        Box::pin(http2::run(stream, ahead, peer, current, drained)).await;
-                    }
-                    return;
-                }
+                Ok(Came::Nothing) => return Left::Resting(self),
+                Ok(Came::Http2) => return Left::Other(Box::pin(self.run_http2())),
                 Ok(Came::End) => {
-                    if let Some(mut link) = self.server.into_link() {
-                        link.farewell();
-                    }
-                    return;
+                    self.server.farewell();
+                    return Left::Over;
                 }
-                Err(refusal) => {
-                    let id = RequestId::new();
-                    let form = if self.server.is_asked_by_head() {
-                        Form::HeadAlone
-                    } else {
-                        Form::Whole
-                    };
-                    if let Some(mut link) = self.server.into_link() {
-                        let handler = &self.current.now().handler;
-                        let promise = handler.promise(self.peer);
-                        refusal::write(&mut link, refusal, form, promise.as_ref(), &id).await;
-                        handler.refused(self.peer, refusal.status(), id);
-                        linger(link).await;
-                    }
-                    return;
-                }
+                Err(refusal) => return Left::Other(Box::pin(self.refuse(refusal))),
             }
-        };
-        let Some(mut link) = self.server.into_link() else {
-            return;
         };
         match ended {
             // Nothing is unread, so the system ends it in order.
-            Ended::Answered(After::Open | After::Close) => link.farewell(),
-            Ended::Answered(After::Linger) => linger(link).await,
-            Ended::Switched(tunnel) => {
-                let _open = held.settings.count(Protocol::Tunnel, self.peer.scheme);
-                let mut drained = self.drained.of_tunnel();
-                let timer = &self.peer.timer;
-                tunnel
-                    .join(link, timer, |context| drained.leaves(context))
-                    .await;
+            Ended::Answered(After::Open | After::Close) => self.server.farewell(),
+            Ended::Answered(After::Linger) => {
+                if let Some(link) = self.server.into_link() {
+                    return Left::Other(Box::pin(linger(link)));
+                }
             }
+            Ended::Switched(tunnel) => return Left::Other(Box::pin(self.join(tunnel, held))),
             Ended::Broken => {}
+        }
+        Left::Over
+    }
+
+    async fn run_http2(self: Box<Self>) {
+        drop(self.open);
+        if let Some(link) = self.server.into_link() {
+            let (stream, ahead) = link.into_parts();
+            http2::run(stream, ahead, &self.peer, &self.current, self.drained).await;
+        }
+    }
+
+    /// Says why there is no answer, and ends.
+    async fn refuse(self: Box<Self>, refusal: Refusal) {
+        let id = RequestId::new();
+        let form = if self.server.is_asked_by_head() {
+            Form::HeadAlone
+        } else {
+            Form::Whole
+        };
+        if let Some(mut link) = self.server.into_link() {
+            let handler = &self.current.now().handler;
+            let promise = handler.promise(&self.peer);
+            refusal::write(&mut link, refusal, form, promise.as_ref(), &id).await;
+            handler.refused(&self.peer, refusal.status(), id);
+            linger(link).await;
+        }
+    }
+
+    /// Carries what both ends say, whatever it is.
+    async fn join(self: Box<Self>, tunnel: Tunnel, held: Rc<Snapshot<H>>) {
+        let _open = held.settings.count(Protocol::Tunnel, self.peer.scheme);
+        let mut drained = self.drained.of_tunnel();
+        if let Some(link) = self.server.into_link() {
+            let timer = &self.peer.timer;
+            tunnel
+                .join(link, timer, |context| drained.leaves(context))
+                .await;
         }
     }
 
@@ -264,19 +267,21 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
             if idle && self.drained.leaves(context) && !self.server.has_unread() {
                 return Poll::Ready(Ok(Came::End));
             }
-            let (mut wait, mut deadline) = match waiting {
+            let (wait, deadline) = match waiting {
                 Some((wait, deadline)) if idle == (wait != Wait::Head) => (wait, deadline),
                 _ => self.wait(if idle { Wait::Next } else { Wait::Head }),
             };
-            if wait == Wait::Next && self.peer.timer.passed(deadline) {
-                self.server.shrink();
-                (wait, deadline) = self.wait(Wait::Idle);
-            }
             waiting = Some((wait, deadline));
             match wait {
                 _ if !self.peer.timer.passed(deadline) => Poll::Pending,
                 Wait::Head => Poll::Ready(Err(Refusal::HeadTimedOut)),
-                Wait::Next | Wait::Idle => Poll::Ready(Ok(Came::End)),
+                Wait::Next => {
+                    self.server.shrink();
+                    let idle = self.current.timeouts(|timeouts| timeouts.idle);
+                    let left = || self.peer.timer.after(idle.saturating_sub(REST));
+                    self.idle_until.get_or_insert_with(left);
+                    Poll::Ready(Ok(Came::Nothing))
+                }
             }
         })
         .await
@@ -286,7 +291,6 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
     fn wait(&self, wait: Wait) -> (Wait, Deadline) {
         let limit = self.current.timeouts(|timeouts| match wait {
             Wait::Next => REST.min(timeouts.idle),
-            Wait::Idle => timeouts.idle.saturating_sub(REST),
             Wait::Head => timeouts.header,
         });
         (wait, self.peer.timer.after(limit))
@@ -296,8 +300,9 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
         let Snapshot { handler, settings } = snapshot;
         let request = self.receive(head, settings);
         let answered = {
-            // Pinned here as well, and gone before the answer is written.
-            let answering = pin!(Some(handler.handle(request, self.peer)));
+            // Pinned here: what is given to a future is in memory twice, and copied. Gone before the answer is
+            // written.
+            let answering = pin!(Some(handler.handle(request, &self.peer)));
             self.response(answering).await
         };
         let Some(mut response) = answered else {
@@ -419,21 +424,5 @@ impl<S: Transport + 'static, H: Handler> Connection<'_, S, H> {
     }
 }
 
-/// Takes what the client still sends and throws it away for a moment.
-///
-/// RFC 9112, 9.6: closing with data unread resets the connection, and the reset may overtake the
-/// answer that is on its way.
-pub(super) async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let discarding = async {
-        stream.shutdown().await?;
-        tokio::io::copy(
-            &mut (&mut stream).take(LINGER_BYTES),
-            &mut tokio::io::sink(),
-        )
-        .await
-    };
-    let _client_gone_or_patience_over = tokio::time::timeout(LINGER_TIME, discarding).await;
-}
-
-const LINGER_TIME: Duration = Duration::from_secs(2);
-const LINGER_BYTES: u64 = 4 << 20;
+#[cfg(test)]
+mod tests;

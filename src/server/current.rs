@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::connection::ConnectionSettings;
+use super::settings::ConnectionSettings;
 use crate::settings::Timeouts;
 use crate::wire::head::HeadLimits;
 

@@ -23,9 +23,7 @@ use super::handshake::{self, Agreed, Failed};
 use super::http2;
 use super::listener::Entrance;
 use super::permits::{Permit, Permits, Refused};
-use super::refusal::{self, Form, Refusal};
 use super::shutdown::{Stage, Stop};
-use crate::id::RequestId;
 use crate::telemetry::metrics::{Metrics, Shed};
 use crate::tls::terms::{HTTP2, Terms};
 use crate::wire::timer::Timer;
@@ -56,9 +54,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that are turned away with the reserve before such a pause.
 const AT_ONE_GO: usize = 32;
 
-/// Refused connections that are given the time to read why; those beyond are closed at once.
-const MOST_LEAVING: usize = 64;
-
 /// The limit of descriptors is asked for once in so many connections.
 const ASK_EVERY: u32 = 16;
 
@@ -78,7 +73,7 @@ pub(super) struct Door<H> {
     drain: Rc<Drain>,
     pub(super) tasks: TaskTracker,
     /// Refused connections that still read why.
-    leaving: Cell<usize>,
+    pub(super) leaving: Cell<usize>,
     /// A failing `accept`.
     warned: Seldom,
     /// Connections that are closed for their PROXY header.
@@ -269,7 +264,7 @@ impl<H: Handler + 'static> Door<H> {
         stream: TcpStream,
         permit: Permit,
         mut peer: Peer,
-        terms: &Terms,
+        terms: &Arc<Terms>,
         mut drained: Drained,
     ) {
         let limit = self.current.now().settings.handshake();
@@ -293,22 +288,13 @@ impl<H: Handler + 'static> Door<H> {
         };
         let current = Rc::clone(&self.current);
         // Boxed, so that a handshake keeps no room for either, and neither for the other.
-        if stream.get_ref().1.alpn_protocol() == Some(HTTP2) {
+        if stream.terms().alpn_protocol() == Some(HTTP2) {
             let serving = http2::serve(stream, permit, peer, current, drained);
             Box::pin(serving).await;
         } else {
             let serving = connection::serve(stream, permit, peer, current, drained);
             Box::pin(serving).await;
         }
-    }
-
-    /// Tells whoever speaks plain HTTP to a listener of TLS what is wrong.
-    async fn see_off_plain(&self, mut stream: TcpStream, peer: &Peer) {
-        let id = RequestId::new();
-        refusal::write(&mut stream, Refusal::Plain, Form::Whole, None, &id).await;
-        let handler = &self.current.now().handler;
-        handler.refused(peer, Refusal::Plain.status(), id);
-        connection::linger(stream).await;
     }
 
     /// Runs what serves one connection, whose descriptor it gives back.
@@ -324,44 +310,6 @@ impl<H: Handler + 'static> Door<H> {
                 door.reserve.borrow_mut().refill();
             });
         self.tasks.spawn_local(serving);
-    }
-
-    /// Tells a connection that there is no room for it.
-    ///
-    /// Over TLS it is told so by an alert: for more there would have to be a handshake first.
-    pub(super) fn turn_away(
-        self: &Rc<Self>,
-        stream: TcpStream,
-        address: SocketAddr,
-        reason: Shed,
-        entrance: &Entrance,
-    ) {
-        self.metrics.shed(reason);
-        let id = RequestId::new();
-        let in_a_hurry = reason == Shed::Descriptors || self.leaving.get() >= MOST_LEAVING;
-        let scheme = entrance.scheme();
-        if scheme == Scheme::Http && !in_a_hurry {
-            self.see_off(stream, id.clone());
-        } else if let Ok(stream) = stream.into_std() {
-            match scheme {
-                Scheme::Http => refusal::write_at_once(stream, Refusal::Full, &id),
-                Scheme::Https => refusal::send_at_once(stream, &handshake::INTERNAL_ERROR),
-            }
-        }
-        let peer = Peer::new(address, scheme, Timer::new());
-        let handler = &self.current.now().handler;
-        handler.refused(&peer, Refusal::Full.status(), id);
-    }
-
-    /// Writes the refusal and waits a moment for the client to have read it.
-    fn see_off(self: &Rc<Self>, mut stream: TcpStream, id: RequestId) {
-        let door = Rc::clone(self);
-        self.leaving.set(self.leaving.get() + 1);
-        self.tasks.spawn_local(async move {
-            refusal::write(&mut stream, Refusal::Full, Form::Whole, None, &id).await;
-            connection::linger(stream).await;
-            door.leaving.set(door.leaving.get() - 1);
-        });
     }
 
     /// There is no descriptor for whoever waits in the queue but those in reserve.
@@ -391,15 +339,6 @@ impl<H: Handler + 'static> Door<H> {
     fn warn(&self, error: &io::Error) {
         if self.warned.is_due() {
             tracing::warn!(%error, "cannot accept connections; trying again in a moment");
-        }
-    }
-}
-
-impl From<Refused> for Shed {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Full => Self::Connections,
-            Refused::PeerFull => Self::Peer,
         }
     }
 }

@@ -2,7 +2,6 @@
 //! way.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
@@ -14,8 +13,36 @@ pub(super) struct Drain {
     stage: Cell<Stage>,
     /// How often all were woken.
     round: Cell<u64>,
-    next: Cell<u64>,
-    wakers: RefCell<HashMap<u64, Waker>>,
+    wakers: RefCell<Wakers>,
+}
+
+/// Who is to be woken, each in a place of its own.
+#[derive(Debug, Default)]
+struct Wakers {
+    places: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+impl Wakers {
+    /// Puts a waker into the place that it had before, or into one that is free.
+    fn put(&mut self, waker: Waker, before: Option<usize>) -> usize {
+        let place = before.or_else(|| self.free.pop()).unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        });
+        self.places[place] = Some(waker);
+        place
+    }
+
+    /// All of them; their places stay theirs.
+    fn take(&mut self) -> Vec<Waker> {
+        self.places.iter_mut().filter_map(Option::take).collect()
+    }
+
+    fn leave(&mut self, place: usize) {
+        self.places[place] = None;
+        self.free.push(place);
+    }
 }
 
 impl Default for Drain {
@@ -23,7 +50,6 @@ impl Default for Drain {
         Self {
             stage: Cell::new(Stage::Running),
             round: Cell::default(),
-            next: Cell::default(),
             wakers: RefCell::default(),
         }
     }
@@ -44,8 +70,8 @@ impl Drain {
             return;
         }
         self.round.set(self.round.get() + 1);
-        let all = std::mem::take(&mut *self.wakers.borrow_mut());
-        for waker in all.into_values() {
+        let woken = self.wakers.borrow_mut().take();
+        for waker in woken {
             waker.wake();
         }
     }
@@ -59,11 +85,8 @@ impl Drain {
     }
 
     fn place(self: &Rc<Self>, leaves_at: Stage) -> Place {
-        let id = self.next.get();
-        self.next.set(id + 1);
         Place {
             drain: Rc::clone(self),
-            id,
             leaves_at,
             registered: None,
         }
@@ -116,10 +139,9 @@ impl Drained {
 #[derive(Debug)]
 struct Place {
     drain: Rc<Drain>,
-    id: u64,
     leaves_at: Stage,
-    /// In which round.
-    registered: Option<u64>,
+    /// Where its waker is, and since which round.
+    registered: Option<(usize, u64)>,
 }
 
 impl Place {
@@ -131,12 +153,13 @@ impl Place {
         if self.is_over() {
             return true;
         }
-        let round = Some(self.drain.round.get());
-        if self.registered != round {
+        let now = self.drain.round.get();
+        if self.registered.is_none_or(|(_, round)| round != now) {
             // A connection stays in one task, so its waker stays good.
             let waker = context.waker().clone();
-            self.drain.wakers.borrow_mut().insert(self.id, waker);
-            self.registered = round;
+            let before = self.registered.map(|(place, _)| place);
+            let place = self.drain.wakers.borrow_mut().put(waker, before);
+            self.registered = Some((place, now));
         }
         false
     }
@@ -144,7 +167,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.drain.wakers.borrow_mut().remove(&self.id);
+        if let Some((place, _)) = self.registered {
+            self.drain.wakers.borrow_mut().leave(place);
+        }
     }
 }
 

@@ -18,9 +18,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use super::connection::{self, ConnectionSettings};
+use super::connection;
 use super::current::Current;
 use super::drain::Drain;
+use super::settings::ConnectionSettings;
 use super::shutdown::{Stage, Stop};
 use crate::telemetry::metrics::Metrics;
 use crate::wire::timer::Timer;

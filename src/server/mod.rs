@@ -18,6 +18,7 @@ mod gate;
 mod handshake;
 mod http2;
 pub mod inherited;
+mod linger;
 pub mod listener;
 pub mod local;
 pub mod notify;
@@ -27,7 +28,10 @@ pub mod pressure;
 pub mod proxy_protocol;
 pub mod pulse;
 mod refusal;
+mod sealed;
+pub mod settings;
 pub mod shutdown;
+mod turned_away;
 pub mod worker;
 
 pub use refusal::status_of;

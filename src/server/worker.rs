@@ -13,7 +13,6 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::connection::ConnectionSettings;
 use super::current::Current;
 use super::door::{Door, Guests};
 use super::drain::Drain;
@@ -22,6 +21,7 @@ use super::listener::Entrance;
 use super::permits::Permits;
 use super::pressure::Pressure;
 use super::pulse::Pulse;
+use super::settings::ConnectionSettings;
 use super::shutdown::{Stage, Stop};
 use crate::telemetry::metrics::Metrics;
 use crate::wire::Handler;

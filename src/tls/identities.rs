@@ -78,6 +78,25 @@ impl Identities {
         }
     }
 
+    /// As [`find`](Self::find), where that has not to wait for anything.
+    #[must_use]
+    pub fn at_once(&self, sni: Option<&str>, local: IpAddr) -> Option<Identity> {
+        let may_come = sni.is_some() && self.on_demand.is_some();
+        let named = match sni {
+            Some(name) => self.keyring.find(name),
+            None => self.keyring.find(&local.to_canonical().to_string()),
+        };
+        let certificate = match named {
+            None if may_come => return None,
+            named => named.or_else(|| self.keyring.fallback())?,
+        };
+        if !certificate.is_read() {
+            return None;
+        }
+        let key = certificate.key().ok().map(Arc::clone)?;
+        Some(Identity { certificate, key })
+    }
+
     async fn named(&self, sni: Option<&str>, local: IpAddr) -> Option<Identity> {
         match sni {
             Some(name) => self.known(name).await,

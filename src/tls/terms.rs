@@ -58,8 +58,14 @@ impl Terms {
     /// The terms for a client that is shown `key`.
     #[must_use]
     pub fn with(&self, key: Arc<CertifiedKey>) -> Arc<ServerConfig> {
+        self.by(Arc::new(Shown(key)))
+    }
+
+    /// The terms for a client for which `resolver` finds out what it is shown.
+    #[must_use]
+    pub fn by(&self, resolver: Arc<dyn ResolvesServerCert>) -> Arc<ServerConfig> {
         let mut config = self.config.clone();
-        config.cert_resolver = Arc::new(Shown(key));
+        config.cert_resolver = resolver;
         Arc::new(config)
     }
 

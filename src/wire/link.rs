@@ -2,12 +2,14 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::FutureExt;
+use rustix::net::SendFlags;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
@@ -33,8 +35,31 @@ pub trait Transport: Carrier {
     /// Whether bytes wait to be read, also when nobody was told of them yet.
     fn has_unread(&self) -> bool;
 
+    /// Waits until there is something to read, or its end. What was read before, was read until there was no
+    /// more.
+    fn poll_unread(&mut self, context: &mut Context<'_>) -> Poll<()>;
+
     /// Whether to be dropped is to look like a fault to the other end, and not like an end.
     fn reset_on_drop(&self, reset: bool);
+
+    /// Writes `data` as the last that is written: what is left is passed on by [`poll_finish`](Self::poll_finish),
+    /// together with the end.
+    fn poll_write_last(
+        &mut self,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(context, data)
+    }
+
+    /// Passes on what was written. Where the end of it can go with it, it does.
+    fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_flush(context)
+    }
+
+    /// Sends what was held back to go with what comes next, as far as the system takes it at once: for a while
+    /// nothing comes.
+    fn settle(&mut self) {}
 
     /// Says that this is the end, where the protocol has words for it: without them a client takes the
     /// end for a fault. Waits for nothing; everything else was written before.
@@ -56,6 +81,40 @@ impl Transport for TcpStream {
         has_bytes(&SockRef::from(self))
     }
 
+    fn poll_unread(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // What an error is, reading tells.
+        self.poll_read_ready(context).map(drop)
+    }
+
+    fn poll_write_last(
+        &mut self,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(context))?;
+            // What does not fill a segment waits for the end, and goes in one with it.
+            let written = self.try_io(Interest::WRITABLE, || {
+                Ok(rustix::net::send(
+                    &*self,
+                    data,
+                    SendFlags::MORE | SendFlags::NOSIGNAL,
+                )?)
+            });
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return Poll::Ready(outcome),
+            }
+        }
+    }
+
+    fn poll_finish(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Before it is closed: that would throw away what is to be sent where something is left to be read.
+        // Where it fails the connection is gone already.
+        let _outcome = SockRef::from(&*self).shutdown(Shutdown::Write);
+        Poll::Ready(Ok(()))
+    }
+
     fn reset_on_drop(&self, reset: bool) {
         // Where it fails the connection is gone already.
         let _outcome = SockRef::from(self).set_linger(reset.then_some(Duration::ZERO));
@@ -71,6 +130,10 @@ impl Transport for UnixStream {
 
     fn has_unread(&self) -> bool {
         has_bytes(&SockRef::from(self))
+    }
+
+    fn poll_unread(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_read_ready(context).map(drop)
     }
 
     /// A socket of this machine knows no reset.
@@ -98,6 +161,11 @@ impl Transport for DuplexStream {
 
     fn has_unread(&self) -> bool {
         false
+    }
+
+    /// It is known by reading alone.
+    fn poll_unread(&mut self, _context: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
     }
 
     fn reset_on_drop(&self, _reset: bool) {}
@@ -162,6 +230,22 @@ impl<S: Carrier> Link<S> {
         S: Transport,
     {
         self.stream.farewell();
+    }
+
+    /// Waits until there is something to read, as [`Transport::poll_unread`] does.
+    pub fn poll_unread(&mut self, context: &mut Context<'_>) -> Poll<()>
+    where
+        S: Transport,
+    {
+        self.stream.poll_unread(context)
+    }
+
+    /// Sends what the stream has held back, as [`Transport::settle`] does.
+    pub fn settle(&mut self)
+    where
+        S: Transport,
+    {
+        self.stream.settle();
     }
 
     /// The stream, and what was read ahead of it. Only when nothing is left to be written.
@@ -280,6 +364,29 @@ impl<S: Carrier> Link<S> {
         })?;
         self.output.advance(written);
         Poll::Ready(Ok(written))
+    }
+
+    /// As [`poll_flush`](Self::poll_flush), where nothing will be written any more.
+    ///
+    /// # Errors
+    /// What the stream says.
+    pub fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        S: Transport,
+    {
+        while let Some(only) = self.output.only().filter(|only| !only.is_empty()) {
+            match ready!(self.stream.poll_write_last(context, only))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => {
+                    self.output.advance(written);
+                    self.written += written as u64;
+                    self.flushed = false;
+                }
+            }
+        }
+        // Several pieces.
+        ready!(self.poll_flush(context))?;
+        self.stream.poll_finish(context)
     }
 
     /// Whether everything was written, and passed on.

@@ -56,6 +56,8 @@ struct Asked {
     /// Whether the client itself ends the connection after this request.
     wants_close: bool,
     keeps: bool,
+    /// Whether the connection ends with the answer.
+    ends: bool,
 }
 
 /// What there is of the next request.
@@ -119,6 +121,7 @@ impl<S: Transport + 'static> Server<S> {
                 by_head: false,
                 wants_close: false,
                 keeps: true,
+                ends: false,
             },
         }
     }
@@ -193,9 +196,22 @@ impl<S: Transport + 'static> Server<S> {
         self.half.borrow().link.transport().has_unread()
     }
 
+    /// Waits until bytes of the client, or its end, can be read. To be asked while it is
+    /// [idle](Self::is_idle), and once what there was has been read.
+    pub fn poll_unread(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.half.borrow_mut().link.poll_unread(context)
+    }
+
+    /// Says that this is the end, as [`Transport::farewell`] does.
+    pub fn farewell(&mut self) {
+        self.half.borrow_mut().link.farewell();
+    }
+
     /// Gives the memory of empty buffers back.
     pub fn shrink(&mut self) {
-        self.half.borrow_mut().link.shrink();
+        let link = &mut self.half.borrow_mut().link;
+        link.settle();
+        link.shrink();
         self.spare = HeaderMap::new();
     }
 
@@ -261,6 +277,7 @@ impl<S: Transport + 'static> Server<S> {
             && !unread
             && length != Length::UntilClose
             && encode::keeps_alive(Version::HTTP_11, response.headers());
+        self.asked.ends = !self.asked.keeps && !switches;
         let connection = match (self.asked.keeps, self.asked.version) {
             _ if switches => None,
             (false, _) => Some("close"),
@@ -329,7 +346,12 @@ impl<S: Transport + 'static> Server<S> {
                     Poll::Pending => waits = true,
                 }
             }
-            match self.half.borrow_mut().link.poll_flush(context) {
+            let link = &mut self.half.borrow_mut().link;
+            let written = match encoder.is_ended() && self.asked.ends {
+                true => link.poll_finish(context),
+                false => link.poll_flush(context),
+            };
+            match written {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Cut::Client)),
                 Poll::Pending => return Poll::Pending,
@@ -395,6 +417,7 @@ impl<S> Half<S> {
             by_head: request.method() == Method::HEAD,
             wants_close: !keeps,
             keeps,
+            ends: false,
         })
     }
 

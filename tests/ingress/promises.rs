@@ -563,7 +563,7 @@ const PROMISES: &[(&str, &[&str])] = &[
     ("clock steps", &["a_deadline_ends_what_takes_longer"]),
     (
         "memory of idle connections",
-        &["an_idle_connection_holds_less_than_twenty_kibibytes"],
+        &["an_idle_connection_holds_less_than_eight_kibibytes"],
     ),
     (
         "panics",

@@ -20,7 +20,7 @@ const CONFIG: &str = "
 ";
 
 #[test]
-fn an_idle_connection_holds_less_than_twenty_kibibytes() {
+fn an_idle_connection_holds_less_than_eight_kibibytes() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = run_command(folder.path(), CONFIG);
     command.env("M3O_PLATFORM_KEY", "key");
@@ -33,7 +33,7 @@ fn an_idle_connection_holds_less_than_twenty_kibibytes() {
     drop(used(ingress.http, 50));
     let before = resident(pid);
     let held = used(ingress.http, CONNECTIONS);
-    let bound = 20 * 1024 * CONNECTIONS;
+    let bound = 8 * 1024 * CONNECTIONS;
     // They keep their buffers for a moment.
     eventually("what they hold is small", || {
         (resident(pid).saturating_sub(before) < bound).then_some(())

@@ -1,5 +1,4 @@
 use std::rc::Rc;
-use std::sync::Mutex;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -9,7 +8,6 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::server::drain::Drain;
-use crate::tls::certificate::Certificate;
 use crate::tls::challenges::Challenges;
 use crate::tls::identities::Identities;
 use crate::tls::keyring::{Keyring, Source};
@@ -33,7 +31,7 @@ fn identities(on_demand: Option<Arc<dyn OnDemand>>) -> Identities {
 
 /// Both ends of one handshake for `name`.
 async fn both(
-    terms: &Terms,
+    terms: &Arc<Terms>,
     limit: Duration,
     roots: rustls::RootCertStore,
     protocols: &[&[u8]],
@@ -167,4 +165,47 @@ async fn a_certificate_that_comes_in_time_is_shown() {
     let agreed = served.unwrap();
     assert_eq!(agreed.secured.sni.as_deref(), Some("a.test"));
     assert!(agreed.secured.certificate.covers("a.test"));
+}
+
+#[tokio::test]
+async fn a_first_message_that_comes_in_pieces_or_in_several_records_is_read_as_well() {
+    let (site, roots) = certificate("a.test");
+    let identities = identities(None);
+    identities.keyring.put(Source::Files, vec![site]);
+    let terms = Terms::new(identities).unwrap();
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(crate::tls::provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    // Records of the smallest size that clients may agree on with themselves.
+    config.max_fragment_size = Some(64);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = async {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("a.test").unwrap();
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+    };
+    let server = async {
+        let (stream, peer) = listener.accept().await.unwrap();
+        let mut drained = Rc::new(Drain::default()).join();
+        shake(stream, peer.ip(), &terms, PATIENCE, &mut drained).await
+    };
+    let (served, seen) = tokio::join!(server, client);
+    assert!(seen.is_ok(), "{seen:?}");
+    assert_eq!(served.unwrap().secured.sni.as_deref(), Some("a.test"));
+}
+
+#[test]
+fn a_first_message_is_whole_when_all_of_its_only_record_is_here() {
+    let whole = [22, 3, 1, 0, 6, 1, 0, 0, 2, 7, 7];
+    assert!(is_whole(&whole));
+    assert!(is_whole(&[&whole[..], b"and more"].concat()));
+    assert!(!is_whole(&whole[..10]) && !is_whole(&[]));
+    let mut larger = whole;
+    larger[8] = 3;
+    assert!(!is_whole(&larger), "its end is in another record");
 }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 
-use super::super::connection::ConnectionSettings;
 use super::super::drain::Drained;
+use super::super::settings::ConnectionSettings;
 use super::frames::Part;
 use super::meter::{Metered, Wire};
 use crate::settings::Timeouts;

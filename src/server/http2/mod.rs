@@ -18,9 +18,10 @@ use h2::server::Builder;
 use self::driver::{Accepted, Driver, Next};
 use self::meter::{Metered, Wire};
 use self::streams::{Desk, Streams};
-use super::connection::{self, ConnectionSettings};
 use super::current::{Current, Snapshot};
 use super::drain::Drained;
+use super::linger::linger;
+use super::settings::ConnectionSettings;
 use crate::telemetry::connections::Protocol;
 use crate::telemetry::exchange;
 use crate::wire::timer;
@@ -113,7 +114,7 @@ pub(super) async fn run<S: Duplex>(
     if let Some(wire) = Rc::into_inner(wire).map(RefCell::into_inner)
         && !wire.has_ended()
     {
-        connection::linger(wire.into_stream()).await;
+        linger(wire.into_stream()).await;
     }
 }
 

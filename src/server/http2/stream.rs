@@ -13,10 +13,10 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Method, StatusCode, header};
 
-use super::super::connection::ConnectionSettings;
 use super::super::current::Snapshot;
 use super::super::drain::Drained;
 use super::super::refusal::Refusal;
+use super::super::settings::ConnectionSettings;
 use super::body::Asked;
 use super::request::{self, Bad};
 use crate::id::RequestId;
