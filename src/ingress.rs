@@ -184,8 +184,14 @@ impl Ingress {
         )?;
         // Last: until all is well, the name leads to whoever served before. One that hands over still does.
         if before.is_none()
-            && let Some(control) = &mut control
+            && let (Some(control), Some(path)) = (&mut control, &config.listen.control)
         {
+            if LocalSocket::is_answered(path) {
+                tracing::warn!(
+                    "listen.control: another process answers at `{path}`, and cannot be reached there any more: each needs a path of its own",
+                    path = path.display()
+                );
+            }
             control.take_name()?;
         }
         let (reloader, asks) = reload::reloader();

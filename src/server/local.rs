@@ -191,6 +191,21 @@ impl LocalSocket {
         })
     }
 
+    /// Whether somebody listens at `path`.
+    #[must_use]
+    pub fn is_answered(path: &Path) -> bool {
+        let connected = || {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            // Where many wait already, this is not to.
+            socket.set_nonblocking(true)?;
+            socket.connect(&SockAddr::unix(path)?)
+        };
+        match connected() {
+            Ok(()) => true,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
+
     /// Has its name lead to it, and no more to whoever had it before.
     ///
     /// # Errors
@@ -339,7 +354,9 @@ mod tests {
         let path = folder.path().join("control");
         drop(StdUnixListener::bind(&path).unwrap());
         assert!(path.exists(), "nobody listens, but the file is there");
+        assert!(!LocalSocket::is_answered(&path));
         let first = LocalSocket::bind(&path).unwrap();
+        assert!(LocalSocket::is_answered(&path));
         UnixStream::connect(&path).unwrap();
         let second = LocalSocket::bind(&path).unwrap();
         drop(first);

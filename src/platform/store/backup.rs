@@ -54,6 +54,15 @@ impl Store {
         if path.symlink_metadata().is_ok() {
             return Err(exists(path));
         }
+        if let Some(folder) = path.parent()
+            && !folder.as_os_str().is_empty()
+            && !folder.is_dir()
+        {
+            // Made here, a mistyped one would have a backup that nobody finds.
+            let reason = format!("there is no folder {}", folder.display());
+            let path = path.to_owned();
+            return Err(BackupError::Copy { path, reason });
+        }
         let draft = file::draft_of(path);
         let copied = self.copy(&draft).and_then(|records| {
             // Whole, or not there at all.
@@ -199,6 +208,7 @@ mod tests {
         put(&store, Table::Domains, "a.example/app-1", "claimed");
 
         let path = folder.path().join("copies/copy");
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
         assert_eq!(store.back_up(&path).unwrap(), 661);
         put(&store, Table::Apps, "app-1", "written later");
 
@@ -241,6 +251,16 @@ mod tests {
         let error = store.back_up(&folder.path().join("copy")).unwrap_err();
         assert!(matches!(error, BackupError::Stopped), "{error}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_copy_is_made_in_a_folder_that_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::unwatched(Path::new("memory")).unwrap();
+        let missing = folder.path().join("missing");
+        let error = store.back_up(&missing.join("copy")).unwrap_err();
+        assert!(error.to_string().contains("there is no folder"), "{error}");
+        assert!(!missing.exists());
     }
 
     #[test]

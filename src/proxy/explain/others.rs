@@ -18,7 +18,7 @@ impl Walk<'_> {
     ) -> Result<End, Error> {
         let path = request.uri().path();
         let visit = match link::hit(request.method(), path)? {
-            Hit::Count => "counted as a visit",
+            Hit::Count => "a request would count as a visit",
             Hit::Peek => "no visit",
         };
         let sources = self.sources;

@@ -162,8 +162,7 @@ fn a_short_link_by_host_and_by_path() {
     }
     let explained = explained(&question("http://m3o.one/promo"), &sources("")).unwrap();
     let link = explained.steps.last().unwrap();
-    let expected =
-        "unknown here: would ask POST /v1/url/Resolve of https://api.example; counted as a visit";
+    let expected = "unknown here: would ask POST /v1/url/Resolve of https://api.example; a request would count as a visit";
     assert_eq!((&*link.name, &*link.what), ("link", expected));
     let mut posted = question("http://m3o.one/promo");
     posted.method = Some("POST".to_owned());
