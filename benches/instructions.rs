@@ -12,31 +12,25 @@
 
 use std::hint::black_box;
 use std::net::SocketAddr;
-use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
-use tokio::task::LocalSet;
-use tokio_util::task::TaskTracker;
 
 use m3o_ingress::domains::Domains;
 use m3o_ingress::host::Host;
 use m3o_ingress::hosts::Hosts;
-use m3o_ingress::id::WorkloadId;
 use m3o_ingress::proxy::headers::{self, Trust};
 use m3o_ingress::proxy::parameters::Parameters;
 use m3o_ingress::proxy::route::route;
-use m3o_ingress::resolve::{self, Backend, Cache, Cached, Workload, WorkloadKind};
-use m3o_ingress::telemetry::metrics::Metrics;
+use m3o_ingress::resolve::{Backend, Cached, Workload};
 use m3o_ingress::wire::encode::{self, Said, SaidLength};
 use m3o_ingress::wire::head::{self, HeadLimits, Scan};
 use m3o_ingress::wire::timer::Timer;
 use m3o_ingress::wire::{Peer, Scheme};
 
-use always::{Always, backend};
+use always::{Always, backend, filled_cache};
 
 mod always;
 
@@ -115,29 +109,6 @@ fn response_head(bytes: Bytes) -> http::Response<()> {
     let whole = Scan::default().advance(black_box(&bytes), &LIMITS);
     let whole = whole.expect("a valid head").expect("a whole head");
     head::response(&bytes, &whole, HeaderMap::new()).expect("a valid head")
-}
-
-/// A cache that has been asked for the app before, and once more, so that what is made at the first
-/// look-up is not counted.
-fn filled_cache() -> (Cached<Always>, Workload) {
-    let config = resolve::Config {
-        fresh: Duration::from_secs(3600),
-        ..resolve::Config::default()
-    };
-    let cache = Cache::new(config, Metrics::new());
-    let cached = Cached::new(cache, Rc::new(Always), TaskTracker::new());
-    let blog = Workload {
-        kind: WorkloadKind::App,
-        id: WorkloadId::parse("blog").expect("a valid id"),
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime");
-    for _ in 0..2 {
-        let filled = LocalSet::new().block_on(&runtime, cached.resolve(blog));
-        filled.expect("the resolver knows it");
-    }
-    (cached, blog)
 }
 
 #[library_benchmark]

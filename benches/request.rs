@@ -2,7 +2,6 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +9,6 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use http_body_util::BodyExt as _;
-use tokio::task::LocalSet;
-use tokio_util::task::TaskTracker;
 
 use m3o_ingress::credentials::Secret;
 use m3o_ingress::domains::Domains;
@@ -22,7 +19,7 @@ use m3o_ingress::proxy::headers::{self, Trust};
 use m3o_ingress::proxy::parameters::{Parameters, without_key};
 use m3o_ingress::proxy::route::route;
 use m3o_ingress::rates::{self, Rate, Rates};
-use m3o_ingress::resolve::{self, Backend, Cache, Cached, Workload, WorkloadKind};
+use m3o_ingress::resolve::{Backend, WorkloadKind};
 use m3o_ingress::telemetry::access::Access;
 use m3o_ingress::telemetry::client::Side;
 use m3o_ingress::telemetry::exchange::{Exchange, Telemetry};
@@ -33,7 +30,7 @@ use m3o_ingress::units::Share;
 use m3o_ingress::wire::timer::Timer;
 use m3o_ingress::wire::{Body, Peer, Request, Response, Scheme};
 
-use always::{Always, backend};
+use always::{backend, filled_cache};
 
 mod always;
 
@@ -223,21 +220,7 @@ fn target(criterion: &mut Criterion) {
 }
 
 fn cache_hit(criterion: &mut Criterion) {
-    let config = resolve::Config {
-        fresh: Duration::from_secs(3600),
-        ..resolve::Config::default()
-    };
-    let cache = Cache::new(config, Metrics::new());
-    let cached = Cached::new(cache, Rc::new(Always), TaskTracker::new());
-    let blog = Workload {
-        kind: WorkloadKind::App,
-        id: WorkloadId::parse("blog").expect("a valid id"),
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime");
-    let filled = LocalSet::new().block_on(&runtime, cached.resolve(blog));
-    filled.expect("the resolver knows it");
+    let (cached, blog) = filled_cache();
     criterion.bench_function("cache hit", |bencher| {
         bencher.iter(|| {
             let found = cached.resolve(black_box(blog)).now_or_never();

@@ -137,22 +137,12 @@ pub fn check_path(path: &Path) -> Result<(), Error> {
 const TEMPORARY: usize = 9;
 
 impl LocalSocket {
-    /// Listens at `path`, for the user of this process alone. A folder that is missing is made, a socket
-    /// that is there is replaced: the name goes over to this one at once.
+    /// Listens for the user of this process alone, under a name that nobody knows until it
+    /// [takes](LocalSocket::take_name) that of `path`. A folder that is missing is made, a socket that is
+    /// there is replaced: the name goes over to this one at once.
     ///
     /// # Errors
     /// When that cannot be, or another kind of file is there.
-    pub fn bind(path: &Path) -> Result<Self, Error> {
-        let mut bound = Self::bind_aside(path)?;
-        bound.take_name()?;
-        Ok(bound)
-    }
-
-    /// As [`LocalSocket::bind`], under a name that nobody knows until it [takes](LocalSocket::take_name) its
-    /// own.
-    ///
-    /// # Errors
-    /// As those of that.
     pub fn bind_aside(path: &Path) -> Result<Self, Error> {
         check_path(path)?;
         let other = |source| Error::Other {
@@ -329,15 +319,21 @@ mod tests {
 
     use super::*;
 
+    fn bind(path: &Path) -> Result<LocalSocket, Error> {
+        let mut bound = LocalSocket::bind_aside(path)?;
+        bound.take_name()?;
+        Ok(bound)
+    }
+
     fn said(path: &Path) -> String {
-        LocalSocket::bind(path).unwrap_err().to_string()
+        bind(path).unwrap_err().to_string()
     }
 
     #[test]
     fn a_socket_is_for_its_user_alone_and_its_name_goes_with_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/folder/control");
-        let socket = LocalSocket::bind(&path).unwrap();
+        let socket = bind(&path).unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o777;
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().unwrap()), 0o700);
@@ -355,10 +351,10 @@ mod tests {
         drop(StdUnixListener::bind(&path).unwrap());
         assert!(path.exists(), "nobody listens, but the file is there");
         assert!(!LocalSocket::is_answered(&path));
-        let first = LocalSocket::bind(&path).unwrap();
+        let first = bind(&path).unwrap();
         assert!(LocalSocket::is_answered(&path));
         UnixStream::connect(&path).unwrap();
-        let second = LocalSocket::bind(&path).unwrap();
+        let second = bind(&path).unwrap();
         drop(first);
         UnixStream::connect(&path).unwrap();
         drop(second);
@@ -370,7 +366,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control");
         let inode = || std::fs::metadata(&path).unwrap().ino();
-        let first = LocalSocket::bind(&path).unwrap();
+        let first = bind(&path).unwrap();
         let before = inode();
         drop(LocalSocket::bind_aside(&path).unwrap());
         let mut second = LocalSocket::bind_aside(&path).unwrap();
@@ -402,7 +398,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let left = LONGEST - folder.path().as_os_str().len() - 1;
         let longest = folder.path().join("x".repeat(left));
-        drop(LocalSocket::bind(&longest).unwrap());
+        drop(bind(&longest).unwrap());
         let longer = folder.path().join("x".repeat(left + 1));
         let text = said(&longer);
         assert!(text.contains("at most 107 bytes"), "{text}");
